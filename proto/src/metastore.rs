@@ -1,0 +1,96 @@
+//! The trait of whatever orders a volume's commits.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{CommitHeader, Lsn, Result, SealedCommit, VolumeName};
+
+/// How an append ended.
+#[derive(Clone, Debug)]
+pub enum Appended {
+    /// The commit is the volume's commit at its LSN, durably. Also the answer
+    /// to a retry of an append that had already won.
+    Won,
+    /// Another commit has that LSN.
+    Lost(Box<SealedCommit>),
+}
+
+/// What a name stands for now.
+#[derive(Clone, Debug)]
+pub enum VolumeState {
+    /// No commit, or voids only: the name is free. `next` is the LSN that a
+    /// creation takes, `head` the last void.
+    Free {
+        /// The LSN of the next commit.
+        next: Lsn,
+        /// The newest commit, if there is any.
+        head: Option<Box<SealedCommit>>,
+    },
+    /// A volume lives under this name; this is its newest commit.
+    Live(Box<SealedCommit>),
+    /// The volume was deleted or moved; this is the commit that says so. The
+    /// next creation takes the LSN after it.
+    Ended(Box<SealedCommit>),
+}
+
+impl VolumeState {
+    /// The newest commit, whatever it is.
+    pub fn head(&self) -> Option<&SealedCommit> {
+        match self {
+            VolumeState::Free { head, .. } => head.as_deref(),
+            VolumeState::Live(head) | VolumeState::Ended(head) => Some(head),
+        }
+    }
+
+    /// The newest commit of a live volume.
+    pub fn live(self) -> Option<SealedCommit> {
+        match self {
+            VolumeState::Live(head) => Some(*head),
+            _ => None,
+        }
+    }
+
+    /// The LSN that the next commit takes.
+    pub fn next(&self) -> Lsn {
+        self.head().map_or(Lsn::FIRST, |head| head.lsn().next())
+    }
+}
+
+/// Orders the commits of volumes. Every method may be retried safely. An
+/// error of kind `Unavailable` means that the outcome is unknown, and
+/// `NotFound` that the store has said so.
+#[async_trait]
+pub trait Metastore: Send + Sync + 'static {
+    /// The newest commit under a name: one listing and one read.
+    async fn head(&self, volume: &VolumeName) -> Result<VolumeState>;
+
+    /// Makes `commit` the volume's commit at its LSN, if nobody else's is and
+    /// the commit before it exists. The caller has made sure that every
+    /// segment it names is durable. An LSN with a gap before it is `Invalid`.
+    async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended>;
+
+    /// The commit at `lsn`, whole.
+    async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit>;
+
+    /// The headers of `first ..= last.lsn`, ascending, linked by their hashes
+    /// and ending in `last`, which the caller got from this store.
+    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>>;
+
+    /// Every commit after `after` as it appears, for ever; an error ends the stream.
+    fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>>;
+
+    /// The names that begin with `prefix` and under which there is any commit, in order.
+    fn volumes(&self, prefix: &str) -> BoxStream<'static, Result<VolumeName>>;
+
+    /// Does what makes later reads cheap once `head` is acknowledged (roll-ups).
+    /// Never needed for correctness; a failure loses nothing.
+    async fn tidy(&self, volume: &VolumeName, head: &CommitHeader) -> Result<()>;
+
+    /// Ends the volume's incarnation; its history stays. Returns the commit that says so.
+    /// `expected` is the head that the caller has seen: another one is `Conflict`.
+    async fn delete(&self, volume: &VolumeName, expected: Lsn, author: &str) -> Result<SealedCommit>;
+
+    /// Gives the volume another name, which must be free. Returns the first
+    /// commit under the new name.
+    async fn rename(&self, volume: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit>;
+}

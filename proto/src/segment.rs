@@ -1,0 +1,191 @@
+//! Where a commit's pages lie: its segments, and the index of its frames.
+
+use bytes::Bytes;
+use ulid::Ulid;
+
+use crate::{Lsn, ObjectHash, PageIdx, Reader, Result, SegmentId, Writer};
+
+/// One immutable object that holds frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentRef {
+    /// Its name.
+    pub id: SegmentId,
+    /// Its length in the store, in bytes.
+    pub len_bytes: u64,
+    /// BLAKE3 of its bytes, for deep verification.
+    pub hash: ObjectHash,
+}
+
+/// Which object holds a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramePlace {
+    /// The commit object itself carries it; offsets count from the start of
+    /// its inline frames.
+    Inline,
+    /// The segment with this position in [`FrameIndex::segments`].
+    Segment(u32),
+}
+
+/// One frame of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRef {
+    /// The lowest page in it.
+    pub first: PageIdx,
+    /// How many pages it holds.
+    pub page_count: u32,
+    /// Which object holds it.
+    pub place: FramePlace,
+    /// Where it begins there, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes.
+    pub len_bytes: u32,
+}
+
+/// The frames of one commit in page order. A page that the commit owns lies in
+/// the last frame that begins at or before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrameIndex {
+    segments: Vec<SegmentRef>,
+    frames: Vec<FrameRef>,
+}
+
+impl FrameIndex {
+    /// An index of frames carried inline, from (first page, pages, bytes) of
+    /// each in order.
+    pub fn inline(frames: impl IntoIterator<Item = (PageIdx, u32, u32)>) -> FrameIndex {
+        let mut offset = 0;
+        let frames = frames.into_iter().map(|(first, page_count, len_bytes)| {
+            let frame = FrameRef { first, page_count, place: FramePlace::Inline, offset, len_bytes };
+            offset += u64::from(len_bytes);
+            frame
+        });
+        FrameIndex { segments: Vec::new(), frames: frames.collect() }
+    }
+
+    /// Adds a segment whose frames, given in order as (first page, pages, offset, bytes),
+    /// come after all frames so far.
+    pub fn push_segment(&mut self, segment: SegmentRef, frames: impl IntoIterator<Item = (PageIdx, u32, u64, u32)>) {
+        let place = FramePlace::Segment(self.segments.len() as u32);
+        self.segments.push(segment);
+        self.frames.extend(
+            frames
+                .into_iter()
+                .map(|(first, page_count, offset, len_bytes)| FrameRef { first, page_count, place, offset, len_bytes }),
+        );
+        debug_assert!(self.frames.is_sorted_by(|a, b| a.first < b.first), "frames come in page order");
+    }
+
+    /// The segments, in the order in which frames refer to them.
+    pub fn segments(&self) -> &[SegmentRef] {
+        &self.segments
+    }
+
+    /// The frames in page order.
+    pub fn frames(&self) -> &[FrameRef] {
+        &self.frames
+    }
+
+    /// The position in [`frames`](Self::frames) of the frame that holds
+    /// `page`, if the commit owns that page.
+    pub fn position(&self, page: PageIdx) -> Option<usize> {
+        self.frames.partition_point(|f| f.first <= page).checked_sub(1)
+    }
+
+    /// The bytes that the segments occupy in the store.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.len_bytes).sum()
+    }
+
+    /// The bytes of the inline frames.
+    pub fn inline_bytes(&self) -> u64 {
+        let inline = self.frames.iter().filter(|f| f.place == FramePlace::Inline);
+        inline.map(|f| u64::from(f.len_bytes)).sum()
+    }
+
+    /// Appends the index to `w` as `FORMAT.md` says.
+    pub fn encode(&self, w: &mut Writer) {
+        w.varint(self.segments.len() as u64);
+        for segment in &self.segments {
+            w.varint(segment.id.target.get());
+            w.bytes(&segment.id.ulid.to_bytes());
+            w.varint(segment.len_bytes);
+            w.bytes(segment.hash.as_bytes());
+        }
+        w.varint(self.frames.len() as u64);
+        let mut next = 1;
+        let mut place = FramePlace::Inline;
+        let mut end = 0;
+        for frame in &self.frames {
+            w.varint(u64::from(frame.first.get() - next));
+            w.varint(u64::from(frame.page_count));
+            w.varint(u64::from(frame.len_bytes));
+            // Frames usually follow each other in one object: 0 says so.
+            if frame.place == place && frame.offset == end {
+                w.varint(0);
+            } else {
+                w.varint(match frame.place {
+                    FramePlace::Inline => 1,
+                    FramePlace::Segment(n) => u64::from(n) + 2,
+                });
+                w.varint(frame.offset);
+            }
+            next = frame.first.get() + 1;
+            place = frame.place;
+            end = frame.offset + u64::from(frame.len_bytes);
+        }
+    }
+
+    /// Reads an index and checks that every frame lies inside its object.
+    /// `inline_bytes` is the length of the commit's inline frames.
+    pub fn decode(r: &mut Reader<'_>, inline_bytes: u64) -> Result<FrameIndex> {
+        let n = r.count(1 + 16 + 1 + ObjectHash::LEN)?;
+        let mut segments = Vec::with_capacity(n);
+        for _ in 0..n {
+            let target = Lsn::new(r.varint()?).ok_or_else(|| r.corrupt("a segment for LSN 0"))?;
+            let ulid = Ulid::from_bytes(r.array()?);
+            let len_bytes = r.varint()?;
+            let hash = ObjectHash::new(r.array()?);
+            segments.push(SegmentRef { id: SegmentId { target, ulid }, len_bytes, hash });
+        }
+        let n = r.count(4)?;
+        let mut frames: Vec<FrameRef> = Vec::with_capacity(n);
+        let mut next: u64 = 1;
+        let mut place = FramePlace::Inline;
+        let mut end = 0;
+        for _ in 0..n {
+            let first = next.checked_add(r.varint()?).and_then(|n| u32::try_from(n).ok()).and_then(PageIdx::new);
+            let first = first.ok_or_else(|| r.corrupt("a frame begins past the last page number"))?;
+            let page_count = r.varint32()?;
+            let len_bytes = r.varint32()?;
+            match r.varint()? {
+                0 => {}
+                1 => (place, end) = (FramePlace::Inline, r.varint()?),
+                n => {
+                    let n = u32::try_from(n - 2).map_err(|_| r.corrupt("a frame in a segment that is not there"))?;
+                    (place, end) = (FramePlace::Segment(n), r.varint()?);
+                }
+            }
+            let offset = end;
+            end = offset.checked_add(u64::from(len_bytes)).ok_or_else(|| r.corrupt("a frame without end"))?;
+            let room = match place {
+                FramePlace::Inline => inline_bytes,
+                FramePlace::Segment(n) => match segments.get(n as usize) {
+                    Some(segment) => segment.len_bytes,
+                    None => return Err(r.corrupt("a frame in a segment that is not there")),
+                },
+            };
+            if end > room || page_count == 0 {
+                return Err(r.corrupt(format_args!("the frame of page {first} does not fit its object")));
+            }
+            frames.push(FrameRef { first, page_count, place, offset, len_bytes });
+            next = u64::from(first.get()) + 1;
+        }
+        Ok(FrameIndex { segments, frames })
+    }
+}
+
+/// The bytes of one inline frame.
+pub(crate) fn inline_frame(inline: &Bytes, frame: &FrameRef) -> Bytes {
+    let start = frame.offset as usize;
+    inline.slice(start..start + frame.len_bytes as usize)
+}
