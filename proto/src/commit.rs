@@ -231,7 +231,7 @@ impl CommitHeader {
             lsn,
             kind,
             parent: None,
-            base: if kind == CommitKind::Create { Base::Nothing } else { Base::Previous },
+            base: if from_nothing(lsn, kind) { Base::Nothing } else { Base::Previous },
             id,
             author: String::new(),
             time_ms: 0,
@@ -254,7 +254,7 @@ impl CommitHeader {
         self.hash
     }
 
-    /// The length of the whole commit object, in bytes.
+    /// The length of its inline frames, in bytes.
     pub fn inline_bytes(&self) -> u64 {
         self.body.inline as u64
     }
@@ -273,9 +273,8 @@ impl CommitHeader {
                 .with_remedy("It was written by a newer version of Quire: upgrade this one."));
         }
         let kind = r.u8()?;
-        let kind = *CommitKind::ALL
-            .get(usize::from(kind))
-            .ok_or_else(|| r.corrupt(format_args!("unknown kind {kind}")))?;
+        let kind =
+            *CommitKind::ALL.get(usize::from(kind)).ok_or_else(|| r.corrupt(format_args!("unknown kind {kind}")))?;
         let len = usize::from(u16::from_le_bytes(r.array()?));
         let end = PREFIX_BYTES + len;
         if end + CRC_BYTES > MAX_HEADER_BYTES {
@@ -292,7 +291,15 @@ impl CommitHeader {
     }
 }
 
+/// Whether such a commit has no base: a creation, or a void that has none before it.
+fn from_nothing(lsn: Lsn, kind: CommitKind) -> bool {
+    kind == CommitKind::Create || (kind == CommitKind::Void && lsn == Lsn::FIRST)
+}
+
 fn encode_fields(h: &CommitHeader) -> Result<Vec<u8>> {
+    if let Some(problem) = contradiction(h) {
+        return Err(Error::invalid(format!("a commit that cannot be: {problem}")));
+    }
     let mut w = Writer::new();
     w.varint(h.lsn.get());
     match (h.lsn, &h.parent) {
@@ -364,11 +371,9 @@ fn decode_fields(kind: CommitKind, fields: &[u8], hash: CommitHash) -> Result<Co
         0 => Base::Nothing,
         1 => Base::Previous,
         2 => Base::Older { lsn: decode_lsn(&mut r)?, hash: CommitHash::new(r.array()?) },
-        3 => Base::Other {
-            volume: decode_name(r.text()?)?,
-            lsn: decode_lsn(&mut r)?,
-            hash: CommitHash::new(r.array()?),
-        },
+        3 => {
+            Base::Other { volume: decode_name(r.text()?)?, lsn: decode_lsn(&mut r)?, hash: CommitHash::new(r.array()?) }
+        }
         tag => return Err(r.corrupt(format_args!("unknown base {tag}"))),
     };
     let id = CommitId::new(r.array()?);
@@ -409,20 +414,8 @@ fn decode_fields(kind: CommitKind, fields: &[u8], hash: CommitHash) -> Result<Co
         Some(0) => {}
         Some(_) => body.digest = Some(ObjectHash::new(r.array()?)),
     }
-    let checks = [
-        (min_count <= page_count, "its smallest page count exceeds its page count"),
-        ((kind == CommitKind::Moved) == moved_to.is_some(), "a new name belongs to `moved` and only there"),
-        (kind == CommitKind::Fork || condition.is_none(), "only a fork has a condition"),
-        ((kind == CommitKind::Create) == (base == Base::Nothing), "creations and only they have no base"),
-        ((kind == CommitKind::Fork) == matches!(base, Base::Other { .. }), "forks and only they come from elsewhere"),
-        ((kind == CommitKind::Restore) == matches!(base, Base::Older { .. }), "restores and only they go back"),
-        (lsn > Lsn::FIRST || base != Base::Previous, "the first commit has none before it"),
-    ];
-    if let Some((_, problem)) = checks.iter().find(|(ok, _)| !ok) {
-        return Err(r.corrupt(problem));
-    }
     r.finish()?;
-    Ok(CommitHeader {
+    let header = CommitHeader {
         lsn,
         kind,
         parent,
@@ -441,7 +434,26 @@ fn decode_fields(kind: CommitKind, fields: &[u8], hash: CommitHash) -> Result<Co
         sets,
         body,
         hash,
-    })
+    };
+    match contradiction(&header) {
+        None => Ok(header),
+        Some(problem) => Err(Error::corrupt(format!("commit header: {problem}"))),
+    }
+}
+
+/// What no commit may say, of what this one says.
+fn contradiction(h: &CommitHeader) -> Option<&'static str> {
+    let kind = h.kind;
+    let checks = [
+        (h.min_count <= h.page_count, "its smallest page count exceeds its page count"),
+        ((kind == CommitKind::Moved) == h.moved_to.is_some(), "a new name belongs to `moved` and only there"),
+        (kind == CommitKind::Fork || h.condition.is_none(), "only a fork has a condition"),
+        (from_nothing(h.lsn, kind) == (h.base == Base::Nothing), "creations and only they have no base"),
+        ((kind == CommitKind::Fork) == matches!(h.base, Base::Other { .. }), "forks and only they come from elsewhere"),
+        ((kind == CommitKind::Restore) == matches!(h.base, Base::Older { .. }), "restores and only they go back"),
+        (h.lsn > Lsn::FIRST || h.base != Base::Previous, "the first commit has none before it"),
+    ];
+    checks.iter().find(|(ok, _)| !ok).map(|(_, problem)| *problem)
 }
 
 fn decode_lsn(r: &mut Reader<'_>) -> Result<Lsn> {
@@ -651,6 +663,12 @@ mod tests {
     }
 
     #[test]
+    fn a_void_may_be_the_first_commit_of_a_name() {
+        let header = CommitHeader::draft(Lsn::FIRST, CommitKind::Void, CommitId::new([1; 16]), PageSize::DEFAULT);
+        assert_comes_back(&SealedCommit::seal(header, Body::default()).unwrap());
+    }
+
+    #[test]
     fn scattered_page_sets_move_to_the_body_and_the_header_stays_bounded() {
         let pages: Vec<u32> = (0..200_000).map(|n| n * 3 + 1).collect();
         let set = page_set(&pages);
@@ -662,11 +680,13 @@ mod tests {
             hash: ObjectHash::of(b"segment"),
         };
         let mut index = FrameIndex::default();
-        let frames = pages.chunks(16).enumerate().map(|(n, c)| {
-            (PageIdx::new(c[0]).unwrap(), c.len() as u32, n as u64 * 100, 100)
-        });
+        let frames = pages
+            .chunks(16)
+            .enumerate()
+            .map(|(n, c)| (PageIdx::new(c[0]).unwrap(), c.len() as u32, n as u64 * 100, 100));
         index.push_segment(segment, frames);
-        let commit = SealedCommit::seal(header, Body { sets: PageSets::same(set), index, inline: Bytes::new() }).unwrap();
+        let commit =
+            SealedCommit::seal(header, Body { sets: PageSets::same(set), index, inline: Bytes::new() }).unwrap();
         assert!(commit.header().sets.is_none());
         assert!(commit.header_bytes().len() < 300);
         assert_comes_back(&commit);

@@ -50,8 +50,7 @@ impl DecodedFrame {
 pub fn encode_frame(pages: &PageSet, page_size: PageSize, data: &[u8]) -> Result<EncodedFrame> {
     let first = pages.iter().next().expect("a frame holds at least one page");
     assert_eq!(data.len() as u64, pages.len() * page_size.bytes() as u64, "a frame's pages fill its data");
-    let packed = zstd::bulk::compress(data, ZSTD_LEVEL)
-        .map_err(|e| Error::from_io("compressing a frame", e))?;
+    let packed = zstd::bulk::compress(data, ZSTD_LEVEL).map_err(|e| Error::from_io("compressing a frame", e))?;
     let (coding, payload) =
         if packed.len() < data.len() { (CODING_ZSTD, packed.as_slice()) } else { (CODING_RAW, data) };
     let mut w = Writer::new();

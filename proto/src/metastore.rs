@@ -28,9 +28,14 @@ pub enum VolumeState {
     },
     /// A volume lives under this name; this is its newest commit.
     Live(Box<SealedCommit>),
-    /// The volume was deleted or moved; this is the commit that says so. The
-    /// next creation takes the LSN after it.
-    Ended(Box<SealedCommit>),
+    /// The volume was deleted or moved, and the name is free again.
+    Ended {
+        /// The commit that says so.
+        by: Box<SealedCommit>,
+        /// The newest commit: `by` itself, or a void after it. The next
+        /// creation takes the LSN after it.
+        head: Box<SealedCommit>,
+    },
 }
 
 impl VolumeState {
@@ -38,7 +43,7 @@ impl VolumeState {
     pub fn head(&self) -> Option<&SealedCommit> {
         match self {
             VolumeState::Free { head, .. } => head.as_deref(),
-            VolumeState::Live(head) | VolumeState::Ended(head) => Some(head),
+            VolumeState::Live(head) | VolumeState::Ended { head, .. } => Some(head),
         }
     }
 
@@ -61,15 +66,20 @@ impl VolumeState {
 /// `NotFound` that the store has said so.
 #[async_trait]
 pub trait Metastore: Send + Sync + 'static {
-    /// The newest commit under a name: one listing and one read.
+    /// What a name stands for now: one listing and one read, and a few more
+    /// where the newest commit is a void or the fork of a rename. A rename that
+    /// was interrupted is settled on the way.
     async fn head(&self, volume: &VolumeName) -> Result<VolumeState>;
 
     /// Makes `commit` the volume's commit at its LSN, if nobody else's is and
     /// the commit before it exists. The caller has made sure that every
-    /// segment it names is durable. An LSN with a gap before it is `Invalid`.
+    /// segment it names is durable. An LSN with a gap before it is `Invalid`,
+    /// and so is a commit that the one before does not allow: a creation over a
+    /// live volume, a write to a name without one. A commit that names another
+    /// parent than the stored one is a `Conflict`.
     async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended>;
 
-    /// The commit at `lsn`, whole.
+    /// The commit at `lsn`, whole. A fork with a condition may count as a void: `head` tells.
     async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit>;
 
     /// The headers of `first ..= last.lsn`, ascending, linked by their hashes
@@ -79,7 +89,8 @@ pub trait Metastore: Send + Sync + 'static {
     /// Every commit after `after` as it appears, for ever; an error ends the stream.
     fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>>;
 
-    /// The names that begin with `prefix` and under which there is any commit, in order.
+    /// The names that begin with `prefix` and under which anything is stored,
+    /// in order of their parts; `head` tells what each stands for.
     fn volumes(&self, prefix: &str) -> BoxStream<'static, Result<VolumeName>>;
 
     /// Does what makes later reads cheap once `head` is acknowledged (roll-ups).
@@ -87,10 +98,12 @@ pub trait Metastore: Send + Sync + 'static {
     async fn tidy(&self, volume: &VolumeName, head: &CommitHeader) -> Result<()>;
 
     /// Ends the volume's incarnation; its history stays. Returns the commit that says so.
-    /// `expected` is the head that the caller has seen: another one is `Conflict`.
+    /// `expected` is the head that the caller has seen: another one is `Conflict`,
+    /// unless it is the deletion that this call would have made.
     async fn delete(&self, volume: &VolumeName, expected: Lsn, author: &str) -> Result<SealedCommit>;
 
-    /// Gives the volume another name, which must be free. Returns the first
-    /// commit under the new name.
+    /// Gives the volume another name, which must be free (`AlreadyExists`
+    /// otherwise). Returns the first commit under the new name. A commit that
+    /// came in between is a `Conflict`, and the volume keeps its name.
     async fn rename(&self, volume: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit>;
 }

@@ -67,11 +67,13 @@ impl FrameIndex {
     pub fn push_segment(&mut self, segment: SegmentRef, frames: impl IntoIterator<Item = (PageIdx, u32, u64, u32)>) {
         let place = FramePlace::Segment(self.segments.len() as u32);
         self.segments.push(segment);
-        self.frames.extend(
-            frames
-                .into_iter()
-                .map(|(first, page_count, offset, len_bytes)| FrameRef { first, page_count, place, offset, len_bytes }),
-        );
+        self.frames.extend(frames.into_iter().map(|(first, page_count, offset, len_bytes)| FrameRef {
+            first,
+            page_count,
+            place,
+            offset,
+            len_bytes,
+        }));
         debug_assert!(self.frames.is_sorted_by(|a, b| a.first < b.first), "frames come in page order");
     }
 
