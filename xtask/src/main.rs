@@ -1,0 +1,49 @@
+//! The project's chores, as one command: `cargo xtask test` and
+//! `cargo xtask demo`. CI runs what a person runs.
+
+mod clients;
+mod demo;
+mod dump;
+mod paths;
+mod process;
+mod reader;
+mod social;
+mod suite;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <chore>
+
+  test            everything: unit, integration and doc tests, then the client suite
+  test clients    only the client suite: real programs on Quire volumes (see clients/README.md)
+  demo            the whole story on a realistic database of more than 100 MiB
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    match words {
+        ["test"] => suite::run(),
+        ["test", "clients"] => clients::run(),
+        ["demo"] => demo::run(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("unknown chore: {}\n\n{USAGE}", words.join(" ")),
+    }
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask test`: the workspace's own tests, then the client suite.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{clients, paths, process};
+
+/// Everything that has to hold before a change lands.
+pub(crate) fn run() -> Result<()> {
+    // One build with all targets: the tests, the extension and the client programs share it.
+    cargo(&["build", "--workspace", "--all-targets"])?;
+    if process::output(cargo_command().args(["nextest", "--version"])).is_ok() {
+        cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])?;
+        cargo(&["test", "--workspace", "--doc"])?;
+    } else {
+        cargo(&["test", "--workspace", "--no-fail-fast"])?;
+    }
+    clients::run_built()
+}
+
+/// Runs cargo with these arguments, showing them.
+pub(crate) fn cargo(words: &[&str]) -> Result<()> {
+    println!("\n== cargo {}", words.join(" "));
+    process::run(cargo_command().args(words))
+}
+
+fn cargo_command() -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(paths::root());
+    command
+}
