@@ -182,7 +182,7 @@ impl Demo {
 
     /// Runs `quire` in Alice's data directory and gives what it printed.
     fn alice(&self, words: &[&str]) -> Result<String> {
-        let mut quire = Command::new(paths::quire(Profile::Release));
+        let mut quire = Command::new(paths::program(Profile::Release, "quire"));
         process::output(process::with_store(quire.args(words), &self.alice, &self.store_url()))
     }
 

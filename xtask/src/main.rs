@@ -1,5 +1,5 @@
-//! The project's chores, as one command: `cargo xtask test` and
-//! `cargo xtask demo`. CI runs what a person runs.
+//! The project's chores, as one command: `cargo xtask test`,
+//! `cargo xtask demo`, `cargo xtask bench`. CI runs what a person runs.
 
 mod clients;
 mod demo;
@@ -21,6 +21,7 @@ usage: cargo xtask <chore>
   test            everything: unit, integration and doc tests, then the client suite
   test clients    only the client suite: real programs on Quire volumes (see clients/README.md)
   demo            the whole story on a realistic database of more than 100 MiB
+  bench [...]     Quire beside plain SQLite, with targets; `bench --help` lists the options
 ";
 
 fn main() -> ExitCode {
@@ -40,6 +41,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["test"] => suite::run(),
         ["test", "clients"] => clients::run(),
         ["demo"] => demo::run(),
+        ["bench", options @ ..] => suite::bench(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

@@ -41,9 +41,9 @@ pub(crate) fn extension(profile: Profile) -> PathBuf {
     target().join(profile.folder()).join(format!("{DLL_PREFIX}quire_sqlite{DLL_SUFFIX}"))
 }
 
-/// The command line.
-pub(crate) fn quire(profile: Profile) -> PathBuf {
-    target().join(profile.folder()).join(format!("quire{EXE_SUFFIX}"))
+/// A program of the workspace.
+pub(crate) fn program(profile: Profile, name: &str) -> PathBuf {
+    target().join(profile.folder()).join(format!("{name}{EXE_SUFFIX}"))
 }
 
 /// An example program of this package.

@@ -67,3 +67,32 @@ fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("xtask-{}-{name}.log", std::process::id()))
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_and_named() {
+        let log = log("hangs");
+        let error = run_logged(Command::new("sleep").arg("3600"), &log, Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().starts_with("sleep 3600 did not end"), "{error}");
+        std::fs::remove_file(log).unwrap();
+    }
+
+    #[test]
+    fn a_failure_names_the_command_and_keeps_its_output() {
+        let log = log("fails");
+        let script = "echo out; echo err >&2; exit 3";
+        let status = run_logged(Command::new("sh").args(["-c", script]), &log, Duration::from_secs(60)).unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "out\nerr\n");
+        std::fs::remove_file(log).unwrap();
+        let error = run(Command::new("false").arg("whatever")).unwrap_err();
+        assert!(error.to_string().starts_with("false whatever ended with"), "{error}");
+    }
+}

@@ -1,10 +1,12 @@
-//! `cargo xtask test`: the workspace's own tests, then the client suite.
+//! `cargo xtask test`: the workspace's own tests, then the client suite; and
+//! `cargo xtask bench`.
 
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{clients, paths, process};
+use crate::paths::{self, Profile};
+use crate::{clients, process};
 
 /// Everything that has to hold before a change lands.
 pub(crate) fn run() -> Result<()> {
@@ -17,6 +19,13 @@ pub(crate) fn run() -> Result<()> {
         cargo(&["test", "--workspace", "--no-fail-fast"])?;
     }
     clients::run_built()
+}
+
+/// The benchmarks, with what users would run: release builds and the loadable extension.
+pub(crate) fn bench(options: &[&str]) -> Result<()> {
+    cargo(&["build", "--release", "--package", "quire-sqlite", "--package", "quire-benches"])?;
+    let mut benches = Command::new(paths::program(Profile::Release, "quire-benches"));
+    process::run(benches.arg("--extension").arg(paths::extension(Profile::Release)).args(options))
 }
 
 /// Runs cargo with these arguments, showing them.

@@ -1,0 +1,120 @@
+//! What is measured: plain SQLite, Quire, or any other VFS extension.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use rusqlite::Connection;
+
+use crate::phase::Phase;
+
+/// One way to have a SQLite database.
+#[derive(Clone, Debug)]
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    /// The extension and its VFS; none for plain SQLite.
+    pub(crate) vfs: Option<(PathBuf, String)>,
+    /// Run on every connection.
+    pub(crate) setup: String,
+    /// SQL that pushes.
+    pub(crate) push: Option<String>,
+}
+
+/// The names that the report compares.
+pub(crate) const PLAIN: &str = "plain, NORMAL";
+pub(crate) const PLAIN_SYNCED: &str = "plain, FULL";
+pub(crate) const QUIRE: &str = "quire, NORMAL";
+pub(crate) const QUIRE_SYNCED: &str = "quire, FULL";
+
+/// Plain SQLite and Quire, each with and without a sync at every commit.
+pub(crate) fn standard(extension: &Path) -> Vec<Contender> {
+    let contender = |name: &str, vfs: Option<&str>, setup: &str, push: Option<&str>| Contender {
+        name: name.to_owned(),
+        vfs: vfs.map(|vfs| (extension.to_owned(), vfs.to_owned())),
+        setup: setup.to_owned(),
+        push: push.map(str::to_owned),
+    };
+    let push = Some("SELECT quire_push()");
+    vec![
+        contender(PLAIN, None, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", None),
+        contender(PLAIN_SYNCED, None, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", None),
+        contender(QUIRE, Some("quire"), "PRAGMA synchronous = NORMAL", push),
+        contender(QUIRE_SYNCED, Some("quire"), "PRAGMA synchronous = FULL", push),
+    ]
+}
+
+/// Reads `name=PATH,vfs=NAME[,push=SQL]`; the SQL comes last and may hold commas.
+pub(crate) fn parse_peer(text: &str) -> Result<Contender> {
+    let usage = "wanted: name=PATH,vfs=NAME[,push=SQL]";
+    let (front, push) = match text.split_once(",push=") {
+        Some((front, push)) => (front, Some(push.to_owned())),
+        None => (text, None),
+    };
+    let (named, vfs) = front.split_once(",vfs=").context(usage)?;
+    let (name, path) = named.split_once('=').context(usage)?;
+    let path = PathBuf::from(path).canonicalize().with_context(|| format!("no extension at {path}"))?;
+    Ok(Contender { name: name.to_owned(), vfs: Some((path, vfs.to_owned())), setup: String::new(), push })
+}
+
+impl Contender {
+    /// Opens the database in `folder` as a program would.
+    pub(crate) fn open(&self, folder: &Path) -> Result<Connection> {
+        let db = match &self.vfs {
+            None => Connection::open(folder.join("plain.db"))?,
+            Some((_, vfs)) => Connection::open(format!("file:bench?vfs={vfs}"))?,
+        };
+        db.execute_batch(&self.setup)?;
+        Ok(db)
+    }
+
+    /// Loads the extension into this process.
+    pub(crate) fn load(&self) -> Result<()> {
+        let Some((extension, _)) = &self.vfs else {
+            return Ok(());
+        };
+        let loader = Connection::open_in_memory()?;
+        // SAFETY: whoever runs the benchmark names the extension to measure.
+        unsafe {
+            loader.load_extension_enable()?;
+            loader.load_extension(extension, None::<&str>)?;
+        }
+        Ok(())
+    }
+
+    /// Where everything is that the contender keeps on local disk.
+    pub(crate) fn local_folder(&self, phase: Phase, folder: &Path) -> PathBuf {
+        folder.join(match phase {
+            Phase::Commits => "commits",
+            Phase::Clone | Phase::ColdScan => "replica",
+            _ => "primary",
+        })
+    }
+
+    /// What a worker needs to know of the outside: its data directory, and a folder as the store.
+    pub(crate) fn environment(&self, worker: &mut Command, phase: Phase, folder: &Path) {
+        worker.env("QUIRE_DATA_DIR", self.local_folder(phase, folder));
+        worker.env("QUIRE_STORE", format!("file://{}", folder.join("store").display()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_a_path_a_vfs_and_sql_that_may_hold_commas() {
+        let peer = parse_peer("other=/,vfs=theirs,push=SELECT push(1, 2)").unwrap();
+        assert_eq!((peer.name.as_str(), peer.push.as_deref()), ("other", Some("SELECT push(1, 2)")));
+        assert_eq!(peer.vfs, Some((PathBuf::from("/"), "theirs".to_owned())));
+        assert_eq!(parse_peer("other=/,vfs=theirs").unwrap().push, None);
+    }
+
+    #[test]
+    fn a_wrong_peer_says_what_is_wanted() {
+        for text in ["", "other", "other=/", "other=/,push=x", "=/,push=x,vfs=y"] {
+            assert!(parse_peer(text).unwrap_err().to_string().starts_with("wanted: "), "{text:?}");
+        }
+        let error = parse_peer("other=/no/such/file.so,vfs=v").unwrap_err();
+        assert_eq!(error.to_string(), "no extension at /no/such/file.so");
+    }
+}
