@@ -9,6 +9,7 @@
 //!
 //! This crate must not know about command lines or SQLite.
 
+mod connect;
 mod file;
 mod key;
 mod load;
@@ -19,10 +20,11 @@ mod store;
 mod sync;
 mod token;
 
+pub use connect::open_engine;
 pub use key::Key;
 pub use load::{Explained, Overrides, Settings, load, load_from};
 pub use place::Place;
 pub use source::Source;
 pub use store::{StoreKind, StoreUrl};
-pub use sync::parse_sync;
+pub use sync::{parse_duration, parse_sync};
 pub use token::Token;

@@ -24,8 +24,8 @@ pub fn parse_sync(value: &str, source: &Source) -> Result<SyncMode> {
     }
 }
 
-/// A whole number and its unit, such as `500ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a whole number and its unit (ms, s, m, h), such as `500ms`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit_ms: u64 = match unit.trim_start() {
