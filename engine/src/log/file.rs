@@ -1,0 +1,247 @@
+//! A data file: a header, then records. The one at the end of a log (or of
+//! the page cache) grows; all others are *sealed* and never change again.
+//!
+//! A sealed file is mapped and read without a system call; a growing one is
+//! read by `pread`. A file is never truncated once it is mapped, and its id is
+//! never used again. Dropping a *doomed* file unlinks it: the last snapshot
+//! that may read it has gone by then.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memmap2::Mmap;
+use quire_proto::{Error, Result};
+
+use super::record::{self, HEADER_BYTES, RecordHeader};
+use super::{FileId, Place};
+
+/// The length of a file's header.
+pub(crate) const FILE_HEADER_BYTES: u64 = 32;
+const MAGIC: [u8; 4] = *b"QLOG";
+const VERSION: u8 = 1;
+
+/// One file of records.
+pub(crate) struct DataFile {
+    pub(crate) id: FileId,
+    pub(crate) salt: u64,
+    path: PathBuf,
+    file: File,
+    map: OnceLock<Mmap>,
+    doomed: AtomicBool,
+}
+
+impl DataFile {
+    /// Creates `path`, which must not exist, and writes its header.
+    pub(crate) fn create(path: PathBuf, id: FileId) -> Result<DataFile> {
+        let wrong = |e| Error::from_io(format!("creating {}", path.display()), e);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(wrong)?;
+        let mut salt = [0; 8];
+        getrandom::fill(&mut salt)
+            .map_err(|e| Error::unavailable("the operating system gave no random bytes").with_source(e.to_string()))?;
+        let mut header = [0; FILE_HEADER_BYTES as usize];
+        header[..4].copy_from_slice(&MAGIC);
+        header[4] = VERSION;
+        header[8..16].copy_from_slice(&u64::from(id).to_le_bytes());
+        header[16..24].copy_from_slice(&salt);
+        let crc = crc32fast::hash(&header[..28]);
+        header[28..].copy_from_slice(&crc.to_le_bytes());
+        if let Err(e) = file.write_all_at(&header, 0) {
+            let _ = std::fs::remove_file(&path);
+            return Err(wrong(e));
+        }
+        Ok(DataFile::new(path, file, id, u64::from_le_bytes(salt)))
+    }
+
+    /// Opens an existing file, which is sealed by that. `Ok(None)`: it was
+    /// created and never got its header, so nothing can be in it.
+    pub(crate) fn open(path: PathBuf, id: FileId) -> Result<Option<DataFile>> {
+        let wrong = |e| Error::from_io(format!("opening {}", path.display()), e);
+        let file = File::open(&path).map_err(wrong)?;
+        let len = file.metadata().map_err(wrong)?.len();
+        let mut header = [0; FILE_HEADER_BYTES as usize];
+        if len < FILE_HEADER_BYTES {
+            return Ok(None);
+        }
+        file.read_exact_at(&mut header, 0).map_err(wrong)?;
+        if header == [0; FILE_HEADER_BYTES as usize] {
+            return Ok(None);
+        }
+        let corrupt = |problem: &str| Error::corrupt(format!("{}: {problem}", path.display()));
+        if header[..4] != MAGIC || crc32fast::hash(&header[..28]).to_le_bytes() != header[28..] {
+            return Err(corrupt("its header is damaged"));
+        }
+        if header[4] != VERSION {
+            return Err(corrupt(&format!("format version {}, and this program reads {VERSION}", header[4]))
+                .with_remedy("It was written by a newer version of Quire: upgrade this one."));
+        }
+        if header[8..16] != u64::from(id).to_le_bytes() {
+            return Err(corrupt("its header names another file"));
+        }
+        let mut salt = [0; 8];
+        salt.copy_from_slice(&header[16..24]);
+        let data = DataFile::new(path, file, id, u64::from_le_bytes(salt));
+        data.seal()?;
+        Ok(Some(data))
+    }
+
+    fn new(path: PathBuf, file: File, id: FileId, salt: u64) -> DataFile {
+        DataFile { id, salt, path, file, map: OnceLock::new(), doomed: AtomicBool::new(false) }
+    }
+
+    /// Maps the file as it is now. Nothing may be written or truncated from here on.
+    pub(crate) fn seal(&self) -> Result<()> {
+        if self.map.get().is_none() {
+            // SAFETY: a sealed file is neither written nor truncated by this process, and the data directory is
+            // locked against others. Someone who truncates it behind our back kills the process by SIGBUS, as with
+            // every mapped database.
+            let map = unsafe { Mmap::map(&self.file) }.map_err(|e| self.error("mapping", e))?;
+            let _ = self.map.set(map);
+        }
+        Ok(())
+    }
+
+    /// The mapped content of a sealed file.
+    pub(crate) fn mapped(&self) -> Option<&[u8]> {
+        self.map.get().map(|map| &map[..])
+    }
+
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length on disk, in bytes.
+    pub(crate) fn len(&self) -> Result<u64> {
+        match self.map.get() {
+            Some(map) => Ok(map.len() as u64),
+            None => self.file.metadata().map(|m| m.len()).map_err(|e| self.error("reading the length of", e)),
+        }
+    }
+
+    pub(crate) fn write_all(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(|e| self.error("writing", e))
+    }
+
+    /// Reserves disk space up to `len`: a full disk shows here, and later
+    /// writes there change no metadata.
+    pub(crate) fn allocate(&self, from: u64, len: u64) -> Result<()> {
+        use rustix::io::Errno;
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), from, len - from) {
+            Ok(()) => Ok(()),
+            // File systems without fallocate just grow.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(e) => Err(self.error("reserving space for", e.into())),
+        }
+    }
+
+    /// Cuts off what was reserved and not used. Only before sealing.
+    pub(crate) fn truncate(&self, len: u64) -> Result<()> {
+        debug_assert!(self.map.get().is_none(), "nothing mapped is truncated");
+        self.file.set_len(len).map_err(|e| self.error("trimming", e))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| self.error("syncing", e))
+    }
+
+    /// Copies the payload of the page record at `place` into `buf`. With
+    /// `verify`, the checksum and that it is page `page` are checked first.
+    pub(crate) fn read_page(&self, place: Place, page: u32, buf: &mut [u8], verify: bool) -> Result<()> {
+        let offset = u64::from(place.offset);
+        if verify {
+            return self.read_verified(offset, page, buf);
+        }
+        let start = offset as usize + HEADER_BYTES;
+        match self.map.get() {
+            Some(map) => match map.get(start..start + buf.len()) {
+                Some(bytes) => buf.copy_from_slice(bytes),
+                None => return Err(self.damage(offset, page, "it lies past the end of the file")),
+            },
+            None => {
+                self.file.read_exact_at(buf, start as u64).map_err(|e| self.error("reading", e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_verified(&self, offset: u64, page: u32, buf: &mut [u8]) -> Result<()> {
+        let len = HEADER_BYTES + buf.len();
+        let copy;
+        let bytes = match self.map.get() {
+            Some(map) => map.get(offset as usize..offset as usize + len).unwrap_or_default(),
+            None => {
+                let mut bytes = vec![0; len];
+                self.file.read_exact_at(&mut bytes, offset).map_err(|e| self.error("reading", e))?;
+                copy = bytes;
+                &copy
+            }
+        };
+        let (header, payload) =
+            record::check(bytes, self.salt, offset).map_err(|e| self.damage(offset, page, e.message()))?;
+        if header.page != page || payload.len() != buf.len() {
+            return Err(self.damage(offset, page, "the record holds another page"));
+        }
+        buf.copy_from_slice(payload);
+        Ok(())
+    }
+
+    fn damage(&self, offset: u64, page: u32, problem: &str) -> Error {
+        Error::corrupt(format!("{}: page {page} at byte {offset}: {problem}", self.path.display())).with_remedy(
+            "The local copy is damaged. If the page is in the store, `quire rm NAME` and `quire clone NAME` fetch it \
+             again; keep a copy of the data directory if there are unpushed commits.",
+        )
+    }
+
+    fn error(&self, doing: &str, e: io::Error) -> Error {
+        Error::from_io(format!("{doing} {}", self.path.display()), e)
+    }
+
+    /// The file goes once nobody can read it any more.
+    pub(crate) fn doom(&self) {
+        self.doomed.store(true, Ordering::Relaxed);
+    }
+
+    /// The records of a sealed file, in order, up to the first that is not whole.
+    pub(crate) fn records(&self, from: u64) -> Records<'_> {
+        Records { file: self, offset: from.max(FILE_HEADER_BYTES) }
+    }
+}
+
+impl Drop for DataFile {
+    fn drop(&mut self) {
+        if self.doomed.load(Ordering::Relaxed)
+            && let Err(e) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!("removing {}: {e}", self.path.display());
+        }
+    }
+}
+
+/// See [`DataFile::records`].
+pub(crate) struct Records<'a> {
+    file: &'a DataFile,
+    offset: u64,
+}
+
+impl Records<'_> {
+    /// Where the next record is, or where the good ones end.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = (u64, RecordHeader, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let offset = self.offset;
+        let rest = self.file.mapped()?.get(usize::try_from(offset).ok()?..)?;
+        let (header, payload) = record::check(rest, self.file.salt, offset).ok()?;
+        self.offset = offset + (HEADER_BYTES + payload.len()) as u64;
+        Some((offset, header, payload))
+    }
+}

@@ -1,0 +1,91 @@
+//! The replica's files of records: their names, the places in them, and the
+//! appender that writes the newest one.
+//!
+//! Log files (`log/`) are the truth of a replica; cache files (`cache/`) hold
+//! pages that can be fetched again. Both have the same format and share one
+//! sequence of ids, so that a page table cell needs no kind.
+
+mod appender;
+mod file;
+mod record;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quire_proto::{Error, Result};
+
+pub(crate) use appender::{Appender, Batch};
+pub(crate) use file::{DataFile, FILE_HEADER_BYTES};
+pub(crate) use record::{HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader, RecordKind, check as check_record};
+
+/// The number of a data file in its replica; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileId(pub(crate) u32);
+
+impl From<FileId> for u64 {
+    fn from(id: FileId) -> u64 {
+        id.0.into()
+    }
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) file: FileId,
+    /// Less than 2^30: files stay far smaller.
+    pub(crate) offset: u32,
+}
+
+/// All open data files of a replica.
+pub(crate) type Files = HashMap<FileId, Arc<DataFile>>;
+
+/// The kinds of data files, as folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Log,
+    Cache,
+}
+
+impl Room {
+    /// The folder inside a replica's folder.
+    pub(crate) fn dir(self, replica: &Path) -> PathBuf {
+        replica.join(match self {
+            Room::Log => "log",
+            Room::Cache => "cache",
+        })
+    }
+
+    pub(crate) fn path(self, replica: &Path, id: FileId) -> PathBuf {
+        self.dir(replica).join(format!("{:08x}.qlog", id.0))
+    }
+
+    /// The ids of the files there, ascending. A file with another name is an
+    /// error: nothing of ours has one, and guessing could lose data.
+    pub(crate) fn list(self, replica: &Path) -> Result<Vec<FileId>> {
+        let dir = self.dir(replica);
+        let entries = match std::fs::read_dir(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|e| Error::from_io(format!("reading {}", dir.display()), e))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::from_io(format!("reading {}", dir.display()), e))?;
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|n| n.strip_suffix(".qlog")).and_then(|n| u32::from_str_radix(n, 16).ok());
+            let Some(id) = id else {
+                return Err(Error::corrupt(format!("{} is not a file of Quire", entry.path().display()))
+                    .with_remedy("Move it out of the data directory."));
+            };
+            ids.push(FileId(id));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+/// Makes the directory entry of a new or removed file durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    let synced = std::fs::File::open(dir).and_then(|d| d.sync_all());
+    synced.map_err(|e| Error::from_io(format!("syncing folder {}", dir.display()), e))
+}

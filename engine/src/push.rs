@@ -1,0 +1,448 @@
+//! Push: the unpushed local commits become one commit in the store.
+//!
+//! Crash-proof by intent (`PROTOCOL.md`, "Outcome of an append"): (1) the log
+//! is made durable; (2) segments go up under fresh names; (3) the intent with
+//! the exact commit bytes is made durable; (4) only then the commit is put;
+//! (5) the outcome is written down. A push that died is taken up at (4) with
+//! the same bytes, so it can be repeated for ever and counts once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use quire_proto::{
+    Appended, Body, CommitHash, CommitHeader, CommitId, CommitKind, EncodedFrame, Error, ErrorKind, FRAME_TARGET_BYTES,
+    FrameIndex, INLINE_LIMIT_BYTES, Lsn, PageIdx, PageSet, PageSets, PageSize, Result, SealedCommit, VolumeState,
+    encode_frame,
+};
+
+use crate::engine::Shared;
+use crate::log::Batch;
+use crate::recover::{Undecided, apply_commit};
+use crate::replica::{Replica, StateChange};
+use crate::snapshot::{Snapshot, View};
+use crate::state::{BaseState, CommitRecord, Intent, Pending, State};
+use crate::table::{Cell, Table};
+use crate::volume::Moved;
+
+/// Frames that are read and compressed at the same time.
+const ENCODING: usize = 4;
+/// Changes of up to this many bytes are compressed before it is known whether they fit into the commit.
+const SMALL_BYTES: u64 = 512 * 1024;
+/// How often a push is repeated on top of commits that change nothing.
+const MAX_RETARGETS: usize = 16;
+
+/// Pushes what is unpushed.
+pub(crate) fn push(replica: &Arc<Replica>) -> Result<Moved> {
+    let _traffic = replica.traffic.lock();
+    push_locked(replica).inspect_err(|e| replica.note_error(e))
+}
+
+pub(crate) fn push_locked(replica: &Arc<Replica>) -> Result<Moved> {
+    let engine = replica.engine();
+    let mut moved = Moved::default();
+    if let Some(outcome) = settle_intent(replica)? {
+        moved.note_push(&outcome);
+    }
+    for _ in 0..MAX_RETARGETS {
+        let (state, snapshot) = {
+            let mut core = replica.core();
+            if let Some(lsn) = core.state.diverged {
+                let unpushed = core.state.unpushed();
+                drop(core);
+                return Err(diverged_error(replica, lsn, unpushed));
+            }
+            if core.state.pending.commits == 0 {
+                return Ok(moved);
+            }
+            core.since_freeze = Pending::default();
+            (core.state.clone(), replica.snapshot())
+        };
+        replica.sync_log()?;
+        let sealed = engine.bridge.wait(build(&engine, &snapshot, &state))?;
+        let intent = Intent {
+            target: sealed.lsn(),
+            object: sealed.object().to_vec(),
+            carries: state.pending.clone(),
+            tentative: None,
+        };
+        open_intent(replica, intent)?;
+        match settle_intent(replica)? {
+            Some(outcome) => moved.note_push(&outcome),
+            None => continue, // only voids were in the way: aim at the LSN after them
+        }
+    }
+    Err(Error::unavailable(format!("volume {}: the head keeps moving", replica.name())))
+}
+
+/// Makes the intent durable. Commits that were made since the freeze stay unpushed.
+fn open_intent(replica: &Arc<Replica>, intent: Intent) -> Result<()> {
+    let mut core = replica.core();
+    let rest = core.since_freeze.clone();
+    let change = StateChange { durable: true, ..StateChange::default() };
+    replica.change_state(&mut core, change, |state| state.open_intent(intent, rest))
+}
+
+/// What a settled push did.
+pub(crate) struct Pushed {
+    pub(crate) lsn: Lsn,
+    pub(crate) commits: u64,
+    pub(crate) pages: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Finishes the push in flight, if there is one, with its exact bytes.
+/// `None`: there is none, or only voids were in its way and it is unpushed again.
+pub(crate) fn settle_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
+    let Some(intent) = replica.core().state.intent.clone() else { return Ok(None) };
+    let engine = replica.engine();
+    let sealed = SealedCommit::decode(intent.object.clone().into())
+        .map_err(|e| e.context(format!("volume {}: the push in flight", replica.name())))?;
+    let remote = replica.core().state.remote.clone();
+    let appended = engine.bridge.wait(async {
+        let stores = engine.stores().await?;
+        stores.metastore.append(&remote, &sealed).await
+    })?;
+    match appended {
+        Appended::Won => won(replica, &sealed, &sealed).map(Some),
+        Appended::Lost(other) if is_ours(&other, &sealed) => won(replica, &other, &sealed).map(Some),
+        Appended::Lost(other) => {
+            lost(replica, &other)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Whether a commit that took our LSN carries the very commits that we
+/// carried: another copy of this data directory pushed them.
+fn is_ours(other: &SealedCommit, mine: &SealedCommit) -> bool {
+    let (other, mine) = (other.header(), mine.header());
+    other.local_tip == mine.local_tip && other.local_tip != quire_proto::LocalTip::ZERO && other.parent == mine.parent
+}
+
+fn won(replica: &Arc<Replica>, commit: &SealedCommit, sent: &SealedCommit) -> Result<Pushed> {
+    let engine = replica.engine();
+    let header = commit.header();
+    let base = BaseState { lsn: header.lsn, hash: header.hash(), page_count: header.page_count };
+    let pushed = {
+        let mut core = replica.core();
+        let intent = core.state.intent.clone();
+        let tentative = intent.as_ref().is_some_and(|i| i.tentative.is_some());
+        let settles = tentative && core.undecided.is_some();
+        let change = StateChange { settle: settles.then_some(true), content: settles, ..StateChange::default() };
+        replica.change_state(&mut core, change, |state| {
+            if settles {
+                // The commit is in the roll-up that won.
+                state.pending = Default::default();
+            }
+            state.intent_won(base);
+        })?;
+        if settles {
+            engine.counters.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        Pushed {
+            lsn: header.lsn,
+            commits: intent.map_or(0, |i| i.carries.commits + u64::from(tentative)),
+            pages: commit.body().sets.owned().len(),
+            bytes: commit.object().len() as u64 + header.segment_bytes,
+        }
+    };
+    engine.counters.pushes.fetch_add(1, Ordering::Relaxed);
+    engine.remember(replica.core().state.remote.clone(), sent.clone());
+    {
+        let mut notes = replica.notes.lock();
+        notes.store_lsn = Some(header.lsn);
+        notes.last_error = None;
+    }
+    // The lineage grows by what was pushed; a fault here only makes it be read again.
+    let known = replica.lineage.lock().clone();
+    if let Some(known) = known.filter(|l| Some(l.head().1) == header.parent)
+        && let Ok(longer) = engine.bridge.wait(known.extended(&engine, vec![header.clone()]))
+    {
+        *replica.lineage.lock() = Some(longer);
+    }
+    let tidy = header.clone();
+    let remote = replica.core().state.remote.clone();
+    if tidy.lsn.get().is_multiple_of(quire_proto::ROLLUP_SPAN) {
+        let tidied = engine.bridge.wait(async { engine.stores().await?.metastore.tidy(&remote, &tidy).await });
+        if let Err(e) = tidied {
+            tracing::warn!("volume {remote}: roll-up at {}: {e}", tidy.lsn);
+        }
+    }
+    Ok(pushed)
+}
+
+/// Another commit has our LSN. Over voids the push is repeated; anything else
+/// means that both sides moved on.
+fn lost(replica: &Arc<Replica>, other: &SealedCommit) -> Result<()> {
+    let header = other.header();
+    let mut core = replica.core();
+    let settle = core.undecided.as_ref().map(|_| false);
+    let is_void = header.kind == CommitKind::Void && core.state.base.as_ref().map(|b| b.hash) == header.parent;
+    let change = StateChange { durable: true, settle, ..StateChange::default() };
+    replica.change_state(&mut core, change, |state| {
+        state.intent_lost();
+        if is_void && let Some(base) = &mut state.base {
+            (base.lsn, base.hash) = (header.lsn, header.hash());
+        }
+        if !is_void && !(header.kind == CommitKind::Void && state.base.is_none()) {
+            state.diverged = Some(header.lsn);
+        }
+    })?;
+    let diverged = core.state.diverged;
+    let unpushed = core.state.unpushed();
+    drop(core);
+    replica.notes.lock().store_lsn = Some(header.lsn);
+    match diverged {
+        None => Ok(()),
+        Some(lsn) => Err(diverged_error(replica, lsn, unpushed)),
+    }
+}
+
+/// Both the store and this replica moved on.
+pub(crate) fn diverged_error(replica: &Replica, lsn: Lsn, unpushed: u64) -> Error {
+    let name = replica.name();
+    Error::new(
+        ErrorKind::Conflict,
+        format!("volume {name} has diverged: the store is at LSN {lsn}, and {unpushed} local commits are not on top of it"),
+    )
+    .with_remedy(format!(
+        "Both sides are intact. `quire reset {name}` (or SELECT quire_reset()) goes to the store's head and keeps the \
+         local commits as {name}.dropped-N."
+    ))
+}
+
+/// The roll-up of everything unpushed in `state`, of which `snapshot` is the
+/// content; its segments are durable in the store when it returns.
+async fn build(engine: &Arc<Shared>, snapshot: &Snapshot, state: &State) -> Result<SealedCommit> {
+    let (target, parent, kind) = match &state.base {
+        Some(base) => (base.lsn.next(), Some(base.hash), CommitKind::Write),
+        None => {
+            let (target, parent) = free_place(engine, snapshot.replica(), state).await?;
+            (target, parent, CommitKind::Create)
+        }
+    };
+    let page_size = state.page_size.ok_or_else(|| Error::invalid("a volume without pages has nothing to push"))?;
+    let pending = &state.pending;
+    let mut owned = pending.changed.clone();
+    owned.truncate(state.page_count);
+    let base_count = state.base.as_ref().map_or(0, |b| b.page_count.get());
+    let mut changed = owned.clone();
+    changed.insert_range(pending.min_count.get().saturating_add(1), base_count.max(state.page_count.get()));
+    let sets = if changed == owned { PageSets::same(owned) } else { PageSets { changed, owned: Some(owned) } };
+
+    let (index, inline) = frames(engine, snapshot, sets.owned(), page_size, target).await?;
+    let mut header = CommitHeader::draft(target, kind, CommitId::random()?, page_size);
+    header.parent = parent;
+    header.author = engine.author().to_owned();
+    header.time_ms = engine.now_ms();
+    header.page_count = state.page_count;
+    header.min_count = if kind == CommitKind::Create { Default::default() } else { pending.min_count.min(state.page_count) };
+    header.local_tip = state.tip;
+    header.attributes = state.attributes.clone();
+    SealedCommit::seal(header, Body { sets, index, inline })
+}
+
+/// Where a new volume begins: the name must be free in the store.
+async fn free_place(engine: &Arc<Shared>, replica: &Arc<Replica>, state: &State) -> Result<(Lsn, Option<CommitHash>)> {
+    let stores = engine.stores().await?;
+    let found = stores.metastore.head(&state.remote).await?;
+    if let VolumeState::Live(head) = &found {
+        let lsn = head.lsn();
+        let mut core = replica.core();
+        replica.change_state(&mut core, StateChange::default(), |state| state.diverged = Some(lsn))?;
+        let unpushed = core.state.unpushed();
+        drop(core);
+        return Err(diverged_error(replica, lsn, unpushed));
+    }
+    Ok((found.next(), found.head().map(SealedCommit::hash)))
+}
+
+/// Brings the owned pages into the store: inline if they are few, else as segments.
+async fn frames(
+    engine: &Arc<Shared>,
+    snapshot: &Snapshot,
+    owned: &PageSet,
+    page_size: PageSize,
+    target: Lsn,
+) -> Result<(FrameIndex, Bytes)> {
+    if owned.is_empty() {
+        return Ok((FrameIndex::default(), Bytes::new()));
+    }
+    let per_frame = (FRAME_TARGET_BYTES / page_size.bytes()).max(1);
+    let is_small = owned.len() * page_size.bytes() as u64 <= SMALL_BYTES;
+    let encoded = futures::stream::iter(groups(owned.clone(), per_frame)).map(|pages| {
+        let snapshot = snapshot.clone();
+        async move {
+            let encoding = tokio::task::spawn_blocking(move || encode(&snapshot, &pages, page_size));
+            encoding.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Io, format!("compressing pages: {e}"))))
+        }
+    });
+    let mut encoded = encoded.buffered(ENCODING);
+    let mut small: Vec<EncodedFrame> = Vec::new();
+    if is_small {
+        let mut bytes = 0;
+        while let Some(frame) = encoded.next().await {
+            let frame = frame?;
+            bytes += frame.bytes.len();
+            small.push(frame);
+        }
+        if bytes <= INLINE_LIMIT_BYTES {
+            let index = FrameIndex::inline(small.iter().map(|f| (f.first, f.page_count, f.bytes.len() as u32)));
+            let mut inline = BytesMut::with_capacity(bytes);
+            small.iter().for_each(|f| inline.extend_from_slice(&f.bytes));
+            return Ok((index, inline.freeze()));
+        }
+    }
+    let stores = engine.stores().await?;
+    let stream = futures::stream::iter(small.into_iter().map(Ok)).chain(encoded);
+    let index = stores.pagestore.write(snapshot.remote(), target, stream.boxed()).await?;
+    Ok((index, Bytes::new()))
+}
+
+/// The pages of a set in groups of at most `per_frame`, in order.
+fn groups(pages: PageSet, per_frame: usize) -> impl Iterator<Item = Vec<PageIdx>> + Send {
+    let ranges: Vec<(u32, u32)> = pages.ranges().collect();
+    let mut ranges = ranges.into_iter();
+    let mut current = ranges.next();
+    std::iter::from_fn(move || {
+        let mut group = Vec::with_capacity(per_frame);
+        while group.len() < per_frame {
+            let Some((first, last)) = current else { break };
+            group.extend(PageIdx::new(first));
+            current = if first < last { Some((first + 1, last)) } else { ranges.next() };
+        }
+        (!group.is_empty()).then_some(group)
+    })
+}
+
+fn encode(snapshot: &Snapshot, pages: &[PageIdx], page_size: PageSize) -> Result<EncodedFrame> {
+    let mut data = vec![0; pages.len() * page_size.bytes()];
+    for (page, buf) in pages.iter().zip(data.chunks_exact_mut(page_size.bytes())) {
+        snapshot.read(*page, buf)?;
+    }
+    encode_frame(&pages.iter().copied().collect(), page_size, &data)
+}
+
+/// Commits a transaction into the store (`sync=commit`): it counts only if the
+/// push that carries it wins. If the outcome stays unknown, a void is put in
+/// its place: either that wins and the transaction has failed for certain, or
+/// it loses and the store says what happened.
+pub(crate) fn commit_to_store(
+    replica: &Arc<Replica>,
+    seq: u64,
+    mut commit: CommitRecord,
+    mut batch: Batch,
+    slots: &HashMap<PageIdx, usize>,
+    spilled: &Table,
+) -> Result<Snapshot> {
+    let _traffic = replica.traffic.lock();
+    let engine = replica.engine();
+    // What a crash left unsettled comes first. (A transaction cannot begin while a push is in doubt.)
+    settle_intent(replica).inspect_err(|e| replica.note_error(e))?;
+    let id = CommitId::random()?;
+    commit.group = Some(*id.as_bytes());
+    let mut pages = spilled.clone();
+    let by_slot: HashMap<usize, PageIdx> = slots.iter().map(|(page, slot)| (*slot, *page)).collect();
+    let tip = replica.append_commit(&mut batch, &commit, seq, true, |n, place| {
+        if let Some(page) = by_slot.get(&n) {
+            pages.set(*page, Cell::At { place, verified: true });
+        }
+    })?;
+    commit.tip = tip;
+    let (future, snapshot, carries) = {
+        let mut core = replica.core();
+        let carries = core.state.pending.clone();
+        let mut future = core.state.clone();
+        let mut table = replica.snapshot().table().clone();
+        apply_commit(&mut future, &mut table, &commit, &pages);
+        let snapshot = Snapshot::new(replica.clone(), View::new(0, &future, table, core.pin()));
+        core.undecided = Some(Undecided { seq, commit, pages });
+        (future, snapshot, carries)
+    };
+    let sealed = match engine.bridge.wait(build(&engine, &snapshot, &future)) {
+        Ok(sealed) => sealed,
+        Err(e) => {
+            // Nothing was put: the transaction has failed for certain.
+            let mut core = replica.core();
+            let change = StateChange { settle: Some(false), ..StateChange::default() };
+            replica.change_state(&mut core, change, |_| {})?;
+            drop(core);
+            replica.note_error(&e);
+            return Err(e);
+        }
+    };
+    {
+        let intent =
+            Intent { target: sealed.lsn(), object: sealed.object().to_vec(), carries, tentative: Some(seq) };
+        let mut core = replica.core();
+        let change = StateChange { durable: true, ..StateChange::default() };
+        if let Err(e) = replica.change_state(&mut core, change, |state| state.open_intent(intent, Pending::default())) {
+            let change = StateChange { settle: Some(false), ..StateChange::default() };
+            replica.change_state(&mut core, change, |_| {})?;
+            return Err(e);
+        }
+    }
+    match settle_intent(replica) {
+        Ok(Some(_)) => Ok(replica.snapshot()),
+        Ok(None) => Err(Error::new(
+            ErrorKind::Conflict,
+            format!("volume {}: another commit came first; the transaction is rolled back", replica.name()),
+        )),
+        Err(e) if e.kind() == ErrorKind::Conflict => Err(e),
+        Err(e) => match void_in_its_place(replica, &sealed) {
+            Ok(Some(snapshot)) => Ok(snapshot),
+            Ok(None) => {
+                replica.note_error(&e);
+                Err(e)
+            }
+            Err(doubt) => {
+                tracing::warn!("volume {}: {doubt}", replica.name());
+                let doubtful = Error::new(
+                    ErrorKind::Unavailable,
+                    format!("volume {}: whether the commit reached the store is not known", replica.name()),
+                )
+                .with_source(e)
+                .with_remedy("Run `quire push` or SELECT quire_push() once the store can be reached: it settles it.");
+                replica.note_error(&doubtful);
+                Err(doubtful)
+            }
+        },
+    }
+}
+
+/// Settles a push of unknown outcome by putting a void at its LSN. `Some`: the
+/// push had won after all. `None`: it has not, and never will.
+fn void_in_its_place(replica: &Arc<Replica>, sent: &SealedCommit) -> Result<Option<Snapshot>> {
+    let engine = replica.engine();
+    let mine = sent.header();
+    let mut void = CommitHeader::draft(mine.lsn, CommitKind::Void, CommitId::random()?, mine.page_size);
+    void.parent = mine.parent;
+    void.author = mine.author.clone();
+    void.time_ms = engine.now_ms();
+    let (remote, base) = {
+        let core = replica.core();
+        (core.state.remote.clone(), core.state.base.clone())
+    };
+    if let Some(base) = base {
+        void.page_count = base.page_count;
+        void.min_count = base.page_count;
+    } else if mine.lsn == Lsn::FIRST {
+        return Err(Error::unavailable("a first commit cannot be voided"));
+    }
+    let void = SealedCommit::seal(void, Body::default())?;
+    let appended = engine.bridge.wait(async {
+        let stores = engine.stores().await?;
+        stores.metastore.append(&remote, &void).await
+    })?;
+    match appended {
+        Appended::Won => lost(replica, &void).map(|()| None),
+        Appended::Lost(other) if other.object_hash() == sent.object_hash() => {
+            won(replica, &other, sent)?;
+            Ok(Some(replica.snapshot()))
+        }
+        Appended::Lost(other) => lost(replica, &other).map(|()| None),
+    }
+}

@@ -1,0 +1,687 @@
+//! One replica: its files, its state, its visible snapshot.
+//!
+//! Locks, in the order in which they are taken:
+//! 1. `writer`: who may change the local content (a transaction, a pull, a reset).
+//! 2. `push`: one push, pull or reset at a time talks to the store.
+//! 3. `saving`, then `cache`: the table file, and the end of the page cache.
+//! 4. `core`: the log's end and the state. Whoever appends a record that
+//!    changes anything holds it until the change is visible, so the log's
+//!    order is the order of the changes. Held only for local work.
+//!
+//! Readers take none of them: they load the visible snapshot, and the files by id.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
+use quire_proto::{Error, ErrorKind, LocalTip, Lsn, PageIdx, PageSet, Result, VolumeName};
+
+use crate::engine::Shared;
+use crate::lineage::Lineage;
+use crate::log::{Appender, Batch, DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RecordKind, Room};
+use crate::recover::{self, StateRecord, Undecided, apply_commit};
+use crate::snapshot::{Snapshot, View};
+use crate::state::{CommitRecord, Pending, State};
+use crate::table::{Cell, Table};
+use crate::tablefile::{self, StoredTable};
+use crate::writer::Writer;
+
+/// After this much log a table file is written, so that a crash leaves little to replay.
+const TABLE_EVERY_BYTES: u64 = 32 << 20;
+
+/// One replica, open.
+pub(crate) struct Replica {
+    engine: Arc<Shared>,
+    name: ArcSwap<VolumeName>,
+    dir: PathBuf,
+    /// The data files by id; the readers' way from a page table cell to bytes.
+    files: ArcSwap<Files>,
+    next_file: Arc<AtomicU32>,
+    version: Arc<AtomicU64>,
+    visible: ArcSwap<View>,
+    writer: Mutex<Option<String>>,
+    /// Serializes push, pull, fetch and reset.
+    pub(crate) traffic: Mutex<()>,
+    core: Mutex<Core>,
+    /// Held while a table file is made and written, before `core`, so that an
+    /// older one never replaces a newer one.
+    saving: Mutex<()>,
+    pub(crate) cache: Mutex<Appender>,
+    pub(crate) lineage: Mutex<Option<Arc<Lineage>>>,
+    pub(crate) fetching: crate::fetch::Fetching,
+    pub(crate) notes: Mutex<Notes>,
+}
+
+/// What is only known, not stored: for `status`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) store_lsn: Option<Lsn>,
+    pub(crate) last_error: Option<(String, Option<String>)>,
+    /// The volume in the store has ended or is another one now.
+    pub(crate) ended: Option<String>,
+}
+
+pub(crate) struct Core {
+    pub(crate) state: State,
+    log: Appender,
+    pub(crate) undecided: Option<Undecided>,
+    /// Shared by all snapshots since the last eviction.
+    pin: Arc<()>,
+    /// Files that go once the snapshots of their pin are gone, oldest first.
+    doomed: Vec<(Weak<()>, Vec<FileId>)>,
+    log_files: Vec<FileId>,
+    pub(crate) cache_files: Vec<FileId>,
+    /// The oldest log file that holds anything unpushed.
+    first_unpushed: Option<FileId>,
+    /// What was committed since the last roll-up was begun.
+    pub(crate) since_freeze: Pending,
+    since_table: u64,
+    /// The thread that writes a table file, if one was started.
+    saver: Option<std::thread::JoinHandle<()>>,
+    /// The catalogue has the replica.
+    registered: bool,
+    /// Why nothing may be written any more.
+    broken: Option<String>,
+}
+
+/// How [`Replica::change_state`] changes it.
+#[derive(Default)]
+pub(crate) struct StateChange<'a> {
+    /// Pages that become absent.
+    pub(crate) absent: std::borrow::Cow<'a, PageSet>,
+    /// Whether the change must survive a loss of power before anything else happens.
+    pub(crate) durable: bool,
+    /// Whether readers will see other content.
+    pub(crate) content: bool,
+    /// The outcome of the undecided commit.
+    pub(crate) settle: Option<bool>,
+}
+
+impl Replica {
+    /// Opens what is in `dir`, or begins with `fresh` if nothing is.
+    pub(crate) fn open(
+        engine: &Arc<Shared>,
+        name: &VolumeName,
+        dir: PathBuf,
+        version: Arc<AtomicU64>,
+        fresh: State,
+        registered: bool,
+    ) -> Result<Arc<Replica>> {
+        let found = if registered { recover::recover(&dir, name)? } else { None };
+        let (state, table, undecided, files, end, next_file, replayed, log_files, cache_files) = match found {
+            Some(r) => (
+                r.state, r.table, r.undecided, r.files, r.end, r.next_file, r.replayed_bytes, r.log_files, r.cache_files,
+            ),
+            None => (fresh, Table::default(), None, Files::new(), None, 1, 0, Vec::new(), Vec::new()),
+        };
+        let next_file = Arc::new(AtomicU32::new(next_file));
+        let pin = Arc::new(());
+        // Where the unpushed began is not stored: everything in the log may be it.
+        let first_unpushed = if state.is_ahead() || undecided.is_some() { log_files.first().copied() } else { None };
+        let replica = Arc::new(Replica {
+            engine: engine.clone(),
+            name: ArcSwap::from_pointee(name.clone()),
+            files: ArcSwap::from_pointee(files),
+            version,
+            visible: ArcSwap::new(View::new(0, &state, Table::default(), pin.clone())),
+            writer: Mutex::new(None),
+            traffic: Mutex::new(()),
+            core: Mutex::new(Core {
+                state,
+                log: Appender::new(Room::Log, dir.clone(), next_file.clone(), end),
+                undecided,
+                pin,
+                doomed: Vec::new(),
+                log_files,
+                cache_files,
+                first_unpushed,
+                since_freeze: Pending::default(),
+                since_table: replayed,
+                saver: None,
+                registered,
+                broken: None,
+            }),
+            saving: Mutex::new(()),
+            cache: Mutex::new(Appender::new(Room::Cache, dir.clone(), next_file.clone(), None)),
+            lineage: Mutex::new(None),
+            fetching: crate::fetch::Fetching::default(),
+            notes: Mutex::new(Notes::default()),
+            next_file,
+            dir,
+        });
+        let mut core = replica.core.lock();
+        let mut table = table;
+        table.cover(core.state.page_count);
+        replica.publish(&mut core, table, true);
+        replica.decide_leftover(&mut core)?;
+        drop(core);
+        Ok(replica)
+    }
+
+    /// A prepared commit whose process died: its group's decision file tells.
+    /// One that waits for a push is settled when that push is.
+    fn decide_leftover(self: &Arc<Self>, core: &mut Core) -> Result<()> {
+        let awaited = core.state.intent.as_ref().and_then(|i| i.tentative);
+        let Some(undecided) = core.undecided.take_if(|u| Some(u.seq) != awaited) else { return Ok(()) };
+        let decided = undecided.commit.group.is_some_and(|group| self.engine().groups.is_decided(group));
+        self.settle_locked(core, undecided.seq, decided)?;
+        if decided {
+            self.make_visible(core, &undecided.commit, &undecided.pages);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Shared> {
+        &self.engine
+    }
+
+    /// The replica's name here, which `reset` and `rename` may change.
+    pub(crate) fn name(&self) -> VolumeName {
+        VolumeName::clone(&self.name.load())
+    }
+
+    pub(crate) fn set_name(&self, name: &VolumeName) {
+        self.name.store(Arc::new(name.clone()));
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
+    }
+
+    /// The visible snapshot.
+    pub(crate) fn snapshot(self: &Arc<Self>) -> Snapshot {
+        Snapshot::new(self.clone(), self.visible.load_full())
+    }
+
+    /// Whether commits go straight to the store (`sync=commit`).
+    pub(crate) fn commits_to_store(&self) -> bool {
+        self.engine.sync() == crate::options::SyncMode::Commit
+    }
+
+    // ----- the writer's lock
+
+    /// Takes the writer's lock for `who`, or says who has it.
+    pub(crate) fn lock_writer(&self, who: &str) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if let Some(other) = &*writer {
+            return Err(Error::new(ErrorKind::Busy, format!("volume {}: {other} is writing", self.name())));
+        }
+        *writer = Some(who.to_owned());
+        Ok(())
+    }
+
+    /// Gives the writer's lock back. With `burn` the next version is skipped:
+    /// somebody may have seen the one that will not be.
+    pub(crate) fn release_writer(&self, burn: bool) {
+        if burn {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        *self.writer.lock() = None;
+    }
+
+    pub(crate) fn writer_name(&self) -> Option<String> {
+        self.writer.lock().clone()
+    }
+
+    /// Begins a transaction on `on`, which must be the visible snapshot.
+    pub(crate) fn begin(self: &Arc<Self>, on: &Snapshot, who: &str) -> Result<Writer> {
+        self.lock_writer(who)?;
+        let begun = self.begin_locked(on);
+        if begun.is_err() {
+            self.release_writer(false);
+        }
+        begun
+    }
+
+    fn begin_locked(self: &Arc<Self>, on: &Snapshot) -> Result<Writer> {
+        let visible = self.snapshot();
+        if !Arc::ptr_eq(on.replica(), self) || visible.version() != on.version() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("volume {}: its snapshot is not the newest any more", self.name()),
+            ));
+        }
+        let mut core = self.core();
+        if let Some(why) = &core.broken {
+            return Err(Error::new(ErrorKind::Io, format!("volume {}: {why}", self.name()))
+                .with_remedy("Free the disk or replace it, then open the volume again: nothing acknowledged is lost."));
+        }
+        if core.undecided.is_some() || (self.commits_to_store() && core.state.intent.is_some()) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("volume {}: whether the last commit reached the store is not known", self.name()),
+            )
+            .with_remedy("Run `quire push` or `SELECT quire_push()` once the store can be reached: it settles it."));
+        }
+        core.state.seq += 1;
+        Ok(Writer::new(self.clone(), visible, core.state.seq))
+    }
+
+    // ----- the log
+
+    /// Reserves disk space for a batch of this many bytes and its commit record.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<()> {
+        let mut core = self.core();
+        self.reserve_locked(&mut core, bytes + 64 * 1024)
+    }
+
+    fn reserve_locked(&self, core: &mut Core, bytes: u64) -> Result<()> {
+        if let Some(why) = &core.broken {
+            return Err(Error::new(ErrorKind::Io, format!("volume {}: {why}", self.name())));
+        }
+        if !core.registered {
+            self.engine().register(&self.name(), &self.dir, &core.state.remote)?;
+            core.registered = true;
+        }
+        let link = core.log.end();
+        if let Some(file) = core.log.reserve(bytes)? {
+            self.add_file(&file);
+            core.log_files.push(file.id);
+            let link = core.log.previous_end().or(link).map(|place| (place, core.log.previous_synced()));
+            let mut batch = Batch::default();
+            let record = StateRecord { link, absent: PageSet::new(), settled: None, state: core.state.clone() };
+            batch.push(RecordKind::State, 0, 0, &record.encode());
+            core.log.reserve(bytes + batch.bytes() as u64)?;
+            core.log.append(&mut batch, |_, _| {})?;
+        }
+        Ok(())
+    }
+
+    fn add_file(&self, file: &Arc<DataFile>) {
+        self.files.rcu(|files| {
+            let mut files = Files::clone(files);
+            files.insert(file.id, file.clone());
+            files
+        });
+    }
+
+    /// Appends records that mean nothing yet (pages of an open transaction).
+    pub(crate) fn append(&self, batch: &mut Batch, placed: impl FnMut(usize, Place)) -> Result<()> {
+        let mut core = self.core();
+        self.append_locked(&mut core, batch, placed)
+    }
+
+    fn append_locked(&self, core: &mut Core, batch: &mut Batch, placed: impl FnMut(usize, Place)) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.reserve_locked(core, batch.bytes() as u64)?;
+        core.since_table += batch.bytes() as u64;
+        core.log.append(batch, placed)
+    }
+
+    /// Appends a batch and the commit record after it; syncs if `durable`.
+    fn append_commit_locked(
+        &self,
+        core: &mut Core,
+        batch: &mut Batch,
+        commit: &mut CommitRecord,
+        seq: u64,
+        durable: bool,
+        mut placed: impl FnMut(usize, Place),
+    ) -> Result<()> {
+        let pages = batch.len();
+        let mut crcs = crc32fast::Hasher::new();
+        for n in 0..pages {
+            crcs.update(&batch.payload(n)[..batch.payload(n).len().min(64)]);
+        }
+        let place = core.log.end().map_or([0; 8], |p| (u64::from(p.file.0) << 32 | u64::from(p.offset)).to_le_bytes());
+        commit.tip = core.state.tip.extend(&[&self.engine().nonce(), &seq.to_le_bytes(), &place, &crcs.finalize().to_le_bytes()]);
+        commit.synced = core.log.synced_in_file();
+        batch.push(RecordKind::Commit, 0, seq, &commit.encode());
+        self.reserve_locked(core, batch.bytes() as u64)?;
+        let mut first = None;
+        core.log.append(batch, |n, place| {
+            first.get_or_insert(place);
+            if n < pages {
+                placed(n, place);
+            }
+        })?;
+        core.since_table += batch.bytes() as u64;
+        if durable && let Err(e) = core.log.sync() {
+            self.disown(core, first);
+            return Err(e);
+        }
+        if core.first_unpushed.is_none() {
+            core.first_unpushed = core.log_files.first().copied();
+        }
+        Ok(())
+    }
+
+    /// The records from `place` on were written and could not be made durable:
+    /// a new file says that the log ended before them.
+    fn disown(&self, core: &mut Core, place: Option<Place>) {
+        let Some(place) = place else { return };
+        core.log.give_up(place);
+        let said = self.reserve_locked(core, FILE_HEADER_BYTES).and_then(|()| core.log.sync());
+        if let Err(e) = said {
+            core.broken = Some(format!("its disk fails to sync ({e})"));
+        }
+    }
+
+    /// As [`commit`](Self::commit), for a commit that a group will decide.
+    pub(crate) fn append_commit(
+        &self,
+        batch: &mut Batch,
+        commit: &CommitRecord,
+        seq: u64,
+        durable: bool,
+        placed: impl FnMut(usize, Place),
+    ) -> Result<LocalTip> {
+        let mut core = self.core();
+        let mut commit = commit.clone();
+        self.append_commit_locked(&mut core, batch, &mut commit, seq, durable, placed)?;
+        Ok(commit.tip)
+    }
+
+    /// Says in the log whether the undecided commit `seq` counts.
+    pub(crate) fn settle(&self, seq: u64, counts: bool) -> Result<()> {
+        self.settle_locked(&mut self.core(), seq, counts)
+    }
+
+    pub(crate) fn settle_locked(&self, core: &mut Core, seq: u64, counts: bool) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.push(RecordKind::Settled, 0, seq, &[u8::from(counts)]);
+        self.append_locked(core, &mut batch, |_, _| {})
+    }
+
+    /// Commits a transaction.
+    pub(crate) fn commit(
+        self: &Arc<Self>,
+        batch: &mut Batch,
+        slots: &std::collections::HashMap<PageIdx, usize>,
+        spilled: &Table,
+        mut commit: CommitRecord,
+        seq: u64,
+        durable: bool,
+    ) -> Result<Snapshot> {
+        let by_slot: std::collections::HashMap<usize, PageIdx> = slots.iter().map(|(p, n)| (*n, *p)).collect();
+        let mut core = self.core();
+        let mut places = Vec::with_capacity(slots.len());
+        self.append_commit_locked(&mut core, batch, &mut commit, seq, durable, |n, place| {
+            if let Some(page) = by_slot.get(&n) {
+                places.push((*page, place));
+            }
+        })?;
+        let mut pages = spilled.clone();
+        for (page, place) in places {
+            pages.set(page, Cell::At { place, verified: true });
+        }
+        Ok(self.make_visible(&mut core, &commit, &pages))
+    }
+
+    /// A prepared commit was decided: only now it is seen.
+    pub(crate) fn publish_prepared(self: &Arc<Self>, seq: u64, commit: &CommitRecord, pages: &Table) -> Result<Snapshot> {
+        let mut core = self.core();
+        if let Err(e) = self.settle_locked(&mut core, seq, true) {
+            // The decision file says the same after a crash.
+            tracing::warn!("volume {}: {e}", self.name());
+        }
+        Ok(self.make_visible(&mut core, commit, pages))
+    }
+
+    /// Applies a commit whose record counts to state and table.
+    pub(crate) fn make_visible(self: &Arc<Self>, core: &mut Core, commit: &CommitRecord, pages: &Table) -> Snapshot {
+        let mut table = self.visible.load().table().clone();
+        core.since_freeze.add(commit, core.state.page_size, core.state.page_count);
+        apply_commit(&mut core.state, &mut table, commit, pages);
+        self.engine().counters.commits.fetch_add(1, Ordering::Relaxed);
+        let snapshot = self.publish(core, table, true);
+        self.after_append(core);
+        snapshot
+    }
+
+    /// Changes the state by a record of its own, and makes the result visible.
+    pub(crate) fn change_state(self: &Arc<Self>, core: &mut Core, change: StateChange<'_>, apply: impl FnOnce(&mut State)) -> Result<()> {
+        let mut state = core.state.clone();
+        let mut table = self.visible.load().table().clone();
+        let undecided = if change.settle.is_some() { core.undecided.take() } else { None };
+        if let (Some(true), Some(undecided)) = (change.settle, &undecided) {
+            apply_commit(&mut state, &mut table, &undecided.commit, &undecided.pages);
+        }
+        apply(&mut state);
+        let settled = undecided.as_ref().zip(change.settle).map(|(u, counts)| (u.seq, counts));
+        let record = StateRecord { link: None, absent: change.absent.clone().into_owned(), settled, state };
+        let mut batch = Batch::default();
+        batch.push(RecordKind::State, 0, 0, &record.encode());
+        let mut first = None;
+        let mut written = self.append_locked(core, &mut batch, |_, place| first = Some(place));
+        if written.is_ok() && change.durable {
+            written = core.log.sync();
+            if written.is_err() {
+                self.disown(core, first);
+            }
+        }
+        if let Err(e) = written {
+            core.undecided = core.undecided.take().or(undecided);
+            return Err(e);
+        }
+        if !record.state.is_ahead() {
+            core.first_unpushed = None;
+        }
+        core.state = record.state;
+        for (first, last) in change.absent.ranges() {
+            table.set_range(first, last, Cell::Absent);
+        }
+        table.cover(core.state.page_count);
+        self.publish(core, table, change.content);
+        Ok(())
+    }
+
+    /// Makes everything in the log durable.
+    pub(crate) fn sync_log(&self) -> Result<()> {
+        self.core().log.sync()
+    }
+
+    // ----- snapshots and files
+
+    pub(crate) fn publish(self: &Arc<Self>, core: &mut Core, table: Table, content_changes: bool) -> Snapshot {
+        if content_changes {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        let version =
+            if content_changes { self.version.load(Ordering::Acquire) } else { self.visible.load().version() };
+        let view = View::new(version, &core.state, table, core.pin.clone());
+        self.visible.store(view.clone());
+        Snapshot::new(self.clone(), view)
+    }
+
+    /// Copies the page at `place`.
+    pub(crate) fn read_place(&self, place: Place, page: PageIdx, buf: &mut [u8], verify: bool) -> Result<()> {
+        let files = self.files.load();
+        let file = files.get(&place.file).ok_or_else(|| {
+            Error::corrupt(format!("volume {}: page {page} lies in file {} which is not there", self.name(), place.file.0))
+        })?;
+        file.read_page(place, page.get(), buf, verify)
+    }
+
+    /// Registers a cache file that was begun just now.
+    pub(crate) fn add_cache_file(&self, file: &Arc<DataFile>) {
+        self.add_file(file);
+        self.core().cache_files.push(file.id);
+    }
+
+    /// Bytes on disk that can be fetched again.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        let core = self.core();
+        let files = self.files.load();
+        let evictable = self.evictable(&core);
+        evictable.iter().filter_map(|id| files.get(id)).filter_map(|f| f.len().ok()).sum()
+    }
+
+    /// Sealed files, oldest first, that hold nothing but pages which are in the store.
+    fn evictable(&self, core: &Core) -> Vec<FileId> {
+        if core.state.base.is_none() || core.undecided.is_some() || self.writer.lock().is_some() {
+            // A transaction's spilled pages lie in the log, and no table knows them yet.
+            return core.cache_files.clone();
+        }
+        let newest = core.log_files.last().copied();
+        let limit = core.first_unpushed.or(newest);
+        let logs = core.log_files.iter().copied().filter(|id| limit.is_some_and(|limit| *id < limit));
+        let mut files: Vec<FileId> = logs.chain(core.cache_files.iter().copied()).collect();
+        files.sort_unstable();
+        files
+    }
+
+    /// Gives back the oldest cached files until at most `bound` bytes of cache
+    /// are left. Snapshots that still read them keep them until they go.
+    pub(crate) fn evict(self: &Arc<Self>, bound: u64) -> Result<u64> {
+        let _saving = self.saving.lock();
+        let mut cache = self.cache.lock();
+        let mut core = self.core();
+        let files = self.files.load_full();
+        let evictable = self.evictable(&core);
+        let sizes: Vec<u64> = evictable.iter().map(|id| files.get(id).map_or(0, |f| f.len().unwrap_or(0))).collect();
+        let mut total: u64 = sizes.iter().sum();
+        let mut victims = Vec::new();
+        for (id, size) in evictable.into_iter().zip(sizes) {
+            if total <= bound {
+                break;
+            }
+            total -= size;
+            victims.push(id);
+        }
+        if victims.is_empty() {
+            return Ok(0);
+        }
+        if cache.end().is_some_and(|end| victims.contains(&end.file)) {
+            cache.seal()?;
+        }
+        drop(cache);
+        let mut table = self.visible.load().table().clone();
+        let mut gone = Vec::new();
+        table.for_each(|page, cell| {
+            if let Cell::At { place, .. } = cell
+                && victims.contains(&place.file)
+            {
+                gone.push(page);
+            }
+        });
+        for page in &gone {
+            table.set(*page, Cell::Absent);
+        }
+        self.publish(&mut core, table, false);
+        self.retire(&mut core, victims);
+        self.save_table_locked(&mut core)?;
+        self.reclaim(&mut core);
+        Ok(gone.len() as u64)
+    }
+
+    /// Notes that no snapshot from now on reads these files.
+    fn retire(&self, core: &mut Core, files: Vec<FileId>) {
+        core.log_files.retain(|id| !files.contains(id));
+        core.cache_files.retain(|id| !files.contains(id));
+        let old = std::mem::replace(&mut core.pin, Arc::new(()));
+        core.doomed.push((Arc::downgrade(&old), files));
+        // The visible snapshot does not read them: let it hold the new pin.
+        let visible = self.visible.load();
+        self.visible.store(View::new(visible.version(), &core.state, visible.table().clone(), core.pin.clone()));
+    }
+
+    /// Unlinks retired files that no snapshot can read any more.
+    pub(crate) fn reclaim(&self, core: &mut Core) {
+        while core.doomed.first().is_some_and(|(pin, _)| pin.strong_count() == 0) {
+            let (_, ids) = core.doomed.remove(0);
+            self.files.rcu(|files| {
+                let mut files = Files::clone(files);
+                files.retain(|id, file| {
+                    let goes = ids.contains(id);
+                    if goes {
+                        file.doom();
+                    }
+                    !goes
+                });
+                files
+            });
+        }
+    }
+
+    // ----- the table file
+
+    fn after_append(self: &Arc<Self>, core: &mut Core) {
+        self.reclaim(core);
+        let saving = core.saver.as_ref().is_some_and(|saver| !saver.is_finished());
+        if core.since_table > TABLE_EVERY_BYTES && !saving {
+            let replica = self.clone();
+            let saver = std::thread::Builder::new().name("quire-table".into()).spawn(move || {
+                if let Err(e) = replica.save_table() {
+                    tracing::warn!("volume {}: {e}", replica.name());
+                }
+            });
+            match saver {
+                Ok(saver) => core.saver = Some(saver),
+                Err(e) => tracing::warn!("volume {}: starting a thread: {e}", self.name()),
+            }
+        }
+    }
+
+    /// Writes the table file, so that opening replays little. Commits go on meanwhile.
+    fn save_table(&self) -> Result<()> {
+        let _saving = self.saving.lock();
+        let stored = self.stored_table(&mut self.core())?;
+        stored.map_or(Ok(()), |stored| tablefile::save(&self.dir, &stored, true))
+    }
+
+    fn save_table_locked(&self, core: &mut Core) -> Result<()> {
+        match self.stored_table(core)? {
+            Some(stored) => tablefile::save(&self.dir, &stored, true),
+            None => Ok(()),
+        }
+    }
+
+    fn stored_table(&self, core: &mut Core) -> Result<Option<StoredTable>> {
+        if core.undecided.is_some() || core.broken.is_some() {
+            return Ok(None);
+        }
+        core.log.sync()?;
+        let Some(position) = core.log.end() else { return Ok(None) };
+        core.since_table = 0;
+        let next_file = self.next_file.load(Ordering::Relaxed);
+        Ok(Some(StoredTable { state: core.state.clone(), table: self.visible.load().table().clone(), position, next_file }))
+    }
+
+    /// Leaves the replica so that the next opening is quick. Called once, when its last user goes.
+    pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
+        let saver = self.core().saver.take();
+        if let Some(saver) = saver {
+            // Its table is older than the one written below.
+            let _ = saver.join();
+        }
+        let mut cache = self.cache.lock();
+        let mut core = self.core();
+        if core.registered && core.log.end().is_some() && core.broken.is_none() {
+            core.log.seal()?;
+            cache.seal()?;
+            self.save_table_locked(&mut core)?;
+        }
+        Ok(())
+    }
+
+    /// The replica is being removed: nothing more is written to it.
+    pub(crate) fn abandon(&self) {
+        self.core().broken = Some("it was removed".into());
+    }
+
+    /// The first STATE of a replica that was adopted from the store.
+    pub(crate) fn store_first_state(self: &Arc<Self>) -> Result<()> {
+        self.reserve_locked(&mut self.core(), FILE_HEADER_BYTES)
+    }
+
+    /// Keeps an error for `status`.
+    pub(crate) fn note_error(&self, e: &Error) {
+        self.notes.lock().last_error = Some((e.to_string(), e.remedy().map(str::to_owned)));
+    }
+}
+
+impl Core {
+    /// What a snapshot of now holds, so that the files which it may read stay.
+    pub(crate) fn pin(&self) -> Arc<()> {
+        self.pin.clone()
+    }
+}

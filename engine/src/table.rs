@@ -1,0 +1,272 @@
+//! The page table: where each page of a snapshot lies.
+//!
+//! Two levels: a vector of chunks, each with [`CHUNK_PAGES`] cells of eight
+//! bytes. Snapshots share chunks; a change copies only the chunks it touches.
+//! A cell of a *shared* chunk changes in one way only, from absent to the place
+//! of the page's content as it is in every snapshot that shares the chunk
+//! (a reader fetched it), or by gaining the mark that it was verified. Readers
+//! therefore take no lock, and a snapshot never changes under them.
+
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quire_proto::{PageCount, PageIdx};
+
+use crate::log::{FileId, Place};
+
+/// Cells in a chunk: 4 KiB of them.
+pub(crate) const CHUNK_PAGES: usize = 512;
+
+const ABSENT: u64 = 0;
+const ZERO: u64 = 1;
+const PRESENT: u64 = 1 << 63;
+const VERIFIED: u64 = 1 << 62;
+const OFFSET_BITS: u32 = 30;
+
+/// What a cell says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cell {
+    /// Not here: its content comes from the base.
+    Absent,
+    /// Nothing but zeros.
+    Zero,
+    /// In a data file.
+    At {
+        place: Place,
+        /// Its checksum was right since the file was opened.
+        verified: bool,
+    },
+}
+
+impl Cell {
+    pub(crate) fn from_bits(bits: u64) -> Cell {
+        match bits {
+            ABSENT => Cell::Absent,
+            ZERO => Cell::Zero,
+            _ => {
+                let offset = (bits & ((1 << OFFSET_BITS) - 1)) as u32;
+                let file = FileId((bits >> OFFSET_BITS) as u32);
+                Cell::At { place: Place { file, offset }, verified: bits & VERIFIED != 0 }
+            }
+        }
+    }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        match self {
+            Cell::Absent => ABSENT,
+            Cell::Zero => ZERO,
+            Cell::At { place, verified } => {
+                let place = u64::from(place.file.0) << OFFSET_BITS | u64::from(place.offset);
+                PRESENT | place | if verified { VERIFIED } else { 0 }
+            }
+        }
+    }
+}
+
+/// The cells of [`CHUNK_PAGES`] neighbouring pages.
+pub(crate) struct Chunk {
+    cells: [AtomicU64; CHUNK_PAGES],
+}
+
+impl Chunk {
+    fn filled(bits: u64) -> Chunk {
+        Chunk { cells: std::array::from_fn(|_| AtomicU64::new(bits)) }
+    }
+}
+
+impl Clone for Chunk {
+    fn clone(&self) -> Chunk {
+        Chunk { cells: std::array::from_fn(|n| AtomicU64::new(self.cells[n].load(Ordering::Acquire))) }
+    }
+}
+
+/// Where the pages of one snapshot lie.
+#[derive(Clone, Default)]
+pub(crate) struct Table {
+    /// A chunk that is not there is all absent; the first fill makes it.
+    chunks: Vec<OnceLock<Arc<Chunk>>>,
+}
+
+fn split(page: PageIdx) -> (usize, usize) {
+    let n = page.get() as usize - 1;
+    (n / CHUNK_PAGES, n % CHUNK_PAGES)
+}
+
+impl Table {
+    fn slot(&self, page: PageIdx) -> Option<&AtomicU64> {
+        let (chunk, cell) = split(page);
+        Some(&self.chunks.get(chunk)?.get()?.cells[cell])
+    }
+
+    /// Where a page lies.
+    pub(crate) fn get(&self, page: PageIdx) -> Cell {
+        self.slot(page).map_or(Cell::Absent, |cell| Cell::from_bits(cell.load(Ordering::Acquire)))
+    }
+
+    /// Sets a cell of this table alone; a shared chunk is copied first.
+    pub(crate) fn set(&mut self, page: PageIdx, cell: Cell) {
+        let (chunk, n) = split(page);
+        if chunk >= self.chunks.len() {
+            if cell == Cell::Absent {
+                return;
+            }
+            self.chunks.resize(chunk + 1, OnceLock::new());
+        }
+        let slot = &mut self.chunks[chunk];
+        slot.get_or_init(|| Arc::new(Chunk::filled(ABSENT)));
+        let chunk = slot.get_mut().expect("the chunk was made just now");
+        *Arc::make_mut(chunk).cells[n].get_mut() = cell.to_bits();
+    }
+
+    /// Sets the cells from `first` to `last`, both included.
+    pub(crate) fn set_range(&mut self, first: u32, last: u32, cell: Cell) {
+        let mut whole: Option<Arc<Chunk>> = None;
+        let mut next = first.max(1);
+        while next <= last {
+            let (Some(page), per) = (PageIdx::new(next), CHUNK_PAGES as u32) else { return };
+            let (chunk, n) = split(page);
+            if n == 0 && last - next >= per - 1 {
+                let filled = match cell {
+                    Cell::Absent => OnceLock::new(),
+                    _ => whole.get_or_insert_with(|| Arc::new(Chunk::filled(cell.to_bits()))).clone().into(),
+                };
+                if chunk < self.chunks.len() {
+                    self.chunks[chunk] = filled;
+                } else if filled.get().is_some() {
+                    self.chunks.resize(chunk, OnceLock::new());
+                    self.chunks.push(filled);
+                }
+                next = next.saturating_add(per);
+                if next == u32::MAX {
+                    return;
+                }
+            } else {
+                self.set(page, cell);
+                match next.checked_add(1) {
+                    Some(n) => next = n,
+                    None => return,
+                }
+            }
+        }
+    }
+
+    /// Puts a fetched page where it was absent. False if it was not absent any more.
+    pub(crate) fn fill(&self, page: PageIdx, place: Place) -> bool {
+        let cell = Cell::At { place, verified: true }.to_bits();
+        let (chunk, n) = split(page);
+        self.chunks.get(chunk).is_some_and(|slot| {
+            let chunk = slot.get_or_init(|| Arc::new(Chunk::filled(ABSENT)));
+            chunk.cells[n].compare_exchange(ABSENT, cell, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        })
+    }
+
+    /// Notes that the page at `place` was verified.
+    pub(crate) fn mark_verified(&self, page: PageIdx, place: Place) {
+        if let Some(slot) = self.slot(page) {
+            let old = Cell::At { place, verified: false }.to_bits();
+            let _ = slot.compare_exchange(old, old | VERIFIED, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Makes sure that every page up to `count` can be [filled](Self::fill).
+    pub(crate) fn cover(&mut self, count: PageCount) {
+        let chunks = (count.get() as usize).div_ceil(CHUNK_PAGES);
+        if self.chunks.len() < chunks {
+            self.chunks.resize(chunks, OnceLock::new());
+        }
+    }
+
+    /// Every cell that is not absent, ascending.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(PageIdx, Cell)) {
+        for (n, chunk) in self.chunks.iter().enumerate() {
+            let Some(chunk) = chunk.get() else { continue };
+            for (m, cell) in chunk.cells.iter().enumerate() {
+                let bits = cell.load(Ordering::Acquire);
+                if bits != ABSENT
+                    && let Some(page) = PageIdx::new((n * CHUNK_PAGES + m + 1) as u32)
+                {
+                    visit(page, Cell::from_bits(bits));
+                }
+            }
+        }
+    }
+
+    /// The chunks that have any cell, with their numbers, for storing.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (u32, [u64; CHUNK_PAGES])> + '_ {
+        self.chunks.iter().enumerate().filter_map(|(n, chunk)| {
+            let chunk = chunk.get()?;
+            Some((n as u32, std::array::from_fn(|m| chunk.cells[m].load(Ordering::Acquire))))
+        })
+    }
+
+    /// Puts back a chunk that was stored.
+    pub(crate) fn set_chunk(&mut self, n: u32, cells: impl Fn(usize) -> u64) {
+        let n = n as usize;
+        if n >= self.chunks.len() {
+            self.chunks.resize(n + 1, OnceLock::new());
+        }
+        self.chunks[n] = Arc::new(Chunk { cells: std::array::from_fn(|m| AtomicU64::new(cells(m))) }).into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(n: u32) -> PageIdx {
+        PageIdx::new(n).unwrap()
+    }
+
+    fn at(file: u32, offset: u32) -> Cell {
+        Cell::At { place: Place { file: FileId(file), offset }, verified: true }
+    }
+
+    #[test]
+    fn cells_come_back() {
+        for cell in [Cell::Absent, Cell::Zero, at(0, 0), at(u32::MAX, (1 << 30) - 1)] {
+            assert_eq!(Cell::from_bits(cell.to_bits()), cell);
+        }
+    }
+
+    #[test]
+    fn a_change_is_not_seen_by_the_snapshot_before() {
+        let mut table = Table::default();
+        table.set(page(5), at(1, 32));
+        let before = table.clone();
+        table.set(page(5), at(2, 64));
+        table.set(page(5000), Cell::Zero);
+        assert_eq!(before.get(page(5)), at(1, 32));
+        assert_eq!(before.get(page(5000)), Cell::Absent);
+        assert_eq!(table.get(page(5)), at(2, 64));
+    }
+
+    #[test]
+    fn a_fill_is_seen_by_all_who_share_and_never_overwrites() {
+        let mut table = Table::default();
+        table.cover(PageCount::new(10));
+        assert!(table.fill(page(1), Place { file: FileId(3), offset: 0 }), "the first fill makes the chunk");
+        let other = table.clone();
+        let place = Place { file: FileId(3), offset: 99 };
+        assert!(other.fill(page(10), place));
+        assert_eq!(table.get(page(10)), at(3, 99));
+        assert!(!table.fill(page(10), Place { file: FileId(4), offset: 1 }));
+    }
+
+    #[test]
+    fn ranges_cross_chunks_and_reach_the_last_page_there_can_be() {
+        let mut table = Table::default();
+        table.set_range(500, 2000, Cell::Zero);
+        for n in [499, 2001] {
+            assert_eq!(table.get(page(n)), Cell::Absent);
+        }
+        for n in [500, 513, 1024, 2000] {
+            assert_eq!(table.get(page(n)), Cell::Zero, "{n}");
+        }
+        table.set_range(1, u32::MAX, Cell::Absent);
+        let mut left = 0;
+        table.for_each(|_, _| left += 1);
+        assert_eq!(left, 0);
+        table.set_range(u32::MAX - 2, u32::MAX, Cell::Zero);
+        assert_eq!(table.get(page(u32::MAX)), Cell::Zero);
+    }
+}

@@ -1,0 +1,611 @@
+//! One replica as its users hold it.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::StreamExt;
+use parking_lot::{Condvar, Mutex};
+use quire_proto::{
+    CommitHash, CommitHeader, CommitId, Error, ErrorKind, Lsn, PageCount, PageIdx, PageSize, Result, VolumeName,
+    VolumeState,
+};
+
+use crate::catalog::{Change, ReplicaId};
+use crate::engine::Shared;
+use crate::options::SyncMode;
+use crate::replica::{Replica, StateChange};
+use crate::snapshot::Snapshot;
+use crate::state::{BaseState, State};
+use crate::table::Cell;
+use crate::writer::Writer;
+use crate::{fetch, pull, push};
+
+/// One replica, open. Cheap to clone; the replica is closed when the last clone goes.
+#[derive(Clone)]
+pub struct Volume {
+    open: Arc<Open>,
+}
+
+/// What the clones of a [`Volume`] share.
+pub(crate) struct Open {
+    engine: Arc<Shared>,
+    /// Another one after `reset`.
+    replica: ArcSwap<Replica>,
+    version: Arc<AtomicU64>,
+    closing: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Open {
+    pub(crate) fn new(engine: &Arc<Shared>, replica: Arc<Replica>, version: Arc<AtomicU64>) -> Arc<Open> {
+        Arc::new(Open { engine: engine.clone(), replica: ArcSwap::new(replica), version, closing: Arc::default() })
+    }
+
+    pub(crate) fn replica(&self) -> Arc<Replica> {
+        self.replica.load_full()
+    }
+
+    /// Pushes and pulls every so often, if the setting says so, until the volume is closed.
+    pub(crate) fn start_background(self: &Arc<Self>) {
+        let SyncMode::Every(period) = self.engine.sync() else { return };
+        let weak = Arc::downgrade(self);
+        let closing = self.closing.clone();
+        let started = std::thread::Builder::new().name("quire-sync".into()).spawn(move || {
+            loop {
+                {
+                    let (closed, changed) = &*closing;
+                    let mut closed = closed.lock();
+                    if !*closed {
+                        changed.wait_for(&mut closed, period);
+                    }
+                    if *closed {
+                        return;
+                    }
+                }
+                let Some(open) = weak.upgrade() else { return };
+                let replica = open.replica();
+                if let Err(e) = sync(&replica) {
+                    // It stands in `quire_status`; the next round tries again.
+                    tracing::debug!("volume {}: background sync: {e}", replica.name());
+                }
+            }
+        });
+        if let Err(e) = started {
+            tracing::warn!("starting the background sync: {e}");
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let (closed, changed) = &*self.closing;
+        *closed.lock() = true;
+        changed.notify_all();
+        let replica = self.replica();
+        let mut volumes = self.engine.volumes.lock();
+        if volumes.get(&replica.name()).is_some_and(|open| open.strong_count() == 0) {
+            volumes.remove(&replica.name());
+        }
+        // Under the lock, so that nobody opens the replica while it is being left.
+        if let Err(e) = replica.close() {
+            tracing::warn!("closing volume {}: {e}", replica.name());
+        }
+    }
+}
+
+impl Volume {
+    pub(crate) fn new(open: Arc<Open>) -> Volume {
+        Volume { open }
+    }
+
+    pub(crate) fn replica(&self) -> Arc<Replica> {
+        self.open.replica()
+    }
+
+    /// Its name here.
+    pub fn name(&self) -> VolumeName {
+        self.replica().name()
+    }
+
+    /// The visible snapshot. Takes no lock and never waits.
+    pub fn snapshot(&self) -> Snapshot {
+        self.open.replica.load().snapshot()
+    }
+
+    /// Begins a transaction on `on`. `Busy`: another writer, a pull or a reset
+    /// is at it. `Conflict`: `on` is not the visible snapshot any more.
+    /// `who` is shown to others meanwhile.
+    pub fn writer(&self, on: &Snapshot, who: &str) -> Result<Writer> {
+        self.replica().begin(on, who)
+    }
+
+    /// Pushes what is unpushed.
+    pub fn push(&self) -> Result<Moved> {
+        push::push(&self.replica())
+    }
+
+    /// Moves to the store's head.
+    pub fn pull(&self) -> Result<Moved> {
+        pull::pull(&self.replica())
+    }
+
+    /// Pulls if behind, pushes if ahead.
+    pub fn sync(&self) -> Result<Moved> {
+        sync(&self.replica())
+    }
+
+    /// Learns the store's newest LSN; nothing visible changes.
+    pub fn fetch(&self) -> Result<Option<Lsn>> {
+        let replica = self.replica();
+        let _traffic = replica.traffic.lock();
+        let state = pull::head(&replica).inspect_err(|e| replica.note_error(e))?;
+        Ok(state.live().map(|head| head.lsn()))
+    }
+
+    /// Fetches every page of the visible snapshot that is not here; returns
+    /// how many came. `progress` is told (pages here, pages in all).
+    pub fn hydrate(&self, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<u64> {
+        fetch::hydrate(&self.snapshot(), progress)
+    }
+
+    /// Checks every page of the visible snapshot against its checksum: those
+    /// here as they lie on disk, the others in the store, by fetching them.
+    pub fn verify(&self, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verified> {
+        let snapshot = self.snapshot();
+        let Some(size) = snapshot.page_size() else { return Ok(Verified::default()) };
+        let mut buf = vec![0; size.bytes()];
+        let total = u64::from(snapshot.page_count().get());
+        for page in (1..=snapshot.page_count().get()).filter_map(PageIdx::new) {
+            if let Cell::At { place, .. } = snapshot.table().get(page) {
+                snapshot.replica().read_place(place, page, &mut buf, true)?;
+            } else {
+                snapshot.read(page, &mut buf)?;
+            }
+            if page.get().is_multiple_of(1024) {
+                progress(page.get().into(), total);
+            }
+        }
+        progress(total, total);
+        Ok(Verified { pages: total, bytes: snapshot.page_count().bytes(size) })
+    }
+
+    /// Returns once `lsn` is durable in the store, or fails after `timeout`.
+    pub fn wait(&self, lsn: Lsn, timeout: Duration) -> Result<()> {
+        let replica = self.replica();
+        let engine = replica.engine();
+        let remote = replica.core().state.remote.clone();
+        engine.bridge.wait(async {
+            let reached = async {
+                let metastore = &engine.stores().await?.metastore;
+                let head = metastore.head(&remote).await?.head().map(|head| head.lsn());
+                if head >= Some(lsn) {
+                    return Ok(());
+                }
+                let mut commits = metastore.watch(&remote, head);
+                while let Some(commit) = commits.next().await {
+                    if commit?.lsn() >= lsn {
+                        return Ok(());
+                    }
+                }
+                Err(Error::unavailable("the store ended the watch"))
+            };
+            tokio::time::timeout(timeout, reached).await.unwrap_or_else(|_| {
+                Err(Error::unavailable(format!("volume {remote}: LSN {lsn} is not in the store after {timeout:?}"))
+                    .with_remedy("Push it, or wait longer."))
+            })
+        })
+    }
+
+    /// The log in the store, newest first, back to where the volume began.
+    pub fn log(&self) -> Result<Vec<LogEntry>> {
+        let replica = self.replica();
+        let engine = replica.engine();
+        let remote = replica.core().state.remote.clone();
+        let headers = engine.bridge.wait(async {
+            let metastore = &engine.stores().await?.metastore;
+            match metastore.head(&remote).await?.head() {
+                None => Ok(Vec::new()),
+                Some(head) if head.lsn() == Lsn::FIRST => Ok(vec![head.header().clone()]),
+                Some(head) => metastore.headers(&remote, Lsn::FIRST, head.header()).await,
+            }
+        })?;
+        Ok(headers.iter().rev().map(LogEntry::of).collect())
+    }
+
+    /// Hands over every commit after `after` as it appears in the store, until
+    /// `each` returns false. Blocks.
+    pub fn watch(&self, after: Option<Lsn>, each: &mut (dyn FnMut(LogEntry) -> bool + Send)) -> Result<()> {
+        let replica = self.replica();
+        let engine = replica.engine();
+        let remote = replica.core().state.remote.clone();
+        engine.bridge.wait(async {
+            let mut commits = engine.stores().await?.metastore.watch(&remote, after);
+            while let Some(commit) = commits.next().await {
+                if !each(LogEntry::of(commit?.header())) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// A small fact that travels with the volume, such as `content` or `length`.
+    pub fn attribute(&self, key: &str) -> Option<String> {
+        self.snapshot().attribute(key).map(str::to_owned)
+    }
+
+    /// What the replica knows of itself and of the store; asks nobody.
+    pub fn status(&self) -> Status {
+        let replica = self.replica();
+        let notes = replica.notes.lock().clone();
+        let volume_id = replica.lineage.lock().as_ref().map(|l| l.incarnation());
+        let core = replica.core();
+        let state = &core.state;
+        let base_lsn = state.base_lsn();
+        let unpushed = state.unpushed() + u64::from(core.undecided.is_some());
+        let condition = if state.diverged.is_some() || (notes.ended.is_some() && unpushed > 0) {
+            Condition::Diverged
+        } else if state.intent.is_some() || core.undecided.is_some() {
+            Condition::InDoubt
+        } else if unpushed > 0 {
+            Condition::Ahead
+        } else if notes.store_lsn > base_lsn || notes.ended.is_some() {
+            Condition::Behind
+        } else {
+            Condition::Clean
+        };
+        let name = replica.name();
+        let (last_error, error_remedy) = notes.last_error.unzip();
+        let remedy = match condition {
+            Condition::Diverged => Some(format!("quire reset {name}")),
+            Condition::InDoubt => Some(format!("quire push {name}")),
+            _ => error_remedy.flatten(),
+        };
+        let (pages, page_size) = (state.page_count, state.page_size);
+        let lsn = if unpushed > 0 { None } else { base_lsn };
+        let diverged_at = state.diverged;
+        drop(core);
+        let mut cached_pages = 0;
+        self.snapshot().table().for_each(|_, _| cached_pages += 1);
+        Status {
+            name: name.clone(),
+            volume_id,
+            lsn,
+            base_lsn,
+            store_lsn: notes.store_lsn.max(base_lsn).max(diverged_at),
+            unpushed,
+            state: condition,
+            last_error: last_error.or(notes.ended),
+            remedy,
+            writer: replica.writer_name(),
+            pages,
+            page_size,
+            cached_pages,
+            store: replica.engine().store_url().to_owned(),
+        }
+    }
+
+    /// Goes to the store's head, whatever is here. Unpushed commits are first
+    /// kept as replica `NAME.dropped-N`.
+    pub fn reset(&self) -> Result<Reset> {
+        let old = self.replica();
+        let _traffic = old.traffic.lock();
+        if old.core().state.intent.is_some() {
+            // A push whose outcome is unknown may be in the store: first learn it.
+            match push::settle_intent(&old) {
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::Conflict => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let found = pull::head(&old).inspect_err(|e| old.note_error(e))?;
+        let VolumeState::Live(head) = found else {
+            let name = old.core().state.remote.clone();
+            return Err(Error::not_found(format!("there is no volume {name} in the store to go to"))
+                .with_remedy("Unpushed commits are untouched. `quire export` saves them as a file."));
+        };
+        let ahead = old.core().state.is_ahead();
+        if !ahead {
+            match pull::pull_locked(&old) {
+                Ok(_) => return Ok(Reset { lsn: Some(head.lsn()), kept_as: None }),
+                Err(e) if e.kind() == ErrorKind::Conflict || e.kind() == ErrorKind::Gone => {}
+                Err(e) => return Err(e),
+            }
+        }
+        old.lock_writer("a reset")?;
+        let done = self.replace(&old, &head, ahead);
+        old.release_writer(false);
+        done
+    }
+
+    /// Puts a replica that begins at `head` in the place of `old`.
+    fn replace(&self, old: &Arc<Replica>, head: &quire_proto::SealedCommit, keep: bool) -> Result<Reset> {
+        let engine = &self.open.engine;
+        let name = old.name();
+        old.sync_log()?;
+        let header = head.header();
+        let remote = old.core().state.remote.clone();
+        let mut state = State::new(remote.clone());
+        state.base = Some(BaseState { lsn: header.lsn, hash: header.hash(), page_count: header.page_count });
+        state.page_size = Some(header.page_size);
+        state.page_count = header.page_count;
+        state.attributes = header.attributes.clone();
+        let id = ReplicaId::random()?;
+        let dir = engine.replica_dir(id);
+        std::fs::create_dir_all(&dir).map_err(|e| Error::from_io(format!("making folder {}", dir.display()), e))?;
+        engine.remember(remote.clone(), head.clone());
+        let fresh = Replica::open(engine, &name, dir, self.open.version.clone(), state, true)?;
+        fresh.store_first_state()?;
+        fresh.sync_log()?;
+
+        // From here on under the lock that opening takes, so that nobody sees half of it.
+        let mut volumes = engine.volumes.lock();
+        let mut catalog = engine.catalog.lock();
+        let mut changes = vec![Change::Put { name: name.clone(), id, remote: remote.clone() }];
+        let mut kept_as = None;
+        if keep && let Some(entry) = catalog.get(&name).cloned() {
+            let dropped = (1..)
+                .map(|n: u64| VolumeName::parse(&format!("{name}.dropped-{n}")))
+                .find(|candidate| candidate.as_ref().map_or(true, |name| catalog.get(name).is_none()))
+                .unwrap_or_else(|| Err(Error::invalid("no name is left for the dropped commits")))?;
+            changes.push(Change::Put { name: dropped.clone(), id: entry.id, remote });
+            kept_as = Some(dropped);
+        }
+        catalog.change(changes, true)?;
+        drop(catalog);
+        fresh.notes.lock().store_lsn = Some(header.lsn);
+        self.open.replica.store(fresh);
+        match &kept_as {
+            Some(dropped) => {
+                old.set_name(dropped);
+                // Snapshots may still read it; whoever opens the dropped volume gets this same replica.
+                let open = Open::new(engine, old.clone(), self.open.version.clone());
+                volumes.insert(dropped.clone(), Arc::downgrade(&open));
+                drop(volumes);
+                drop(open);
+            }
+            None => {
+                drop(volumes);
+                old.abandon();
+                let _ = std::fs::remove_dir_all(old.dir());
+            }
+        }
+        Ok(Reset { lsn: Some(header.lsn), kept_as })
+    }
+
+    /// Gives the volume another name, in the store too if it is there.
+    pub(crate) fn rename(&self, new: &VolumeName) -> Result<()> {
+        let replica = self.replica();
+        let engine = replica.engine();
+        let old = replica.name();
+        let remote = replica.core().state.remote.clone();
+        let in_store = replica.core().state.base.is_some();
+        if in_store && remote == old {
+            if !replica.core().state.is_ahead() {
+                self.pull()?;
+            }
+            let _traffic = replica.traffic.lock();
+            let first = engine.rename_in_store(&old, new)?;
+            let header = first.header();
+            let mut core = replica.core();
+            let stands_there = match &header.base {
+                quire_proto::Base::Other { lsn, .. } => core.state.base_lsn() == Some(*lsn),
+                _ => false,
+            };
+            if !stands_there {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("volume {old} is now {new} in the store, and this replica stands on an older commit of it"),
+                )
+                .with_remedy(format!("`quire clone {new}` follows it; the replica {old} stays as it is.")));
+            }
+            let base = BaseState { lsn: header.lsn, hash: header.hash(), page_count: header.page_count };
+            replica.change_state(&mut core, StateChange { durable: true, ..StateChange::default() }, |state| {
+                state.base = Some(base);
+                state.remote = new.clone();
+            })?;
+            drop(core);
+            replica.notes.lock().store_lsn = Some(header.lsn);
+            *replica.lineage.lock() = None;
+        } else if !in_store {
+            let mut core = replica.core();
+            replica.change_state(&mut core, StateChange { durable: true, ..StateChange::default() }, |state| {
+                state.remote = new.clone();
+            })?;
+        }
+        let mut volumes = engine.volumes.lock();
+        let mut catalog = engine.catalog.lock();
+        if let Some(entry) = catalog.get(&old).cloned() {
+            let remote = replica.core().state.remote.clone();
+            let put = Change::Put { name: new.clone(), id: entry.id, remote };
+            catalog.change(vec![Change::Remove { name: old.clone() }, put], true)?;
+        }
+        drop(catalog);
+        replica.set_name(new);
+        let weak: Weak<Open> = Arc::downgrade(&self.open);
+        volumes.remove(&old);
+        volumes.insert(new.clone(), weak);
+        Ok(())
+    }
+}
+
+/// Pulls if behind, pushes if ahead.
+fn sync(replica: &Arc<Replica>) -> Result<Moved> {
+    let _traffic = replica.traffic.lock();
+    let moved = if replica.core().state.is_ahead() {
+        push::push_locked(replica)
+    } else {
+        match pull::pull_locked(replica) {
+            // Committed since: the next round pushes it.
+            Err(e) if e.kind() == ErrorKind::Busy => Ok(Moved::default()),
+            pulled => pulled,
+        }
+    };
+    moved.inspect_err(|e| replica.note_error(e))
+}
+
+/// What a push, a pull or a sync did. Its display is one line for people.
+#[derive(Clone, Debug, Default)]
+pub struct Moved {
+    /// The LSN that was made, and how many local commits it carries.
+    pub pushed: Option<(Lsn, u64)>,
+    /// Pages that were sent.
+    pub pages_pushed: u64,
+    /// Bytes that the store got.
+    pub bytes_pushed: u64,
+    /// From which LSN to which the base moved.
+    pub pulled: Option<(Option<Lsn>, Lsn)>,
+    /// Pages that the pull changed.
+    pub pages_changed: u64,
+}
+
+impl Moved {
+    pub(crate) fn note_push(&mut self, pushed: &push::Pushed) {
+        let before = self.pushed.map_or(0, |(_, commits)| commits);
+        self.pushed = Some((pushed.lsn, before + pushed.commits));
+        self.pages_pushed += pushed.pages;
+        self.bytes_pushed += pushed.bytes;
+    }
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((lsn, commits)) = self.pushed {
+            write!(f, "pushed {commits} commits as LSN {lsn} ({} pages, {} bytes)", self.pages_pushed, self.bytes_pushed)?;
+        }
+        if let Some((from, to)) = self.pulled {
+            let comma = if self.pushed.is_some() { "; " } else { "" };
+            match from {
+                Some(from) => write!(f, "{comma}pulled LSN {from} to {to} ({} pages changed)", self.pages_changed)?,
+                None => write!(f, "{comma}pulled LSN {to} ({} pages)", self.pages_changed)?,
+            }
+        }
+        if self.pushed.is_none() && self.pulled.is_none() {
+            f.write_str("nothing to do")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a reset did.
+#[derive(Clone, Debug)]
+pub struct Reset {
+    /// The LSN that the replica is at now.
+    pub lsn: Option<Lsn>,
+    /// The name of the replica that keeps what was unpushed.
+    pub kept_as: Option<VolumeName>,
+}
+
+/// What a verification checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verified {
+    /// Pages.
+    pub pages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// One commit of a volume's log, for showing.
+#[derive(Clone, Debug)]
+pub struct LogEntry {
+    /// The LSN that it made.
+    pub lsn: Lsn,
+    /// What it did: create, write, void, deleted, moved, fork or restore.
+    pub kind: &'static str,
+    /// When, by its author's clock, in milliseconds since 1970 UTC.
+    pub time_ms: u64,
+    /// Pages that it changed; unknown for changes so scattered that only the commit's body lists them.
+    pub pages_changed: Option<u64>,
+    /// Pages of the snapshot.
+    pub page_count: PageCount,
+    /// Their size.
+    pub page_size: PageSize,
+    /// Bytes of pages that the commit stored.
+    pub bytes: u64,
+    /// The name of the attempt.
+    pub commit_id: CommitId,
+    /// Who made it.
+    pub author: String,
+    /// The commit's hash.
+    pub hash: CommitHash,
+}
+
+impl LogEntry {
+    pub(crate) fn of(header: &CommitHeader) -> LogEntry {
+        LogEntry {
+            lsn: header.lsn,
+            kind: header.kind.as_str(),
+            time_ms: header.time_ms,
+            pages_changed: header.sets.as_ref().map(|sets| sets.changed.len()),
+            page_count: header.page_count,
+            page_size: header.page_size,
+            bytes: header.segment_bytes + header.inline_bytes(),
+            commit_id: header.id,
+            author: header.author.clone(),
+            hash: header.hash(),
+        }
+    }
+}
+
+/// How a replica and the store relate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// The same.
+    Clean,
+    /// This side has commits that the store has not.
+    Ahead,
+    /// The store has commits that this side has not.
+    Behind,
+    /// Both have.
+    Diverged,
+    /// Whether the last push reached the store is not known.
+    InDoubt,
+}
+
+impl Condition {
+    /// The word that users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::Clean => "clean",
+            Condition::Ahead => "ahead",
+            Condition::Behind => "behind",
+            Condition::Diverged => "diverged",
+            Condition::InDoubt => "in_doubt",
+        }
+    }
+}
+
+/// What a replica knows of itself and of the store.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Its name here.
+    pub name: VolumeName,
+    /// The id of the commit that began the volume, once it is known.
+    pub volume_id: Option<String>,
+    /// The LSN that the visible snapshot is; none with unpushed commits on top.
+    pub lsn: Option<Lsn>,
+    /// The LSN that it stands on.
+    pub base_lsn: Option<Lsn>,
+    /// The newest LSN in the store that is known here.
+    pub store_lsn: Option<Lsn>,
+    /// Local commits that are not known to be in the store.
+    pub unpushed: u64,
+    /// How both relate.
+    pub state: Condition,
+    /// The last thing that failed.
+    pub last_error: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// Who holds the writer's lock.
+    pub writer: Option<String>,
+    /// Pages of the visible snapshot.
+    pub pages: PageCount,
+    /// Their size.
+    pub page_size: Option<PageSize>,
+    /// Pages of it that can be read without the store.
+    pub cached_pages: u64,
+    /// The store's URL.
+    pub store: String,
+}

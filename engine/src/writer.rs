@@ -1,0 +1,278 @@
+//! One transaction on a replica.
+//!
+//! Pages are staged as the records that they will be in the log, so that a
+//! small commit is one write. Past [`SPILL_BYTES`] they go to the log at once;
+//! without a commit record after them they mean nothing. So memory stays
+//! bounded whatever the transaction's size.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use quire_proto::{Attributes, Error, ErrorKind, LocalTip, PageCount, PageIdx, PageSet, PageSize, Result};
+
+use crate::log::{Batch, RecordKind};
+use crate::replica::Replica;
+use crate::snapshot::Snapshot;
+use crate::state::CommitRecord;
+use crate::table::{Cell, Table};
+
+/// Staged pages above this many bytes are written to the log.
+const SPILL_BYTES: usize = 4 << 20;
+
+/// One transaction. Dropping it rolls back.
+pub struct Writer {
+    replica: Arc<Replica>,
+    snapshot: Snapshot,
+    seq: u64,
+    page_size: Option<PageSize>,
+    page_count: PageCount,
+    low_count: PageCount,
+    changed: PageSet,
+    attributes: Attributes,
+    /// Staged in memory; `slots` says which record holds a page.
+    batch: Batch,
+    slots: HashMap<PageIdx, usize>,
+    /// Staged in the log.
+    spilled: Table,
+    touched: bool,
+    prepared: Option<Prepared>,
+}
+
+/// A commit whose record is in the log and waits for its group's decision.
+struct Prepared {
+    group: [u8; 16],
+    commit: CommitRecord,
+}
+
+impl Writer {
+    pub(crate) fn new(replica: Arc<Replica>, snapshot: Snapshot, seq: u64) -> Writer {
+        Writer {
+            page_size: snapshot.page_size(),
+            page_count: snapshot.page_count(),
+            low_count: snapshot.page_count(),
+            attributes: snapshot.attributes().clone(),
+            replica,
+            snapshot,
+            seq,
+            changed: PageSet::new(),
+            batch: Batch::default(),
+            slots: HashMap::new(),
+            spilled: Table::default(),
+            touched: false,
+            prepared: None,
+        }
+    }
+
+    /// The snapshot that the transaction began on.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The size of the pages to be written. Must be said before the first
+    /// [`write`](Self::write) to a new volume. A size other than the
+    /// snapshot's (VACUUM changed it) drops what is staged: all pages of the
+    /// new snapshot then come from this writer.
+    pub fn set_page_size(&mut self, size: PageSize) -> Result<()> {
+        if self.page_size == Some(size) {
+            return Ok(());
+        }
+        self.touched |= self.page_size.is_some();
+        self.page_size = Some(size);
+        self.low_count = PageCount::ZERO;
+        self.page_count = PageCount::ZERO;
+        self.changed = PageSet::new();
+        self.batch.clear();
+        self.slots.clear();
+        self.spilled = Table::default();
+        Ok(())
+    }
+
+    /// The size of the transaction's pages, if it is known yet.
+    pub fn page_size(&self) -> Option<PageSize> {
+        self.page_size
+    }
+
+    /// Stages a page. `data` is one page long.
+    pub fn write(&mut self, page: PageIdx, data: &[u8]) -> Result<()> {
+        if self.page_size.map(PageSize::bytes) != Some(data.len()) {
+            return Err(Error::invalid(format!("page {page} of {} bytes in a volume with other pages", data.len())));
+        }
+        self.touched = true;
+        if let Some(slot) = self.slots.get(&page) {
+            self.batch.payload_mut(*slot).copy_from_slice(data);
+        } else {
+            if self.batch.bytes() + data.len() > SPILL_BYTES {
+                self.spill()?;
+            }
+            self.slots.insert(page, self.batch.len());
+            self.batch.push(RecordKind::Page, page.get(), self.seq, data);
+        }
+        self.changed.insert(page);
+        self.page_count = self.page_count.max(PageCount::new(page.get()));
+        Ok(())
+    }
+
+    /// Copies a page into `buf`: as staged, else as in the snapshot.
+    pub fn read(&self, page: PageIdx, buf: &mut [u8]) -> Result<()> {
+        if let Some(slot) = self.slots.get(&page) {
+            buf.copy_from_slice(self.batch.payload(*slot));
+            return Ok(());
+        }
+        if let Cell::At { place, .. } = self.spilled.get(page) {
+            return self.replica.read_place(place, page, buf, false);
+        }
+        if self.low_count.contains(page) {
+            self.snapshot.read(page, buf)
+        } else {
+            buf.fill(0);
+            Ok(())
+        }
+    }
+
+    /// Pages past `count` go. If the volume grows again, what is not written reads as zeros.
+    pub fn truncate(&mut self, count: PageCount) -> Result<()> {
+        if count == self.page_count {
+            return Ok(());
+        }
+        self.touched = true;
+        if count < self.page_count {
+            self.low_count = self.low_count.min(count);
+            self.changed.truncate(count);
+            self.slots.retain(|page, _| count.contains(*page));
+            self.spilled.set_range(count.get().saturating_add(1), self.page_count.get(), Cell::Absent);
+        }
+        self.page_count = count;
+        Ok(())
+    }
+
+    /// How many pages the volume has if the transaction commits.
+    pub fn page_count(&self) -> PageCount {
+        self.page_count
+    }
+
+    /// Whether a commit would change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty()
+            && self.page_count == self.snapshot.page_count()
+            && self.low_count == self.snapshot.page_count()
+            && self.page_size == self.snapshot.page_size()
+            && self.attributes == *self.snapshot.attributes()
+    }
+
+    /// Sets a small fact that travels with the volume.
+    pub fn set_attribute(&mut self, key: &str, value: &str) {
+        self.attributes.insert(key.to_owned(), value.to_owned());
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        let spilled = &mut self.spilled;
+        let slots = &self.slots;
+        let pages: HashMap<usize, PageIdx> = slots.iter().map(|(page, slot)| (*slot, *page)).collect();
+        self.replica.append(&mut self.batch, |n, place| {
+            if let Some(page) = pages.get(&n) {
+                spilled.set(*page, Cell::At { place, verified: true });
+            }
+        })?;
+        self.batch.clear();
+        self.slots.clear();
+        Ok(())
+    }
+
+    /// Reserves the disk space of the commit, publishing nothing: a full disk shows here.
+    pub fn stage(&mut self) -> Result<()> {
+        self.replica.reserve(self.batch.bytes() as u64)
+    }
+
+    /// Writes the commit so that it counts only once [`Engine::decide`](crate::Engine::decide)
+    /// has decided `group`, also after a crash. [`commit`](Self::commit) then only makes it visible.
+    pub fn prepare(&mut self, group: &str, durable: bool) -> Result<()> {
+        let group = group_id(group);
+        let mut commit = self.record(Some(group))?;
+        commit.tip = self.spill_commit(&commit, durable)?;
+        self.replica.engine().groups.join(group, self.replica.name());
+        self.prepared = Some(Prepared { group, commit });
+        Ok(())
+    }
+
+    fn spill_commit(&mut self, commit: &CommitRecord, durable: bool) -> Result<LocalTip> {
+        let slots = std::mem::take(&mut self.slots);
+        let pages: HashMap<usize, PageIdx> = slots.iter().map(|(page, slot)| (*slot, *page)).collect();
+        let spilled = &mut self.spilled;
+        let written = self.replica.append_commit(&mut self.batch, commit, self.seq, durable, |n, place| {
+            if let Some(page) = pages.get(&n) {
+                spilled.set(*page, Cell::At { place, verified: true });
+            }
+        });
+        self.batch.clear();
+        written
+    }
+
+    fn record(&self, group: Option<[u8; 16]>) -> Result<CommitRecord> {
+        let Some(page_size) = self.page_size else {
+            return Err(Error::invalid("nothing was written, so the volume has no page size yet"));
+        };
+        Ok(CommitRecord {
+            page_size,
+            page_count: self.page_count,
+            low_count: self.low_count,
+            changed: self.changed.clone(),
+            attributes: self.attributes.clone(),
+            tip: LocalTip::ZERO, // set when the log's order gives it a predecessor
+            synced: 0,
+            group,
+        })
+    }
+
+    /// Commits: one sequential write, and one `fdatasync` if `durable`. On an
+    /// error nothing of it is visible, now or after a crash.
+    ///
+    /// With `sync=commit` it returns once the commit is in the store.
+    pub fn commit(mut self, durable: bool) -> Result<Snapshot> {
+        if let Some(prepared) = self.prepared.take() {
+            if !self.replica.engine().groups.is_decided(prepared.group) {
+                let refused = Error::new(ErrorKind::Conflict, "the transaction's other volumes did not commit");
+                self.replica.settle(self.seq, false)?;
+                return Err(refused);
+            }
+            self.touched = false;
+            let snapshot = self.replica.publish_prepared(self.seq, &prepared.commit, &self.spilled)?;
+            self.replica.engine().groups.settled(prepared.group);
+            return Ok(snapshot);
+        }
+        if self.is_empty() {
+            return Ok(self.snapshot.clone());
+        }
+        if self.replica.commits_to_store() {
+            let commit = self.record(None)?;
+            let (batch, slots) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.slots));
+            let snapshot = crate::push::commit_to_store(&self.replica, self.seq, commit, batch, &slots, &self.spilled)?;
+            self.touched = false;
+            return Ok(snapshot);
+        }
+        let commit = self.record(None)?;
+        let slots = std::mem::take(&mut self.slots);
+        let snapshot =
+            self.replica.commit(&mut self.batch, &slots, &self.spilled, commit, self.seq, durable)?;
+        self.touched = false;
+        Ok(snapshot)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.prepared.is_some()
+            && let Err(e) = self.replica.settle(self.seq, false)
+        {
+            // Without a decision the commit does not count after a restart either.
+            tracing::warn!("volume {}: {e}", self.replica.name());
+        }
+        self.replica.release_writer(self.touched);
+    }
+}
+
+/// The id of a group of prepared commits.
+pub(crate) fn group_id(group: &str) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&blake3::hash(group.as_bytes()).as_bytes()[..16]);
+    id
+}
