@@ -85,6 +85,8 @@ impl Contender {
     pub(crate) fn local_folder(&self, phase: Phase, folder: &Path) -> PathBuf {
         folder.join(match phase {
             Phase::Commits => "commits",
+            Phase::Crash | Phase::Recover => "crashed",
+            Phase::Churn => "churned",
             Phase::Clone | Phase::ColdScan => "replica",
             _ => "primary",
         })

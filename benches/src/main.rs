@@ -11,9 +11,11 @@
 
 mod contender;
 mod data;
+mod local;
 mod machine;
 mod phase;
 mod report;
+mod travel;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
