@@ -1,1 +1,25 @@
-//! Under construction.
+//! The metastore of Quire: it orders the commits of volumes.
+//!
+//! A volume is its name's log, one create-only object per LSN, so the bucket
+//! decides every race and a metastore keeps no state that matters: any number
+//! of them, in servers and in clients, work on one bucket. [`Embedded`] holds
+//! all the logic.
+//!
+//! This crate knows nothing of pages and segments; that a commit's segments
+//! are durable before it is appended is its author's duty.
+
+mod append;
+#[cfg(feature = "contract")]
+pub mod contract;
+mod delete;
+mod embedded;
+mod headers;
+mod log;
+mod rename;
+mod rollups;
+mod state;
+mod tips;
+mod volumes;
+mod watch;
+
+pub use embedded::{Embedded, Options};

@@ -1,1 +1,18 @@
-//! Under construction.
+//! The pagestore of Quire: immutable segments of pages in object storage.
+//!
+//! [`Embedded`] holds all the logic, over a [`Bucket`](quire_bucket::Bucket):
+//! frames stream into segments in bounded memory, and come back by address in
+//! few ranged requests, verified. The bytes of a segment are in `FORMAT.md`.
+//!
+//! This crate knows nothing of commits, of their order, or of who reads the
+//! pages: whoever names a segment knows why it is there.
+
+#[cfg(feature = "contract")]
+pub mod contract;
+mod embedded;
+mod read;
+mod segment;
+mod write;
+
+pub use embedded::Embedded;
+pub use segment::{MAX_SEGMENT_BYTES, SEGMENT_MAGIC, SegmentTable, TRAILER_BYTES};

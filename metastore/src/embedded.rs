@@ -1,0 +1,92 @@
+//! The metastore inside the client's own process, straight on a bucket.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use quire_bucket::Bucket;
+use quire_proto::{Appended, CommitHeader, Lsn, Metastore, Result, SealedCommit, VolumeName, VolumeState};
+
+use crate::tips::Tips;
+use crate::{append, delete, headers, log, rename, rollups, state, volumes, watch};
+
+/// What can be set on an [`Embedded`] metastore.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a watcher waits between two looks for the next commit.
+    pub poll_interval: Duration,
+    /// The clock for the informative time of the commits that the metastore
+    /// makes itself: milliseconds since 1970 UTC.
+    pub now_ms: fn() -> u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { poll_interval: Duration::from_secs(1), now_ms: system_now_ms }
+    }
+}
+
+fn system_now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A metastore on a bucket. Cheap to clone.
+#[derive(Clone)]
+pub struct Embedded {
+    pub(crate) bucket: Bucket,
+    pub(crate) tips: Arc<Tips>,
+    pub(crate) options: Options,
+}
+
+impl Embedded {
+    /// A metastore whose logs lie in `bucket`.
+    pub fn new(bucket: Bucket, options: Options) -> Embedded {
+        Embedded { bucket, tips: Arc::default(), options }
+    }
+}
+
+#[async_trait]
+impl Metastore for Embedded {
+    async fn head(&self, volume: &VolumeName) -> Result<VolumeState> {
+        let state = match log::newest(&self.bucket, volume).await? {
+            Some(head) => state::of(&self.bucket, volume, head).await?,
+            None => VolumeState::Free { next: Lsn::FIRST, head: None },
+        };
+        self.tips.learn(volume, &state);
+        Ok(state)
+    }
+
+    async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
+        append::append(self, volume, commit).await
+    }
+
+    async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit> {
+        log::read(&self.bucket, volume, lsn).await
+    }
+
+    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
+        headers::headers(&self.bucket, volume, first, last).await
+    }
+
+    fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {
+        watch::watch(self.bucket.clone(), volume.clone(), after, self.options.poll_interval)
+    }
+
+    fn volumes(&self, prefix: &str) -> BoxStream<'static, Result<VolumeName>> {
+        volumes::volumes(self.bucket.clone(), prefix.to_owned())
+    }
+
+    async fn tidy(&self, volume: &VolumeName, head: &CommitHeader) -> Result<()> {
+        rollups::tidy(&self.bucket, volume, head.lsn).await
+    }
+
+    async fn delete(&self, volume: &VolumeName, expected: Lsn, author: &str) -> Result<SealedCommit> {
+        delete::delete(self, volume, expected, author).await
+    }
+
+    async fn rename(&self, volume: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit> {
+        rename::rename(self, volume, new, author).await
+    }
+}

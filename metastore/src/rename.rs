@@ -1,0 +1,90 @@
+//! Renaming, in two appends that a crash may part:
+//!
+//! 1. (new, k), a fork of (old, n) on condition that the rename takes place:
+//!    it reserves the name and carries the exact bytes of the second commit.
+//! 2. (old, n+1), the `moved` commit: the only decision. Whoever finds it
+//!    missing may append it; whoever writes to the old name first prevents it.
+
+use quire_proto::{
+    Appended, Base, Body, CommitHeader, CommitId, CommitKind, Condition, Error, ErrorKind, Metastore, PageSet,
+    PageSets, Result, SealedCommit, VolumeName, VolumeState,
+};
+
+use crate::delete::{ending, not_live};
+use crate::embedded::Embedded;
+
+pub(crate) async fn rename(store: &Embedded, old: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit> {
+    if old == new {
+        return Err(
+            Error::invalid(format!("volume {old} already has the name {new}")).with_remedy("Choose another name.")
+        );
+    }
+    // The new name first: if an earlier attempt reserved it, this settles that
+    // attempt, and the old name then shows how.
+    let target = store.head(new).await?;
+    let head = match store.head(old).await? {
+        VolumeState::Live(head) => head,
+        ended => return finished(&ended, &target).ok_or_else(|| not_live(old, &ended)),
+    };
+    if matches!(target, VolumeState::Live(_)) {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("volume {new} exists, so {old} cannot take its name"),
+        )
+        .with_remedy("Choose another name, or delete that volume first."));
+    }
+    let moved = moved(store, head.header(), new, author)?;
+    let fork = reservation(store, old, head.header(), &target, &moved, author)?;
+    if let Appended::Lost(_) = store.append(new, &fork).await? {
+        return Err(overtaken(format!("the name {new} was taken just now"), old));
+    }
+    match store.append(old, &moved).await {
+        Ok(Appended::Won) => Ok(fork),
+        Ok(Appended::Lost(winner)) => {
+            Err(overtaken(format!("volume {old} got LSN {} while it was to become {new}", winner.lsn()), old))
+        }
+        Err(e) => Err(e.context(format_args!(
+            "whether {old} became {new} is unknown; the same rename again settles it, and so does opening {new}"
+        ))),
+    }
+}
+
+/// The first commit under the new name, if just this rename was made before
+/// and nothing has happened since.
+fn finished(old: &VolumeState, new: &VolumeState) -> Option<SealedCommit> {
+    let (VolumeState::Ended { by, .. }, VolumeState::Live(fork)) = (old, new) else { return None };
+    let condition = fork.header().condition.as_ref()?;
+    (condition.moved_id == by.header().id).then(|| fork.as_ref().clone())
+}
+
+fn moved(store: &Embedded, head: &CommitHeader, new: &VolumeName, author: &str) -> Result<SealedCommit> {
+    let mut header = ending(store, head, CommitKind::Moved, author)?;
+    header.moved_to = Some(new.clone());
+    SealedCommit::seal(header, Body::default())
+}
+
+fn reservation(
+    store: &Embedded,
+    old: &VolumeName,
+    head: &CommitHeader,
+    target: &VolumeState,
+    moved: &SealedCommit,
+    author: &str,
+) -> Result<SealedCommit> {
+    let lsn = target.next();
+    let mut header = CommitHeader::draft(lsn, CommitKind::Fork, CommitId::random()?, head.page_size);
+    header.parent = target.head().map(SealedCommit::hash);
+    header.base = Base::Other { volume: old.clone(), lsn: head.lsn, hash: head.hash() };
+    header.author = author.to_owned();
+    header.time_ms = (store.options.now_ms)();
+    header.page_count = head.page_count;
+    header.min_count = head.page_count;
+    header.attributes = head.attributes.clone();
+    header.condition = Some(Condition { moved_id: moved.header().id, moved_object: moved.object().clone() });
+    let sets = PageSets { changed: PageSet::first(head.page_count), owned: Some(PageSet::new()) };
+    SealedCommit::seal(header, Body { sets, ..Body::default() })
+}
+
+fn overtaken(what: String, old: &VolumeName) -> Error {
+    Error::new(ErrorKind::Conflict, format!("{what}; {old} keeps its name")).with_remedy("Rename it again.")
+}

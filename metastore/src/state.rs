@@ -1,0 +1,83 @@
+//! What a name stands for, given its newest commit. Voids say nothing, and the
+//! fork of a rename says something only if the rename took place.
+
+use quire_bucket::{Bucket, Created, keys};
+use quire_proto::{
+    Base, CommitHeader, CommitKind, Condition, Error, ErrorKind, Result, SealedCommit, VolumeName, VolumeState,
+};
+
+use crate::log;
+
+/// What a commit does to its name.
+enum Effect {
+    /// A volume lives there from now on, or goes on living.
+    Lives,
+    /// The volume there ended.
+    Ends,
+    /// Nothing: what was before, is.
+    None,
+}
+
+/// What `volume` stands for while `head` is its newest commit.
+pub(crate) async fn of(bucket: &Bucket, volume: &VolumeName, head: SealedCommit) -> Result<VolumeState> {
+    let head = Box::new(head);
+    let mut at = head.clone();
+    loop {
+        match effect(bucket, volume, at.header()).await? {
+            Effect::Lives => return Ok(VolumeState::Live(head)),
+            Effect::Ends => return Ok(VolumeState::Ended { by: at, head }),
+            Effect::None => {}
+        }
+        match at.lsn().prev() {
+            Some(before) => at = Box::new(log::read(bucket, volume, before).await?),
+            None => return Ok(VolumeState::Free { next: log::after(head.lsn())?, head: Some(head) }),
+        }
+    }
+}
+
+async fn effect(bucket: &Bucket, volume: &VolumeName, header: &CommitHeader) -> Result<Effect> {
+    Ok(match (header.kind, &header.condition) {
+        (CommitKind::Void, _) => Effect::None,
+        (CommitKind::Deleted | CommitKind::Moved, _) => Effect::Ends,
+        (CommitKind::Fork, Some(condition)) => match decide(bucket, volume, header, condition).await? {
+            true => Effect::Lives,
+            false => Effect::None,
+        },
+        (CommitKind::Create | CommitKind::Write | CommitKind::Restore | CommitKind::Fork, _) => Effect::Lives,
+    })
+}
+
+/// Whether the rename that reserved `fork` took place: the commit after the
+/// fork's base is the only judge. If there is none yet, whoever reserved the
+/// name did not come back; the rename is finished for him with the commit that
+/// the reservation carries, which either wins or finds the verdict.
+async fn decide(bucket: &Bucket, new: &VolumeName, fork: &CommitHeader, condition: &Condition) -> Result<bool> {
+    let Base::Other { volume: old, lsn, hash } = &fork.base else {
+        return Err(Error::corrupt(format!("LSN {} of volume {new} is a fork of nothing", fork.lsn)));
+    };
+    let judge = log::after(*lsn)?;
+    match log::read(bucket, old, judge).await {
+        Ok(verdict) => return Ok(verdict.header().id == condition.moved_id),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let forged = |problem: &str| {
+        Error::corrupt(format!("LSN {} of volume {new} reserves a rename of {old}, and {problem}", fork.lsn))
+            .with_remedy("Quire did not write it so: find out who did, and move the object out of the volume's log.")
+    };
+    let moved = SealedCommit::decode(condition.moved_object.clone())
+        .map_err(|e| forged("the commit that it carries is damaged").with_source(e))?;
+    let said = moved.header();
+    let named = said.kind == CommitKind::Moved && said.moved_to.as_ref() == Some(new) && said.id == condition.moved_id;
+    if !named || said.lsn != judge || said.parent != Some(*hash) {
+        return Err(forged("carries another commit than it names"));
+    }
+    let (base, _) = log::read_header(bucket, old, *lsn).await?;
+    if base.hash() != *hash {
+        return Err(forged("its base is not the commit that has that LSN"));
+    }
+    match bucket.create(&keys::commit(old, judge), moved.object().clone()).await? {
+        Created::Won => Ok(true),
+        Created::Lost => Ok(log::read(bucket, old, judge).await?.header().id == condition.moved_id),
+    }
+}
