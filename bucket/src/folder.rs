@@ -1,0 +1,117 @@
+//! Listing a folder of a file system in key order, one directory at a time, so
+//! that a store of millions of objects lists in bounded memory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use crate::{Key, Meta};
+
+/// What a directory holds.
+enum Entry {
+    Object(Meta),
+    Directory(Key),
+}
+
+/// A walk through all objects below a directory, in key order.
+pub(crate) struct Walk {
+    root: PathBuf,
+    /// How many objects of one directory are of interest.
+    wanted: usize,
+    /// The rest of each directory that has been entered, last first.
+    open: Vec<std::vec::IntoIter<Entry>>,
+}
+
+impl Walk {
+    /// Begins below `prefix`; nothing there is an empty walk. Whoever wants
+    /// only the first few objects says so, and the others are not looked at.
+    pub(crate) fn begin(root: PathBuf, prefix: &Key, wanted: usize) -> io::Result<Walk> {
+        let entries = read_directory(&root, prefix, wanted)?;
+        Ok(Walk { root, wanted, open: vec![entries.into_iter()] })
+    }
+
+    /// The next objects, at most `limit`; `None` at the end.
+    pub(crate) fn next(&mut self, limit: usize) -> io::Result<Option<Vec<Meta>>> {
+        let mut objects = Vec::new();
+        while let Some(entries) = self.open.last_mut() {
+            match entries.next() {
+                Some(Entry::Object(meta)) => objects.push(meta),
+                Some(Entry::Directory(key)) => {
+                    let entries = read_directory(&self.root, &key, self.wanted)?;
+                    self.open.push(entries.into_iter());
+                }
+                None => {
+                    self.open.pop();
+                }
+            }
+            if objects.len() >= limit {
+                break;
+            }
+        }
+        Ok((!objects.is_empty()).then_some(objects))
+    }
+}
+
+/// The names directly below `prefix`: (folders, objects), each in key order.
+pub(crate) fn names(root: &Path, prefix: &Key) -> io::Result<(Vec<Key>, Vec<Meta>)> {
+    let (mut folders, mut objects) = (Vec::new(), Vec::new());
+    for entry in read_directory(root, prefix, usize::MAX)? {
+        match entry {
+            Entry::Directory(key) => folders.push(key),
+            Entry::Object(meta) => objects.push(meta),
+        }
+    }
+    Ok((folders, objects))
+}
+
+/// The entries of one directory in key order, up to the first `wanted` objects.
+/// Names that are no keys (unfinished writes, other programs' files) are not
+/// Quire's and are passed over.
+fn read_directory(root: &Path, directory: &Key, wanted: usize) -> io::Result<Vec<Entry>> {
+    let path = root.join(directory.as_str());
+    let listing = match fs::read_dir(&path) {
+        Ok(listing) => listing,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut names = Vec::new();
+    for entry in listing {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().and_then(|name| Key::parse(&format!("{directory}/{name}")).ok())
+        else {
+            continue;
+        };
+        let kind = entry.file_type()?;
+        let is_directory = if kind.is_symlink() { entry.path().is_dir() } else { kind.is_dir() };
+        names.push((name, is_directory));
+    }
+    // A directory stands where its objects' keys sort: "app-x/…" before "app/…".
+    names.sort_by_cached_key(|(key, is_directory)| format!("{key}{}", if *is_directory { "/" } else { "" }));
+    let mut entries = Vec::new();
+    let mut objects = 0;
+    for (key, is_directory) in names {
+        if is_directory {
+            entries.push(Entry::Directory(key));
+        } else if let Some(meta) = look_at(root, key)? {
+            entries.push(Entry::Object(meta));
+            objects += 1;
+        }
+        if objects >= wanted {
+            break;
+        }
+    }
+    Ok(entries)
+}
+
+/// `None` if the file is gone by now.
+fn look_at(root: &Path, key: Key) -> io::Result<Option<Meta>> {
+    let metadata = match fs::metadata(root.join(key.as_str())) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let age = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let last_modified_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    Ok(Some(Meta { key, len_bytes: metadata.len(), last_modified_ms, etag: None }))
+}
