@@ -156,7 +156,8 @@ impl Bench {
     }
 
     pub(crate) fn look_up(&self, db: &Connection, id: i64) -> Result<()> {
-        let text: String = db.query_row("SELECT x FROM t WHERE id = ?", [id], |row| row.get(0))?;
+        let mut select = db.prepare_cached("SELECT x FROM t WHERE id = ?")?;
+        let text: String = select.query_row([id], |row| row.get(0))?;
         ensure!(text.len() == 100, "row {id} is {text:?}");
         Ok(())
     }
