@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 
 use crate::catalog::{Catalog, Change, ReplicaId};
 use crate::groups::Groups;
+use crate::log::{MAX_FILE_BYTES, MIN_FILE_BYTES};
 use crate::options::{Options, Stores, SyncMode, Traffic};
 use crate::replica::Replica;
 use crate::runtime::Bridge;
@@ -385,6 +386,12 @@ impl Shared {
 
     pub(crate) fn sync(&self) -> SyncMode {
         self.options.sync
+    }
+
+    /// How long a data file becomes: the cache is given back file by file, so
+    /// that a small cache needs small files.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        (self.options.cache_size / 16).clamp(MIN_FILE_BYTES, MAX_FILE_BYTES)
     }
 
     pub(crate) fn store_url(&self) -> &str {

@@ -118,6 +118,7 @@ impl Replica {
         };
         let next_file = Arc::new(AtomicU32::new(next_file));
         let pin = Arc::new(());
+        let file_bytes = engine.file_bytes();
         // Where the unpushed began is not stored: everything in the log may be it.
         let first_unpushed = if state.is_ahead() || undecided.is_some() { log_files.first().copied() } else { None };
         let replica = Arc::new(Replica {
@@ -130,7 +131,7 @@ impl Replica {
             traffic: Mutex::new(()),
             core: Mutex::new(Core {
                 state,
-                log: Appender::new(Room::Log, dir.clone(), next_file.clone(), end),
+                log: Appender::new(Room::Log, dir.clone(), file_bytes, next_file.clone(), end),
                 undecided,
                 pin,
                 doomed: Vec::new(),
@@ -144,7 +145,7 @@ impl Replica {
                 broken: None,
             }),
             saving: Mutex::new(()),
-            cache: Mutex::new(Appender::new(Room::Cache, dir.clone(), next_file.clone(), None)),
+            cache: Mutex::new(Appender::new(Room::Cache, dir.clone(), file_bytes, next_file.clone(), None)),
             lineage: Mutex::new(None),
             fetching: crate::fetch::Fetching::default(),
             notes: Mutex::new(Notes::default()),

@@ -15,8 +15,10 @@ use super::file::FILE_HEADER_BYTES;
 use super::record::{self, HEADER_BYTES, RecordKind};
 use super::{DataFile, FileId, Place, Room, sync_dir};
 
-/// A file is sealed once it is this long.
-const FILE_BYTES: u64 = 32 << 20;
+/// A file is sealed once it is this long, at most.
+pub(crate) const MAX_FILE_BYTES: u64 = 32 << 20;
+/// And at least.
+pub(crate) const MIN_FILE_BYTES: u64 = 64 << 10;
 /// Space is reserved this much ahead.
 const RESERVE_BYTES: u64 = 2 << 20;
 
@@ -74,6 +76,7 @@ impl Batch {
 pub(crate) struct Appender {
     room: Room,
     replica: PathBuf,
+    file_bytes: u64,
     next_id: Arc<AtomicU32>,
     tail: Option<Tail>,
     /// Sealed files whose bytes may not be durable yet.
@@ -93,15 +96,22 @@ struct Tail {
 impl Appender {
     /// Appends from the next free id on; no file is made before the first append.
     /// `sealed_end` is where the records end that were found at opening.
-    pub(crate) fn new(room: Room, replica: PathBuf, next_id: Arc<AtomicU32>, sealed_end: Option<Place>) -> Appender {
-        Appender { room, replica, next_id, tail: None, unsynced: Vec::new(), dir_unsynced: false, sealed_end }
+    /// A file is sealed once it has `file_bytes`.
+    pub(crate) fn new(
+        room: Room,
+        replica: PathBuf,
+        file_bytes: u64,
+        next_id: Arc<AtomicU32>,
+        sealed_end: Option<Place>,
+    ) -> Appender {
+        Appender { room, replica, file_bytes, next_id, tail: None, unsynced: Vec::new(), dir_unsynced: false, sealed_end }
     }
 
     /// Makes sure that a file is open with room for `bytes` more and that the
     /// disk has them. Returns the file if it is new: the caller registers it
     /// before anybody can read from it.
     pub(crate) fn reserve(&mut self, bytes: u64) -> Result<Option<Arc<DataFile>>> {
-        if self.tail.as_ref().is_some_and(|t| t.end > FILE_HEADER_BYTES && t.end + bytes > FILE_BYTES) {
+        if self.tail.as_ref().is_some_and(|t| t.end > FILE_HEADER_BYTES && t.end + bytes > self.file_bytes) {
             self.seal()?;
         }
         let mut fresh = None;
@@ -118,7 +128,7 @@ impl Appender {
         if let Some(tail) = &mut self.tail
             && tail.end + bytes > tail.reserved
         {
-            let reserved = (tail.end + bytes).next_multiple_of(RESERVE_BYTES);
+            let reserved = (tail.end + bytes).next_multiple_of(RESERVE_BYTES.min(self.file_bytes));
             if let Err(e) = tail.file.allocate(tail.reserved, reserved) {
                 if let Some(file) = fresh {
                     // Nothing was written to it; the id stays burnt.

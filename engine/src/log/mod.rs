@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use quire_proto::{Error, Result};
 
-pub(crate) use appender::{Appender, Batch};
+pub(crate) use appender::{Appender, Batch, MAX_FILE_BYTES, MIN_FILE_BYTES};
 pub(crate) use file::{DataFile, FILE_HEADER_BYTES};
 pub(crate) use record::{HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader, RecordKind, check as check_record};
 

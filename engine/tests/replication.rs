@@ -1,0 +1,236 @@
+//! Two data directories and one store.
+
+mod common;
+
+use common::*;
+use quire_bucket::Bucket;
+use quire_engine::{Condition, ErrorKind, Lsn};
+
+fn lsn(n: u64) -> Lsn {
+    Lsn::new(n).unwrap()
+}
+
+#[test]
+fn what_one_pushes_another_clones_and_pulls() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+    let mine = a.volume(&name("v")).unwrap();
+    let pages: Vec<(u32, u64)> = (1..=3000).map(|n| (n, u64::from(n) * 7)).collect();
+    write(&mine, &pages);
+    let moved = mine.push().unwrap();
+    assert_eq!(moved.pushed, Some((lsn(1), 1)));
+    assert_eq!(mine.status().state, Condition::Clean);
+
+    let theirs = b.existing(&name("v")).unwrap();
+    assert_eq!(theirs.snapshot().page_count().get(), 3000);
+    assert_eq!(theirs.status().cached_pages, 0, "a clone downloads nothing");
+    assert_eq!(read(&theirs, 1234), 1234 * 7);
+    assert!(theirs.status().cached_pages < 400, "one read brings one frame");
+
+    write(&mine, &[(5, 1), (3001, 2)]);
+    write(&mine, &[(6, 3)]);
+    assert_eq!(mine.push().unwrap().pushed, Some((lsn(2), 2)));
+    let old = theirs.snapshot();
+    assert_eq!(theirs.pull().unwrap().pulled, Some((Some(lsn(1)), lsn(2))));
+    assert_eq!((read(&theirs, 5), read(&theirs, 6), read(&theirs, 3001), read(&theirs, 7)), (1, 3, 2, 49));
+    let mut data = [0; PAGE];
+    old.read(page(5), &mut data).unwrap();
+    assert_eq!(stamp(&data), 35, "a snapshot does not change under its reader");
+
+    assert_eq!(theirs.hydrate(&mut |_, _| {}).unwrap() > 0, true);
+    assert_eq!(theirs.status().cached_pages, 3001);
+    for n in 7..=3000 {
+        assert_eq!(read(&theirs, n), u64::from(n) * 7);
+    }
+}
+
+#[test]
+fn both_sides_of_a_divergence_stay_and_reset_keeps_the_loser() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+    let mine = a.volume(&name("v")).unwrap();
+    write(&mine, &[(1, 1), (2, 2)]);
+    mine.push().unwrap();
+    let theirs = b.existing(&name("v")).unwrap();
+    write(&mine, &[(1, 10)]);
+    write(&theirs, &[(2, 20)]);
+    mine.push().unwrap();
+    let lost = theirs.push().unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::Conflict);
+    assert!(lost.remedy().unwrap().contains("reset"), "{lost:?}");
+    assert_eq!(theirs.status().state, Condition::Diverged);
+    assert_eq!((read(&theirs, 1), read(&theirs, 2)), (1, 20), "its own work is intact");
+    assert_eq!(theirs.pull().unwrap_err().kind(), ErrorKind::Conflict);
+
+    let held = theirs.snapshot();
+    let reset = theirs.reset().unwrap();
+    assert_eq!(reset.kept_as, Some(name("v.dropped-1")));
+    assert_eq!((read(&theirs, 1), read(&theirs, 2)), (10, 2));
+    let mut data = [0; PAGE];
+    held.read(page(2), &mut data).unwrap();
+    assert_eq!(stamp(&data), 20);
+    drop((held, theirs, b));
+    let b = open(b_dir.path(), &bucket);
+    let kept = b.existing(&name("v.dropped-1")).unwrap();
+    assert_eq!((read(&kept, 1), read(&kept, 2)), (1, 20));
+    let theirs = b.existing(&name("v")).unwrap();
+    write(&theirs, &[(2, 21)]);
+    assert_eq!(theirs.push().unwrap().pushed, Some((lsn(3), 1)));
+}
+
+#[test]
+fn a_truncated_and_regrown_volume_reads_zeros_everywhere() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+    let mine = a.volume(&name("v")).unwrap();
+    write(&mine, &(1..=40).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+    mine.push().unwrap();
+    let theirs = b.existing(&name("v")).unwrap();
+    theirs.hydrate(&mut |_, _| {}).unwrap();
+    let mut writer = mine.writer(&mine.snapshot(), "test").unwrap();
+    writer.truncate(quire_engine::PageCount::new(10)).unwrap();
+    writer.commit(false).unwrap();
+    write(&mine, &[(30, 300)]);
+    mine.push().unwrap();
+    theirs.pull().unwrap();
+    let fresh = tempfile::tempdir().unwrap();
+    let c = open(fresh.path(), &bucket);
+    for volume in [&mine, &theirs, &c.existing(&name("v")).unwrap()] {
+        assert_eq!(volume.snapshot().page_count().get(), 30);
+        for n in 1..=30 {
+            let want = if n <= 10 { u64::from(n) } else if n == 30 { 300 } else { 0 };
+            assert_eq!(read(volume, n), want, "page {n}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_the_store_has_already_is_a_divergence_not_a_loss() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+    let theirs = b.volume(&name("v")).unwrap();
+    write(&theirs, &[(1, 2)]);
+    let mine = a.volume(&name("v")).unwrap();
+    write(&mine, &[(1, 1)]);
+    mine.push().unwrap();
+    assert_eq!(theirs.push().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(read(&theirs, 1), 2);
+    assert_eq!(theirs.reset().unwrap().kept_as, Some(name("v.dropped-1")));
+    assert_eq!(read(&theirs, 1), 1);
+}
+
+#[test]
+fn a_copied_data_directory_does_not_diverge_over_the_same_commits() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let a_dir = tempfile::tempdir().unwrap();
+    {
+        let a = open(a_dir.path(), &bucket);
+        let mine = a.volume(&name("v")).unwrap();
+        write(&mine, &[(1, 1)]);
+        mine.push().unwrap();
+        write(&mine, &[(1, 2)]);
+    }
+    let copies = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(copies.path().join("b")).status();
+    assert!(status.unwrap().success());
+    let (a, b) = (open(a_dir.path(), &bucket), open(&copies.path().join("b"), &bucket));
+    let (mine, copy) = (a.volume(&name("v")).unwrap(), b.volume(&name("v")).unwrap());
+    write(&copy, &[(9, 9)]);
+    mine.push().unwrap();
+    // The copy has one commit more than what was pushed: a real divergence.
+    assert_eq!(copy.push().unwrap_err().kind(), ErrorKind::Conflict);
+    let third = copies.path().join("c");
+    drop((mine, a));
+    let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(&third).status();
+    assert!(status.unwrap().success());
+    let (a, c) = (open(a_dir.path(), &bucket), open(&third, &bucket));
+    let (mine, copy) = (a.volume(&name("v")).unwrap(), c.volume(&name("v")).unwrap());
+    write(&mine, &[(2, 5)]);
+    drop((mine, a));
+    let fourth = copies.path().join("d");
+    let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(&fourth).status();
+    assert!(status.unwrap().success());
+    let (a, d) = (open(a_dir.path(), &bucket), open(&fourth, &bucket));
+    let (mine, same) = (a.volume(&name("v")).unwrap(), d.volume(&name("v")).unwrap());
+    mine.push().unwrap();
+    same.push().unwrap();
+    assert_eq!(same.status().state, Condition::Clean, "its work is in the store already");
+    assert_eq!(same.status().base_lsn, Some(lsn(3)));
+    assert_eq!(read(&copy, 2), 0);
+    copy.pull().unwrap();
+    assert_eq!(read(&copy, 2), 5);
+}
+
+#[test]
+fn a_renamed_volume_goes_on_under_its_new_name() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+    let mine = a.volume(&name("old")).unwrap();
+    write(&mine, &[(1, 1), (2, 2)]);
+    mine.push().unwrap();
+    let theirs = b.existing(&name("old")).unwrap();
+    a.rename(&name("old"), &name("new")).unwrap();
+    assert_eq!(a.local_volumes().unwrap(), [name("new")]);
+    assert_eq!((read(&mine, 1), mine.name()), (1, name("new")));
+    write(&mine, &[(1, 10)]);
+    assert_eq!(mine.push().unwrap().pushed, Some((lsn(2), 1)));
+    let gone = theirs.pull().unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Gone);
+    assert!(gone.to_string().contains("renamed to new"), "{gone}");
+    let fresh = tempfile::tempdir().unwrap();
+    let c = open(fresh.path(), &bucket);
+    let there = c.existing(&name("new")).unwrap();
+    assert_eq!((read(&there, 1), read(&there, 2)), (10, 2), "pages come through the fork's base");
+    assert_eq!(c.existing(&name("old")).map(|_| ()).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_small_cache_gives_pages_back_and_fetches_them_again() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let a = open(a_dir.path(), &bucket);
+    let mine = a.volume(&name("v")).unwrap();
+    write(&mine, &(1..=6000).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+    mine.push().unwrap();
+    let mut small = options(b_dir.path(), stores(&bucket));
+    small.cache_size = 1 << 20;
+    let b = quire_engine::Engine::open(small).unwrap();
+    let theirs = b.existing(&name("v")).unwrap();
+    for round in 0..3 {
+        for n in (1..=6000).rev() {
+            assert_eq!(read(&theirs, n), u64::from(n), "round {round}");
+        }
+    }
+    assert!(b.stats().pages_fetched > 9000, "more was fetched than fits: {:?}", b.stats());
+}
+
+#[test]
+fn sync_commit_puts_each_transaction_into_the_store_or_fails_it() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut at_once = options(a_dir.path(), stores(&bucket));
+    at_once.sync = quire_engine::SyncMode::Commit;
+    let a = quire_engine::Engine::open(at_once).unwrap();
+    let mine = a.volume(&name("v")).unwrap();
+    write(&mine, &[(1, 1)]);
+    write(&mine, &[(2, 2)]);
+    assert_eq!(mine.status().base_lsn, Some(lsn(2)));
+    let b = open(b_dir.path(), &bucket);
+    let theirs = b.existing(&name("v")).unwrap();
+    assert_eq!((read(&theirs, 1), read(&theirs, 2)), (1, 2));
+    write(&theirs, &[(1, 11)]);
+    theirs.push().unwrap();
+    let mut writer = mine.writer(&mine.snapshot(), "test").unwrap();
+    writer.write(page(2), &content(22)).unwrap();
+    assert_eq!(writer.commit(true).map(|_| ()).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(read(&mine, 2), 2, "the transaction left no trace");
+    mine.pull().unwrap();
+    write(&mine, &[(2, 23)]);
+    theirs.pull().unwrap();
+    assert_eq!((read(&theirs, 1), read(&theirs, 2)), (11, 23));
+}
