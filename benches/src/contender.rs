@@ -1,12 +1,9 @@
 //! What is measured: plain SQLite, Quire, or any other VFS extension.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use rusqlite::Connection;
-
-use crate::phase::Phase;
 
 /// One way to have a SQLite database.
 #[derive(Clone, Debug)]
@@ -79,23 +76,6 @@ impl Contender {
             loader.load_extension(extension, None::<&str>)?;
         }
         Ok(())
-    }
-
-    /// Where everything is that the contender keeps on local disk.
-    pub(crate) fn local_folder(&self, phase: Phase, folder: &Path) -> PathBuf {
-        folder.join(match phase {
-            Phase::Commits => "commits",
-            Phase::Crash | Phase::Recover => "crashed",
-            Phase::Churn => "churned",
-            Phase::Clone | Phase::ColdScan => "replica",
-            _ => "primary",
-        })
-    }
-
-    /// What a worker needs to know of the outside: its data directory, and a folder as the store.
-    pub(crate) fn environment(&self, worker: &mut Command, phase: Phase, folder: &Path) {
-        worker.env("QUIRE_DATA_DIR", self.local_folder(phase, folder));
-        worker.env("QUIRE_STORE", format!("file://{}", folder.join("store").display()));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the operating system knows: memory, disk, the machine itself.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -17,21 +17,12 @@ pub(crate) fn memory_mib(field: &str) -> Result<f64> {
 
 /// The bytes that a folder occupies on disk: what is reserved counts, holes do not.
 pub(crate) fn disk_bytes(folder: &Path) -> Result<u64> {
-    sum_files(folder, |file| file.blocks() * 512)
-}
-
-/// The lengths of all files in a folder.
-pub(crate) fn file_bytes(folder: &Path) -> Result<u64> {
-    sum_files(folder, Metadata::len)
-}
-
-fn sum_files(folder: &Path, bytes_of: fn(&Metadata) -> u64) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let entry = entry?;
         bytes += match entry.file_type()?.is_dir() {
-            true => sum_files(&entry.path(), bytes_of)?,
-            false => bytes_of(&entry.metadata()?),
+            true => disk_bytes(&entry.path())?,
+            false => entry.metadata()?.blocks() * 512,
         };
     }
     Ok(bytes)

@@ -14,6 +14,7 @@ mod data;
 mod local;
 mod machine;
 mod phase;
+mod remote;
 mod report;
 mod travel;
 
@@ -26,6 +27,7 @@ use clap::Parser;
 
 use crate::contender::Contender;
 use crate::phase::{Phase, Sizes};
+use crate::remote::Remote;
 
 /// Measured values by name.
 type Metrics = BTreeMap<String, f64>;
@@ -66,6 +68,7 @@ fn main() -> Result<()> {
     let mut contenders = contender::standard(&extension);
     contenders.extend(arguments.peer);
     println!("{} rows, {} repetitions, medians; {}", sizes.rows, arguments.repetitions, machine::describe());
+    let remote = Remote::start()?;
     let mut measured: BTreeMap<String, Vec<Metrics>> = BTreeMap::new();
     for repetition in 1..=arguments.repetitions {
         for contender in &contenders {
@@ -74,7 +77,7 @@ fn main() -> Result<()> {
                 Some(work) => tempfile::tempdir_in(work),
                 None => tempfile::tempdir(),
             }?;
-            let metrics = measure(contender, &sizes, folder.path())?;
+            let metrics = measure(contender, &sizes, folder.path(), &remote)?;
             measured.entry(contender.name.clone()).or_default().push(metrics);
         }
     }
@@ -83,9 +86,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Runs all phases of one contender in a fresh folder.
-fn measure(contender: &Contender, sizes: &Sizes, folder: &Path) -> Result<Metrics> {
+/// Runs all phases of one contender in a fresh folder, with a fresh store.
+fn measure(contender: &Contender, sizes: &Sizes, folder: &Path, remote: &Remote) -> Result<Metrics> {
     let mut metrics = Metrics::new();
+    let store = remote.fresh_store();
     for phase in Phase::ALL {
         if !phase.concerns(contender) {
             continue;
@@ -93,7 +97,8 @@ fn measure(contender: &Contender, sizes: &Sizes, folder: &Path) -> Result<Metric
         let job = phase::job(phase, contender, sizes, folder);
         let mut worker = Command::new(std::env::current_exe()?);
         worker.arg("--extension").arg("unused").arg("--worker").arg(job).stdin(Stdio::null()).stderr(Stdio::inherit());
-        contender.environment(&mut worker, phase, folder);
+        worker.env("QUIRE_DATA_DIR", folder.join(phase.data_dir()));
+        remote.serve(&mut worker, &store, phase);
         let output = worker.output()?;
         ensure!(output.status.success(), "{}, phase {}: {}", contender.name, phase.name(), output.status);
         let measured: Metrics = serde_json::from_slice(&output.stdout)?;

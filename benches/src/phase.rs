@@ -1,7 +1,7 @@
 //! The phases, in their order; each is the whole life of one worker process.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
@@ -24,8 +24,13 @@ pub(crate) enum Phase {
     Churn,
     Push,
     SmallPushes,
-    Clone,
+    FirstRow,
+    ColdLookups,
     ColdScan,
+    Hydrate,
+    ManyPushes,
+    CatchUp,
+    LateFirstRow,
 }
 
 /// How much of everything.
@@ -35,16 +40,25 @@ pub(crate) struct Sizes {
     pub(crate) commits: i64,
     pub(crate) lookups: i64,
     pub(crate) small_pushes: i64,
+    pub(crate) many_pushes: i64,
+    pub(crate) cold_lookups: i64,
 }
 
 impl Sizes {
     pub(crate) fn of_rows(rows: i64) -> Sizes {
-        Sizes { rows, commits: (rows / 25).max(1), lookups: (rows / 5).max(1), small_pushes: 50 }
+        Sizes {
+            rows,
+            commits: (rows / 25).max(1),
+            lookups: (rows / 5).max(1),
+            small_pushes: 50,
+            many_pushes: 1000,
+            cold_lookups: 1000,
+        }
     }
 }
 
 impl Phase {
-    pub(crate) const ALL: [Phase; 13] = [
+    pub(crate) const ALL: [Phase; 18] = [
         Phase::Commits,
         Phase::Bulk,
         Phase::Open,
@@ -56,8 +70,13 @@ impl Phase {
         Phase::Churn,
         Phase::Push,
         Phase::SmallPushes,
-        Phase::Clone,
+        Phase::FirstRow,
+        Phase::ColdLookups,
         Phase::ColdScan,
+        Phase::Hydrate,
+        Phase::ManyPushes,
+        Phase::CatchUp,
+        Phase::LateFirstRow,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -73,18 +92,52 @@ impl Phase {
             Phase::Churn => "churn",
             Phase::Push => "push",
             Phase::SmallPushes => "small-pushes",
-            Phase::Clone => "clone",
+            Phase::FirstRow => "first-row",
+            Phase::ColdLookups => "cold-lookups",
             Phase::ColdScan => "cold-scan",
+            Phase::Hydrate => "hydrate",
+            Phase::ManyPushes => "many-pushes",
+            Phase::CatchUp => "catch-up",
+            Phase::LateFirstRow => "late-first-row",
         }
     }
 
-    /// Pushing and cloning concern those that push. With syncs only the
+    /// The data directory that it works on, in the contender's folder.
+    pub(crate) fn data_dir(self) -> &'static str {
+        match self {
+            Phase::Commits => "commits",
+            Phase::Bulk | Phase::Open | Phase::Lookups | Phase::Scan | Phase::Together => "primary",
+            Phase::Push | Phase::SmallPushes | Phase::ManyPushes => "primary",
+            Phase::Crash | Phase::Recover => "crashed",
+            Phase::Churn => "churned",
+            Phase::FirstRow | Phase::CatchUp => "replica",
+            Phase::ColdLookups => "looked-up",
+            Phase::ColdScan => "scanned",
+            Phase::Hydrate => "hydrated",
+            Phase::LateFirstRow => "late",
+        }
+    }
+
+    /// What the proxy adds to each request. It makes round trips visible; what
+    /// is bounded by processors and disks is measured without.
+    pub(crate) fn latency(self) -> Duration {
+        match self {
+            Phase::Push | Phase::ManyPushes => Duration::ZERO,
+            _ => Duration::from_millis(30),
+        }
+    }
+
+    /// Replicas concern Quire, pushes whoever pushes. With syncs only the
     /// commits differ enough to be worth the time.
     pub(crate) fn concerns(self, contender: &Contender) -> bool {
         let synced = [contender::PLAIN_SYNCED, contender::QUIRE_SYNCED].contains(&contender.name.as_str());
         match self {
             Phase::Commits => true,
-            Phase::Push | Phase::SmallPushes | Phase::Clone | Phase::ColdScan => !synced && contender.push.is_some(),
+            Phase::Push | Phase::SmallPushes => !synced && contender.push.is_some(),
+            Phase::FirstRow | Phase::ColdLookups | Phase::ColdScan | Phase::Hydrate => {
+                contender.name == contender::QUIRE
+            }
+            Phase::ManyPushes | Phase::CatchUp | Phase::LateFirstRow => contender.name == contender::QUIRE,
             _ => !synced,
         }
     }
@@ -113,15 +166,10 @@ pub(crate) fn work(job: &str) -> Result<()> {
     let wanted = text("phase").context("no phase")?;
     let phase = Phase::ALL.into_iter().find(|phase| phase.name() == wanted).context("an unknown phase")?;
     let folder = PathBuf::from(text("folder").context("no folder")?);
-    let local = contender.local_folder(phase, &folder);
+    let local = folder.join(phase.data_dir());
     std::fs::create_dir_all(&local)?;
     contender.load()?;
-    let bench = Bench {
-        contender,
-        local,
-        store: folder.join("store"),
-        sizes: Sizes::of_rows(job["rows"].as_i64().context("no rows")?),
-    };
+    let bench = Bench { contender, local, sizes: Sizes::of_rows(job["rows"].as_i64().context("no rows")?) };
     let metrics = match phase {
         Phase::Commits => bench.commits(),
         Phase::Bulk => bench.bulk(),
@@ -134,8 +182,13 @@ pub(crate) fn work(job: &str) -> Result<()> {
         Phase::Churn => bench.churn(),
         Phase::Push => bench.push(),
         Phase::SmallPushes => bench.small_pushes(),
-        Phase::Clone => bench.clone_first_row(),
+        Phase::FirstRow => bench.first_row(""),
+        Phase::ColdLookups => bench.cold_lookups(),
         Phase::ColdScan => bench.cold_scan(),
+        Phase::Hydrate => bench.hydrate(),
+        Phase::ManyPushes => bench.many_pushes(),
+        Phase::CatchUp => bench.catch_up(),
+        Phase::LateFirstRow => bench.first_row("late "),
     }?;
     println!("{}", serde_json::to_string(&metrics)?);
     Ok(())
@@ -146,7 +199,6 @@ pub(crate) struct Bench {
     pub(crate) contender: Contender,
     /// The data directory.
     pub(crate) local: PathBuf,
-    pub(crate) store: PathBuf,
     pub(crate) sizes: Sizes,
 }
 

@@ -1,4 +1,5 @@
-//! The phases that go to the store and back: pushes, and replicas that begin empty.
+//! The phases that go to the store and back: pushes, and replicas that begin
+//! empty. The store is a real S3 server behind a proxy that adds latency.
 
 use anyhow::{Context, Result};
 use rusqlite::Connection;
@@ -11,57 +12,93 @@ impl Bench {
     pub(crate) fn push(&self) -> Result<Metrics> {
         let db = self.connect()?;
         self.look_up(&db, 1)?;
-        let before = machine::memory_mib("VmRSS")?;
+        let memory = machine::memory_mib("VmRSS")?;
+        let before = traffic(&db)?;
         let seconds = timed(|| self.push_now(&db))?;
-        let memory = machine::memory_mib("VmHWM")? - before;
-        let stored = machine::file_bytes(&self.store)? as f64 / 1_048_576.0;
-        Ok(metrics([("push s", seconds), ("push peak MiB", memory), ("stored MiB", stored)]))
+        let mut all = metrics([("push s", seconds), ("push peak MiB", machine::memory_mib("VmHWM")? - memory)]);
+        count(&mut all, &db, before, "push", 1)?;
+        Ok(all)
     }
 
     /// One-row updates, each pushed by itself.
     pub(crate) fn small_pushes(&self) -> Result<Metrics> {
         let db = self.connect()?;
         self.look_up(&db, 1)?;
+        self.update_and_push(&db, 0)?;
         let before = traffic(&db)?;
-        let seconds = timed(|| {
-            for i in 0..self.sizes.small_pushes {
-                let id = data::scattered(i, self.sizes.rows);
-                db.execute("UPDATE t SET x = ? WHERE id = ?", (data::text(-id), id))?;
-                self.push_now(&db)?;
-            }
-            Ok(())
-        })?;
-        let after = traffic(&db)?;
-        let each = |total: f64| total / self.sizes.small_pushes as f64;
-        let mut all = metrics([("small push ms", each(seconds) * 1000.0)]);
-        if let (Some(before), Some(after)) = (before, after) {
-            all.insert("small push requests".to_owned(), each(after.requests - before.requests));
-            all.insert("small push bytes".to_owned(), each(after.bytes_out - before.bytes_out));
-        }
+        let seconds = timed(|| (1..=self.sizes.small_pushes).try_for_each(|i| self.update_and_push(&db, i)))?;
+        let mut all = metrics([("small push ms", seconds * 1000.0 / self.sizes.small_pushes as f64)]);
+        count(&mut all, &db, before, "small push", self.sizes.small_pushes)?;
         Ok(all)
     }
 
     /// Opens by name with an empty data directory and reads one row.
-    pub(crate) fn clone_first_row(&self) -> Result<Metrics> {
+    pub(crate) fn first_row(&self, when: &str) -> Result<Metrics> {
         let mut opened = None;
         let seconds = timed(|| {
             let db = opened.insert(self.connect()?);
             self.look_up(db, self.sizes.rows / 2)
         })?;
         let db = opened.context("not open")?;
-        let mut all = metrics([("first row ms", seconds * 1000.0)]);
-        if let Some(traffic) = traffic(&db)? {
-            all.insert("first row requests".to_owned(), traffic.requests);
-            all.insert("first row KiB".to_owned(), traffic.bytes_in / 1024.0);
-        }
+        let what = format!("{when}first row");
+        let mut all = metrics([(&format!("{what} ms"), seconds * 1000.0)]);
+        count(&mut all, &db, Some(Traffic::default()), &what, 1)?;
         Ok(all)
     }
 
-    /// Reads the whole table while hardly any of it is local.
+    /// Scattered rows on an empty replica that has just opened.
+    pub(crate) fn cold_lookups(&self) -> Result<Metrics> {
+        let db = self.connect()?;
+        self.look_up(&db, 1)?;
+        let before = traffic(&db)?;
+        let ids = (0..self.sizes.cold_lookups).map(|i| data::scattered(i, self.sizes.rows));
+        let seconds = timed(|| ids.into_iter().try_for_each(|id| self.look_up(&db, id)))?;
+        let mut all = metrics([("cold lookups s", seconds)]);
+        count(&mut all, &db, before, "cold lookups", 1)?;
+        Ok(all)
+    }
+
+    /// The whole table on an empty replica.
     pub(crate) fn cold_scan(&self) -> Result<Metrics> {
         let db = self.connect()?;
         let seconds = timed(|| self.scan_all(&db))?;
         Ok(metrics([("cold scan MiB/s", database_bytes(&db)? / seconds / 1_048_576.0)]))
+    }
+
+    /// All pages to an empty replica.
+    pub(crate) fn hydrate(&self) -> Result<Metrics> {
+        let db = self.connect()?;
+        self.look_up(&db, 1)?;
+        let memory = machine::memory_mib("VmRSS")?;
+        let seconds = timed(|| Ok(db.query_row("SELECT quire_hydrate()", [], |_| Ok(()))?))?;
+        let speed = database_bytes(&db)? / seconds / 1_048_576.0;
+        Ok(metrics([("hydrate MiB/s", speed), ("hydrate peak MiB", machine::memory_mib("VmHWM")? - memory)]))
+    }
+
+    /// What `catch_up` has to catch up with.
+    pub(crate) fn many_pushes(&self) -> Result<Metrics> {
+        let db = self.connect()?;
+        (0..self.sizes.many_pushes).try_for_each(|i| self.update_and_push(&db, i))?;
+        Ok(Metrics::new())
+    }
+
+    /// A replica that is many pushes behind pulls and reads one row.
+    pub(crate) fn catch_up(&self) -> Result<Metrics> {
+        let db = self.connect()?;
+        let before = traffic(&db)?;
+        let seconds = timed(|| {
+            db.query_row("SELECT quire_pull()", [], |_| Ok(()))?;
+            self.look_up(&db, data::scattered(self.sizes.many_pushes - 1, self.sizes.rows))
+        })?;
+        let mut all = metrics([("catch up ms", seconds * 1000.0)]);
+        count(&mut all, &db, before, "catch up", 1)?;
+        Ok(all)
+    }
+
+    fn update_and_push(&self, db: &Connection, i: i64) -> Result<()> {
+        let id = data::scattered(i, self.sizes.rows);
+        db.prepare_cached("UPDATE t SET x = ? WHERE id = ?")?.execute((data::text(-id - i), id))?;
+        self.push_now(db)
     }
 
     fn push_now(&self, db: &Connection) -> Result<()> {
@@ -70,7 +107,8 @@ impl Bench {
     }
 }
 
-/// What went over the wire since the extension was loaded.
+/// What went to and came from the store since the extension was loaded.
+#[derive(Clone, Copy, Default)]
 struct Traffic {
     requests: f64,
     bytes_in: f64,
@@ -82,9 +120,19 @@ fn traffic(db: &Connection) -> Result<Option<Traffic>> {
     let Ok(mut select) = db.prepare("SELECT requests, bytes_in, bytes_out FROM quire_stats") else {
         return Ok(None);
     };
-    Ok(Some(
-        select.query_row([], |row| {
-            Ok(Traffic { requests: row.get(0)?, bytes_in: row.get(1)?, bytes_out: row.get(2)? })
-        })?,
-    ))
+    let traffic = select
+        .query_row([], |row| Ok(Traffic { requests: row.get(0)?, bytes_in: row.get(1)?, bytes_out: row.get(2)? }))?;
+    Ok(Some(traffic))
+}
+
+/// Adds what went over the wire since `before`, for each of `times` repetitions.
+fn count(all: &mut Metrics, db: &Connection, before: Option<Traffic>, what: &str, times: i64) -> Result<()> {
+    let (Some(before), Some(after)) = (before, traffic(db)?) else {
+        return Ok(());
+    };
+    let mut add = |unit: &str, total: f64| all.insert(format!("{what} {unit}"), total / times as f64);
+    add("requests", after.requests - before.requests);
+    add("KiB in", (after.bytes_in - before.bytes_in) / 1024.0);
+    add("KiB out", (after.bytes_out - before.bytes_out) / 1024.0);
+    Ok(())
 }
