@@ -12,6 +12,7 @@
 //! disk (`FORMAT.md`); `push.rs` and `pull.rs` move it.
 
 mod catalog;
+mod compact;
 mod engine;
 mod fetch;
 mod groups;

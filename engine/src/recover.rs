@@ -95,7 +95,6 @@ pub(crate) struct Recovered {
     pub(crate) next_file: u32,
     /// How many bytes of log were replayed.
     pub(crate) replayed_bytes: u64,
-    /// The oldest log file that unpushed commits may lie in.
     pub(crate) log_files: Vec<FileId>,
     pub(crate) cache_files: Vec<FileId>,
 }
@@ -171,6 +170,7 @@ pub(crate) fn recover(dir: &Path, name: &VolumeName) -> Result<Option<Recovered>
     let mut replay = Replay::start(stored, &chain)?;
     let end = replay.run(&chain)?;
     replay.drop_lost_cells(&files, name)?;
+    replay.fill_truncated();
     Ok(Some(Recovered {
         state: replay.state,
         table: replay.table,
@@ -358,6 +358,21 @@ impl Replay {
             RecordKind::Fetched => return Err(Error::corrupt("a fetched page stands in a log")),
         }
         Ok(())
+    }
+
+    /// Pages past the smallest page count since the base that nobody wrote are
+    /// zeros, also if the commit that truncated them has been compacted away.
+    fn fill_truncated(&mut self) {
+        let carried = self.state.intent.as_ref().map(|i| &i.carries);
+        let unpushed = carried.into_iter().chain([&self.state.pending]).filter(|p| p.commits > 0);
+        let Some(low) = unpushed.map(|p| p.min_count.get()).min() else { return };
+        for n in low.saturating_add(1)..=self.state.page_count.get() {
+            if let Some(page) = quire_proto::PageIdx::new(n)
+                && self.table.get(page) == Cell::Absent
+            {
+                self.table.set(page, Cell::Zero);
+            }
+        }
     }
 
     /// Cells that point into files which are not there: such a page can be

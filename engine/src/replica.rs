@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use quire_proto::{Error, ErrorKind, LocalTip, Lsn, PageIdx, PageSet, Result, VolumeName};
 
+use crate::compact;
 use crate::engine::Shared;
 use crate::lineage::Lineage;
 use crate::log::{Appender, Batch, DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RecordKind, Room};
@@ -71,15 +72,20 @@ pub(crate) struct Core {
     pin: Arc<()>,
     /// Files that go once the snapshots of their pin are gone, oldest first.
     doomed: Vec<(Weak<()>, Vec<FileId>)>,
-    log_files: Vec<FileId>,
+    /// Oldest first.
+    pub(crate) log_files: Vec<FileId>,
+    /// How long they are together.
+    pub(crate) log_bytes: u64,
+    /// A transaction may have spilled pages into log files from this one on.
+    writing_from: Option<FileId>,
     pub(crate) cache_files: Vec<FileId>,
     /// The oldest log file that holds anything unpushed.
     first_unpushed: Option<FileId>,
     /// What was committed since the last roll-up was begun.
     pub(crate) since_freeze: Pending,
     since_table: u64,
-    /// The thread that writes a table file, if one was started.
-    saver: Option<std::thread::JoinHandle<()>>,
+    /// The thread that writes a table file or compacts, if one was started.
+    keeper: Option<std::thread::JoinHandle<()>>,
     /// The catalogue has the replica.
     registered: bool,
     /// Why nothing may be written any more.
@@ -116,6 +122,7 @@ impl Replica {
             ),
             None => (fresh, Table::default(), None, Files::new(), None, 1, 0, Vec::new(), Vec::new()),
         };
+        let log_bytes = log_files.iter().filter_map(|id| files.get(id)?.len().ok()).sum();
         let next_file = Arc::new(AtomicU32::new(next_file));
         let pin = Arc::new(());
         let file_bytes = engine.file_bytes();
@@ -136,11 +143,13 @@ impl Replica {
                 pin,
                 doomed: Vec::new(),
                 log_files,
+                log_bytes,
+                writing_from: None,
                 cache_files,
                 first_unpushed,
                 since_freeze: Pending::default(),
                 since_table: replayed,
-                saver: None,
+                keeper: None,
                 registered,
                 broken: None,
             }),
@@ -223,6 +232,7 @@ impl Replica {
         if burn {
             self.version.fetch_add(1, Ordering::AcqRel);
         }
+        self.core().writing_from = None;
         *self.writer.lock() = None;
     }
 
@@ -261,6 +271,7 @@ impl Replica {
             .with_remedy("Run `quire push` or `SELECT quire_push()` once the store can be reached: it settles it."));
         }
         core.state.seq += 1;
+        core.writing_from = Some(core.log.end().map_or(FileId(0), |end| end.file));
         Ok(Writer::new(self.clone(), visible, core.state.seq))
     }
 
@@ -308,12 +319,13 @@ impl Replica {
         self.append_locked(&mut core, batch, placed)
     }
 
-    fn append_locked(&self, core: &mut Core, batch: &mut Batch, placed: impl FnMut(usize, Place)) -> Result<()> {
+    pub(crate) fn append_locked(&self, core: &mut Core, batch: &mut Batch, placed: impl FnMut(usize, Place)) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         self.reserve_locked(core, batch.bytes() as u64)?;
         core.since_table += batch.bytes() as u64;
+        core.log_bytes += batch.bytes() as u64;
         core.log.append(batch, placed)
     }
 
@@ -345,6 +357,7 @@ impl Replica {
             }
         })?;
         core.since_table += batch.bytes() as u64;
+        core.log_bytes += batch.bytes() as u64;
         if durable && let Err(e) = core.log.sync() {
             self.disown(core, first);
             return Err(e);
@@ -518,12 +531,10 @@ impl Replica {
 
     /// Sealed files, oldest first, that hold nothing but pages which are in the store.
     fn evictable(&self, core: &Core) -> Vec<FileId> {
-        if core.state.base.is_none() || core.undecided.is_some() || self.writer.lock().is_some() {
-            // A transaction's spilled pages lie in the log, and no table knows them yet.
+        if core.state.base.is_none() || core.undecided.is_some() {
             return core.cache_files.clone();
         }
-        let newest = core.log_files.last().copied();
-        let limit = core.first_unpushed.or(newest);
+        let limit = core.free_log_limit().map(|limit| core.first_unpushed.map_or(limit, |first| first.min(limit)));
         let logs = core.log_files.iter().copied().filter(|id| limit.is_some_and(|limit| *id < limit));
         let mut files: Vec<FileId> = logs.chain(core.cache_files.iter().copied()).collect();
         files.sort_unstable();
@@ -576,6 +587,10 @@ impl Replica {
 
     /// Notes that no snapshot from now on reads these files.
     fn retire(&self, core: &mut Core, files: Vec<FileId>) {
+        let known = self.files.load();
+        let gone = core.log_files.iter().filter(|id| files.contains(id));
+        let bytes: u64 = gone.filter_map(|id| known.get(id)?.len().ok()).sum();
+        core.log_bytes = core.log_bytes.saturating_sub(bytes);
         core.log_files.retain(|id| !files.contains(id));
         core.cache_files.retain(|id| !files.contains(id));
         let old = std::mem::replace(&mut core.pin, Arc::new(()));
@@ -583,6 +598,17 @@ impl Replica {
         // The visible snapshot does not read them: let it hold the new pin.
         let visible = self.visible.load();
         self.visible.store(View::new(visible.version(), &core.state, visible.table().clone(), core.pin.clone()));
+    }
+
+    /// A log file from which compaction has moved everything goes, once what
+    /// was moved is durable.
+    pub(crate) fn retire_log_file(self: &Arc<Self>, file: FileId) -> Result<()> {
+        let _saving = self.saving.lock();
+        let mut core = self.core();
+        self.retire(&mut core, vec![file]);
+        self.save_table_locked(&mut core)?;
+        self.reclaim(&mut core);
+        Ok(())
     }
 
     /// Unlinks retired files that no snapshot can read any more.
@@ -607,18 +633,21 @@ impl Replica {
 
     fn after_append(self: &Arc<Self>, core: &mut Core) {
         self.reclaim(core);
-        let saving = core.saver.as_ref().is_some_and(|saver| !saver.is_finished());
-        if core.since_table > TABLE_EVERY_BYTES && !saving {
-            let replica = self.clone();
-            let saver = std::thread::Builder::new().name("quire-table".into()).spawn(move || {
-                if let Err(e) = replica.save_table() {
-                    tracing::warn!("volume {}: {e}", replica.name());
-                }
-            });
-            match saver {
-                Ok(saver) => core.saver = Some(saver),
-                Err(e) => tracing::warn!("volume {}: starting a thread: {e}", self.name()),
+        let busy = core.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished());
+        let compacts = compact::is_due(core);
+        if busy || !(compacts || core.since_table > TABLE_EVERY_BYTES) {
+            return;
+        }
+        let replica = self.clone();
+        let keeper = std::thread::Builder::new().name("quire-keeper".into()).spawn(move || {
+            let kept = if compacts { compact::compact(&replica) } else { replica.save_table() };
+            if let Err(e) = kept {
+                tracing::warn!("volume {}: {e}", replica.name());
             }
+        });
+        match keeper {
+            Ok(keeper) => core.keeper = Some(keeper),
+            Err(e) => tracing::warn!("volume {}: starting a thread: {e}", self.name()),
         }
     }
 
@@ -649,10 +678,10 @@ impl Replica {
 
     /// Leaves the replica so that the next opening is quick. Called once, when its last user goes.
     pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
-        let saver = self.core().saver.take();
-        if let Some(saver) = saver {
+        let keeper = self.core().keeper.take();
+        if let Some(keeper) = keeper {
             // Its table is older than the one written below.
-            let _ = saver.join();
+            let _ = keeper.join();
         }
         let mut cache = self.cache.lock();
         let mut core = self.core();
@@ -681,6 +710,12 @@ impl Replica {
 }
 
 impl Core {
+    /// Log files before this one are sealed, and no open transaction has pages there.
+    pub(crate) fn free_log_limit(&self) -> Option<FileId> {
+        let newest = self.log_files.last().copied()?;
+        Some(self.writing_from.map_or(newest, |from| from.min(newest)))
+    }
+
     /// What a snapshot of now holds, so that the files which it may read stay.
     pub(crate) fn pin(&self) -> Arc<()> {
         self.pin.clone()

@@ -236,3 +236,39 @@ fn readers_and_a_writer_run_side_by_side() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_replica_that_never_pushes_does_not_grow_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut last = 0;
+    {
+        let engine = open(dir.path());
+        let volume = engine.volume(&name("a")).unwrap();
+        write(&volume, &(1..=500).map(|n| (n, 5)).collect::<Vec<_>>());
+        for round in 0..1200u32 {
+            // 50 hot pages: 240 MiB of log for 2 MiB of volume.
+            write(&volume, &(1..=50).map(|n| (n, round as u8)).collect::<Vec<_>>());
+            last = round as u8;
+        }
+    }
+    let size = dir_bytes(dir.path());
+    assert!(size < 110 << 20, "{} MiB on disk", size >> 20);
+    for replica in std::fs::read_dir(dir.path().join("replicas")).unwrap() {
+        std::fs::remove_file(replica.unwrap().path().join("table.qtab")).unwrap();
+    }
+    let engine = open(dir.path());
+    let volume = engine.volume(&name("a")).unwrap();
+    for n in 1..=500 {
+        assert_eq!(byte(&volume, n), if n <= 50 { last } else { 5 }, "page {n}");
+    }
+}
+
+fn dir_bytes(dir: &Path) -> u64 {
+    std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() { dir_bytes(&entry.path()) } else { entry.metadata().unwrap().len() }
+        })
+        .sum()
+}
