@@ -8,13 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
+use object_store::{GetOptions, GetRange, ObjectMeta};
 use quire_proto::{Error, ErrorKind, Result};
 
 use crate::counters::{Request, Tally};
 use crate::failure::Failure;
 use crate::marker::Marker;
-use crate::store::{Listing, Store, Trust};
+use crate::store::{Listing, Store};
 use crate::{Counters, Key, Limits};
 
 /// How a bucket is opened.
@@ -85,20 +85,14 @@ impl Bucket {
             }
         };
         let store = Store::open(url, &variables)?;
-        Ok(Bucket::new(url.trim_end_matches('/'), store, options.limits, options.assume_proven))
-    }
-
-    /// Over any object store, for tests that make one fail. It is not trusted:
-    /// it has to prove itself like a server.
-    pub fn over(objects: Arc<dyn ObjectStore>, limits: Limits) -> Bucket {
-        let store =
-            Store { objects, listing: Listing::Whole, parts: None, prefix: String::new(), trust: Trust::Nothing };
-        Bucket::new("test://", store, limits, false)
-    }
-
-    fn new(url: &str, store: Store, limits: Limits, assume_proven: bool) -> Bucket {
-        let marker = Marker::new(assume_proven);
-        Bucket { inner: Arc::new(Inner { url: url.to_owned(), store, limits, tally: Tally::default(), marker }) }
+        let inner = Inner {
+            url: url.trim_end_matches('/').to_owned(),
+            store,
+            limits: options.limits,
+            tally: Tally::default(),
+            marker: Marker::new(options.assume_proven),
+        };
+        Ok(Bucket { inner: Arc::new(inner) })
     }
 
     /// The store's URL; it never holds credentials.

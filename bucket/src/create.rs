@@ -1,5 +1,7 @@
 //! Create-only writes and their three-way answer. A PUT whose reply is lost is
-//! neither won nor lost until the object at its key has been read back.
+//! neither won nor lost until the object at its key has been read back. Neither
+//! is one that is refused: an earlier attempt, of this call or of one before
+//! it, or of a proxy on the way, may have made the very object that refuses it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -11,13 +13,15 @@ use quire_proto::{Error, ErrorKind, Result};
 use crate::bucket::Inner;
 use crate::counters::Request;
 use crate::failure::{Failure, Hope};
+use crate::folder::{self, on_disk};
+use crate::store::Listing;
 use crate::{Bucket, Key};
 
 /// Who made an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
     /// The object at the key has exactly these bytes. Two writers with equal
-    /// bytes may both be told so: put something random into what must be owned.
+    /// bytes are both told so: put something random into what must be owned.
     Won,
     /// Another object was there first.
     Lost,
@@ -26,8 +30,8 @@ pub enum Created {
 impl Bucket {
     /// Writes an object only if its key is free. An unknown outcome (reply
     /// lost, time out) is resolved by reading the key back and comparing all
-    /// bytes; `Unavailable` means that it could not be settled in time, and the
-    /// same call may be made again.
+    /// bytes; `Unavailable` means that it could not be settled in time. Making
+    /// the same call again is always safe, and tells the outcome.
     pub async fn create(&self, key: &Key, bytes: Bytes) -> Result<Created> {
         self.prove(key).await?;
         self.inner.create_unproven(key, bytes).await
@@ -63,10 +67,10 @@ impl Inner {
         if was_in_doubt && let Some(outcome) = self.settle(key, path, bytes).await? {
             return Ok(outcome);
         }
+        // Until the store's answer says otherwise.
         in_doubt.store(true, Relaxed);
         match self.put_if_absent(key, path, bytes).await {
             Ok(Put::Done) => Ok(Created::Won),
-            Ok(Put::Refused) if !was_in_doubt => Ok(Created::Lost),
             Ok(Put::Refused) => match self.settle(key, path, bytes).await? {
                 Some(outcome) => Ok(outcome),
                 None => Err(Failure::busy(format!("{}: the object came and went", self.what("writing", key)))),
@@ -82,11 +86,22 @@ impl Inner {
     /// Reads the key back: whose object is there, if any.
     async fn settle(&self, key: &Key, path: &Path, bytes: &Bytes) -> Result<Option<Created>, Failure> {
         match self.get_once(key, path, None).await {
-            Ok(object) if object.bytes == bytes => Ok(Some(Created::Won)),
-            Ok(_) => Ok(Some(Created::Lost)),
+            Ok(object) => {
+                self.make_durable(key).await?;
+                Ok(Some(if object.bytes == bytes { Created::Won } else { Created::Lost }))
+            }
             Err(failure) if failure.error.kind() == ErrorKind::NotFound => Ok(None),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// In a folder, an object may be seen before its directory is synced; a
+    /// loss of power must not take back what somebody has been told.
+    async fn make_durable(&self, key: &Key) -> Result<(), Failure> {
+        let Listing::Folder(root) = &self.store.listing else { return Ok(()) };
+        let path = root.join(key.as_str());
+        let what = self.what("syncing", key);
+        on_disk(&what, move || folder::sync_parent(&path)).await.map_err(Failure::last)
     }
 
     /// One create-only PUT, whose outcome is what the store says.

@@ -157,3 +157,16 @@ fn unreachable_store(message: String) -> Error {
         "Check the network and the store's endpoint (for S3: AWS_ENDPOINT_URL); nothing is lost, try again later.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_below_object_store_is_full() {
+        let io = io::Error::from(io::ErrorKind::StorageFull);
+        let e = Failure::of("writing x", object_store::Error::Generic { store: "folder", source: Box::new(io) });
+        assert_eq!((e.error.kind(), e.hope), (ErrorKind::Full, Hope::None));
+        assert!(e.error.remedy().is_some());
+    }
+}

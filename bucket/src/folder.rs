@@ -1,12 +1,34 @@
-//! Listing a folder of a file system in key order, one directory at a time, so
-//! that a store of millions of objects lists in bounded memory.
+//! What object_store's folder lacks: listing in key order, one directory at a
+//! time, so that a store of millions of objects lists in bounded memory.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use quire_proto::{Error, Result};
+
+use crate::failure::of_io;
 use crate::{Key, Meta};
+
+/// Runs file operations where they may block; `what` names them in errors.
+pub(crate) async fn on_disk<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|e| of_io(what, &e)),
+        Err(e) => Err(Error::unavailable(format!("{what}: the runtime is shutting down")).with_source(e)),
+    }
+}
+
+/// Makes the entry of a file durable.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => fs::File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
 
 /// What a directory holds.
 enum Entry {

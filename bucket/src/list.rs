@@ -15,8 +15,8 @@ use quire_proto::{Error, Result};
 
 use crate::bucket::{Inner, meta_of};
 use crate::counters::Request;
-use crate::failure::{Failure, of_io};
-use crate::folder::{self, Walk};
+use crate::failure::Failure;
+use crate::folder::{self, Walk, on_disk};
 use crate::store::Listing;
 use crate::{Bucket, Key, Meta};
 
@@ -72,7 +72,7 @@ impl Bucket {
             Listing::Folder(root) => {
                 inner.tally.sent(Request::List);
                 let (root, folder) = (root.clone(), prefix.clone());
-                on_disk(inner, prefix, move || first_in_folder(root, &folder, n)).await?
+                on_disk(&inner.what("listing", prefix), move || first_in_folder(root, &folder, n)).await?
             }
             Listing::Pages(pages) => first_in_pages(inner, pages.as_ref(), prefix, n).await?,
             Listing::Whole => {
@@ -94,7 +94,8 @@ impl Bucket {
             Listing::Folder(root) => {
                 inner.tally.sent(Request::List);
                 let (root, folder) = (root.clone(), prefix.clone());
-                let (folders, objects) = on_disk(inner, prefix, move || folder::names(&root, &folder)).await?;
+                let (folders, objects) =
+                    on_disk(&inner.what("listing", prefix), move || folder::names(&root, &folder)).await?;
                 Ok(Names { folders, objects })
             }
             Listing::Pages(pages) => {
@@ -153,7 +154,7 @@ impl Cursor {
             (Rest::Folder(mut walk), _) => {
                 inner.tally.sent(Request::List);
                 let next = move || walk.next(PAGE_KEYS).map(|objects| (objects, walk));
-                let (objects, walk) = on_disk(&inner, &self.prefix, next).await?;
+                let (objects, walk) = on_disk(&inner.what("listing", &self.prefix), next).await?;
                 if let Some(objects) = objects {
                     self.ready.extend(objects);
                     self.rest = Rest::Folder(walk);
@@ -162,7 +163,7 @@ impl Cursor {
             (_, Listing::Folder(root)) => {
                 let (root, prefix) = (root.clone(), self.prefix.clone());
                 let begin = move || Walk::begin(root, &prefix, usize::MAX);
-                self.rest = Rest::Folder(on_disk(&inner, &self.prefix, begin).await?);
+                self.rest = Rest::Folder(on_disk(&inner.what("listing", &self.prefix), begin).await?);
             }
             (_, Listing::Whole) => self.ready.extend(inner.list_whole(&self.prefix).await?),
             (rest, Listing::Pages(pages)) => {
@@ -259,17 +260,4 @@ fn first_in_folder(root: PathBuf, prefix: &Key, n: usize) -> io::Result<Vec<Meta
         found.extend(objects);
     }
     Ok(found)
-}
-
-/// Runs file operations where they may block.
-async fn on_disk<T: Send + 'static>(
-    inner: &Inner,
-    prefix: &Key,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T> {
-    let what = inner.what("listing", prefix);
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|e| of_io(&what, &e)),
-        Err(e) => Err(Error::unavailable(format!("{what}: the runtime is shutting down")).with_source(e)),
-    }
 }

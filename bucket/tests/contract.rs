@@ -99,6 +99,7 @@ async fn a_second_create_loses_and_changes_nothing(bucket: Bucket) {
     assert_eq!(bucket.create(&key, Bytes::from_static(b"first")).await.unwrap(), Created::Won);
     assert_eq!(bucket.create(&key, Bytes::from_static(b"other")).await.unwrap(), Created::Lost);
     assert_eq!(bucket.get(&key).await.unwrap().bytes, "first");
+    assert_eq!(bucket.create(&key, Bytes::from_static(b"first")).await.unwrap(), Created::Won, "a retry is safe");
     assert!(bucket.is_proven());
 }
 

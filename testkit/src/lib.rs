@@ -1,5 +1,5 @@
-//! What the tests of every crate share: a real S3 server ([`S3Server`]), a
-//! proxy that counts, delays and breaks requests ([`Proxy`]), and random seeds
+//! What the tests of every crate share: a real S3 server ([`S3Server`]), one
+//! that must be refused ([`OverwritingS3`]), a proxy that counts, delays and breaks requests ([`Proxy`]), and random seeds
 //! that replay ([`seed`]).
 //!
 //! Test-only: nothing here is part of Quire, and it knows nothing of Quire's
@@ -8,11 +8,13 @@
 //! failed.
 
 mod child;
+mod overwriting;
 mod proxy;
 mod s3;
 mod seed;
 mod venv;
 
+pub use overwriting::OverwritingS3;
 pub use proxy::{Fault, Proxy, Request, Traffic};
 pub use s3::S3Server;
 pub use seed::seed;

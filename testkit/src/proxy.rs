@@ -218,6 +218,9 @@ async fn forward(
     client.write(&reply.bytes).await?;
     shared.count_down(reply.bytes.len());
     let mut left = if let Fault::CutReply(bytes) = fault { bytes as usize } else { usize::MAX };
+    if left == 0 {
+        return Ok(false);
+    }
     let mut body = reply.reply_body(head);
     while let Some(piece) = server.next_piece(&mut body).await? {
         let piece = &piece[..piece.len().min(left)];
@@ -266,5 +269,92 @@ impl Shared {
             let _link = self.link.lock().await;
             tokio::time::sleep(Duration::from_micros(us)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const REPLY: &[u8] =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5;x=y\r\nworld\r\n0\r\n\r\n";
+
+    const REQUEST: &[u8] = b"PUT /x?y HTTP/1.1\r\ncontent-length: 4\r\n\r\nbody";
+
+    /// A server that reads a request with a body of 4 bytes and gives `REPLY`, forever.
+    async fn server() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut connection = Connection::new(stream).expect("a connection");
+                    while let Ok(Some(head)) = connection.read_head().await {
+                        drain(&mut connection, head.request_body()).await.expect("a body");
+                        connection.write(REPLY).await.expect("the proxy reads");
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    /// Sends one request on a fresh connection and returns all that comes until
+    /// the proxy closes or the whole reply is there.
+    async fn ask(proxy: &Proxy) -> Vec<u8> {
+        let mut client = TcpStream::connect(proxy.address()).await.expect("the proxy accepts");
+        client.write_all(REQUEST).await.expect("it reads");
+        let mut got = Vec::new();
+        while got != REPLY && client.read_buf(&mut got).await.is_ok_and(|n| n > 0) {}
+        got
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_unchanged_and_are_counted() {
+        let proxy = Proxy::start(&server().await).await;
+        for _ in 0..3 {
+            assert_eq!(ask(&proxy).await, REPLY);
+        }
+        let traffic = proxy.traffic();
+        assert_eq!((traffic.count("PUT"), traffic.total()), (3, 3));
+        assert_eq!((traffic.bytes_up, traffic.bytes_down), (3 * REQUEST.len() as u64, 3 * REPLY.len() as u64));
+    }
+
+    #[tokio::test]
+    async fn faults_do_what_they_say() {
+        let proxy = Proxy::start(&server().await).await;
+        let head = 4 + REPLY.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+        for (fault, expected) in [
+            (Fault::Refuse, &b""[..]),
+            (Fault::DropReply, b""),
+            (Fault::CutReply(0), &REPLY[..head]),
+            (Fault::CutReply(7), &REPLY[..head + 7]),
+            (Fault::None, REPLY),
+        ] {
+            proxy.set_script(move |request| {
+                assert_eq!((request.method.as_str(), request.target.as_str()), ("PUT", "/x?y"));
+                fault
+            });
+            assert_eq!(ask(&proxy).await, expected, "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn latency_and_bandwidth_take_their_time() {
+        let proxy = Proxy::start(&server().await).await;
+        let start = Instant::now();
+        proxy.set_latency(Duration::from_millis(50));
+        ask(&proxy).await;
+        assert!(start.elapsed() >= Duration::from_millis(50));
+        proxy.set_latency(Duration::ZERO);
+        // 30 bytes of body at 300 a second.
+        let start = Instant::now();
+        proxy.set_bandwidth(300);
+        ask(&proxy).await;
+        assert!(start.elapsed() >= Duration::from_millis(80), "{:?}", start.elapsed());
     }
 }

