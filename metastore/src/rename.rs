@@ -19,13 +19,14 @@ pub(crate) async fn rename(store: &Embedded, old: &VolumeName, new: &VolumeName,
             Error::invalid(format!("volume {old} already has the name {new}")).with_remedy("Choose another name.")
         );
     }
-    // The new name first: if an earlier attempt reserved it, this settles that
-    // attempt, and the old name then shows how.
+    // In this order: looking at a name settles a rename to it that was left
+    // undecided, and an earlier attempt at this one must not be taken for a rival.
+    let source = store.head(old).await?;
     let target = store.head(new).await?;
-    let head = match store.head(old).await? {
-        VolumeState::Live(head) => head,
-        ended => return finished(&ended, &target).ok_or_else(|| not_live(old, &ended)),
-    };
+    if let Some(fork) = finished(old, &source, &target) {
+        return Ok(fork);
+    }
+    let VolumeState::Live(head) = source else { return Err(not_live(old, &source)) };
     if matches!(target, VolumeState::Live(_)) {
         return Err(Error::new(
             ErrorKind::AlreadyExists,
@@ -49,12 +50,18 @@ pub(crate) async fn rename(store: &Embedded, old: &VolumeName, new: &VolumeName,
     }
 }
 
-/// The first commit under the new name, if just this rename was made before
-/// and nothing has happened since.
-fn finished(old: &VolumeState, new: &VolumeState) -> Option<SealedCommit> {
-    let (VolumeState::Ended { by, .. }, VolumeState::Live(fork)) = (old, new) else { return None };
+/// The newest commit under the new name, if it is the first of just this
+/// rename: made by an earlier call, or settled by the look at the new name.
+fn finished(old: &VolumeName, source: &VolumeState, target: &VolumeState) -> Option<SealedCommit> {
+    let VolumeState::Live(fork) = target else { return None };
     let condition = fork.header().condition.as_ref()?;
-    (condition.moved_id == by.header().id).then(|| fork.as_ref().clone())
+    let Base::Other { volume, lsn, .. } = &fork.header().base else { return None };
+    let same = match source {
+        VolumeState::Ended { by, .. } => by.header().id == condition.moved_id,
+        VolumeState::Live(head) => head.lsn() == *lsn,
+        VolumeState::Free { .. } => false,
+    };
+    (same && volume == old).then(|| fork.as_ref().clone())
 }
 
 fn moved(store: &Embedded, head: &CommitHeader, new: &VolumeName, author: &str) -> Result<SealedCommit> {

@@ -6,7 +6,8 @@ use quire_proto::{
     SealedCommit, SegmentId, SegmentRef, VolumeState,
 };
 
-use super::{Subject, assert_live, commit, draft, grow, lsn, volume, win, write};
+use super::commits::{commit, draft, write};
+use super::{Subject, assert_live, grow, lsn, volume, win};
 
 pub async fn a_new_name_is_free(s: &Subject) {
     let state = s.client().head(&volume("nobody/here")).await.unwrap();

@@ -2,7 +2,8 @@
 
 use quire_proto::{CommitKind, ErrorKind, VolumeState};
 
-use super::{Subject, assert_live, commit, grow, lsn, volume, win, write};
+use super::commits::{commit, write};
+use super::{Subject, assert_live, grow, lsn, volume, win};
 
 pub async fn voids_alone_leave_a_name_free(s: &Subject) {
     let (v, store) = (volume("app"), s.client());

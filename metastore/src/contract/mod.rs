@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed expectation is what a suite is for")]
 
 mod appending;
+pub mod commits;
 mod ending;
 mod reading;
 mod renaming;
@@ -14,10 +15,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quire_bucket::{Bucket, Created, Key};
-use quire_proto::{
-    Appended, Body, CommitHeader, CommitId, CommitKind, FrameIndex, Lsn, Metastore, PageCount, PageIdx, PageSet,
-    PageSets, PageSize, SealedCommit, VolumeName, VolumeState, encode_frame,
-};
+use quire_proto::{Appended, CommitKind, Lsn, Metastore, SealedCommit, VolumeName, VolumeState};
+
+use commits::{commit, write};
 
 pub use appending::*;
 pub use ending::*;
@@ -104,31 +104,6 @@ fn volume(name: &str) -> VolumeName {
 
 fn lsn(n: u64) -> Lsn {
     Lsn::new(n).unwrap()
-}
-
-/// The draft of a commit after `before`, with a random id.
-fn draft(before: Option<&SealedCommit>, kind: CommitKind) -> CommitHeader {
-    let at = before.map_or(Lsn::FIRST, |before| before.lsn().next());
-    let mut header = CommitHeader::draft(at, kind, CommitId::random().unwrap(), PageSize::DEFAULT);
-    header.parent = before.map(SealedCommit::hash);
-    header.page_count = before.map_or(PageCount::ZERO, |before| before.header().page_count);
-    header.min_count = header.page_count;
-    header
-}
-
-/// A commit after `before` that touches no page.
-fn commit(before: Option<&SealedCommit>, kind: CommitKind) -> SealedCommit {
-    SealedCommit::seal(draft(before, kind), Body::default()).unwrap()
-}
-
-/// A commit after `before` that writes page 1, inline.
-fn write(before: &SealedCommit) -> SealedCommit {
-    let mut header = draft(Some(before), CommitKind::Write);
-    header.page_count = header.page_count.max(PageCount::new(1));
-    let pages = PageSet::from_iter([PageIdx::FIRST]);
-    let frame = encode_frame(&pages, PageSize::DEFAULT, &[header.lsn.get() as u8; 4096]).unwrap();
-    let index = FrameIndex::inline([(frame.first, frame.page_count, frame.bytes.len() as u32)]);
-    SealedCommit::seal(header, Body { sets: PageSets::same(pages), index, inline: frame.bytes }).unwrap()
 }
 
 async fn win(store: &dyn Metastore, volume: &VolumeName, commit: &SealedCommit) {

@@ -4,7 +4,8 @@ use futures::{StreamExt, TryStreamExt};
 use quire_bucket::keys;
 use quire_proto::{CommitHeader, CommitKind, ErrorKind, Lsn, Metastore, ROLLUP_SPAN, Rollup, SealedCommit, VolumeName};
 
-use super::{Subject, commit, grow, lsn, volume, win, write};
+use super::commits::{commit, write};
+use super::{Subject, grow, lsn, volume, win};
 
 async fn tidied(s: &Subject, v: &VolumeName, n: u64) -> Vec<SealedCommit> {
     let store = s.client();

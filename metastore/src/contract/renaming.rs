@@ -4,29 +4,16 @@ use std::pin::pin;
 use std::task::Poll;
 
 use futures::future::poll_fn;
-use quire_proto::{
-    Base, Body, CommitKind, Condition, ErrorKind, PageSet, PageSets, SealedCommit, VolumeName, VolumeState,
-};
+use quire_proto::{Appended, Base, CommitKind, ErrorKind, PageSet, SealedCommit, VolumeName, VolumeState};
 
-use super::{Subject, assert_live, commit, draft, grow, lsn, volume, win, write};
+use super::commits::{commit, moved, reservation, write};
+use super::{Subject, assert_live, grow, lsn, volume, win};
 
 /// The two commits of a rename of the volume whose head is `head` to a name
 /// without commits: what is appended to the new name, and what to the old.
 fn both_commits(old: &VolumeName, head: &SealedCommit, new: &VolumeName) -> (SealedCommit, SealedCommit) {
-    let mut header = draft(Some(head), CommitKind::Moved);
-    header.moved_to = Some(new.clone());
-    let moved = SealedCommit::seal(header, Body::default()).unwrap();
-    (reservation(old, head, &moved), moved)
-}
-
-fn reservation(old: &VolumeName, head: &SealedCommit, moved: &SealedCommit) -> SealedCommit {
-    let mut header = draft(None, CommitKind::Fork);
-    header.base = Base::Other { volume: old.clone(), lsn: head.lsn(), hash: head.hash() };
-    header.page_count = head.header().page_count;
-    header.min_count = head.header().page_count;
-    header.condition = Some(Condition { moved_id: moved.header().id, moved_object: moved.object().clone() });
-    let sets = PageSets { changed: PageSet::first(header.page_count), owned: Some(PageSet::new()) };
-    SealedCommit::seal(header, Body { sets, ..Body::default() }).unwrap()
+    let moved = moved(head, new);
+    (reservation(None, old, head, &moved), moved)
 }
 
 fn assert_moved(state: &VolumeState, to: &VolumeName) {
@@ -49,7 +36,7 @@ pub async fn a_renamed_volume_lives_under_its_new_name_only(s: &Subject) {
     assert_moved(&s.client().head(&old).await.unwrap(), &new);
 
     let error = s.client().append(&old, &write(&log[2])).await.unwrap();
-    assert!(matches!(error, quire_proto::Appended::Lost(by) if by.header().kind == CommitKind::Moved));
+    assert!(matches!(error, Appended::Lost(by) if by.header().kind == CommitKind::Moved));
     let error = s.client().delete(&old, lsn(4), "tests").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains("team/app"), "{error}");
@@ -131,7 +118,7 @@ pub async fn a_rename_overtaken_by_a_commit_counts_for_nothing(s: &Subject) {
     let state = s.client().head(&new).await.unwrap();
     assert!(matches!(&state, VolumeState::Free { next, .. } if *next == lsn(2)), "{state:?}");
     let lost = store.append(&old, &moved).await.unwrap();
-    assert!(matches!(lost, quire_proto::Appended::Lost(winner) if winner.object() == next.object()));
+    assert!(matches!(lost, Appended::Lost(winner) if winner.object() == next.object()));
     assert_live(&s.client().head(&old).await.unwrap(), &next);
     let error = s.client().append(&new, &write(&fork)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
@@ -154,14 +141,14 @@ pub async fn a_rename_overtaken_by_a_void_counts_for_nothing(s: &Subject) {
 }
 
 pub async fn a_forged_reservation_moves_nothing(s: &Subject) {
-    let (old, new, store) = (volume("app"), volume("app2"), s.client());
+    let (old, store) = (volume("app"), s.client());
     let log = grow(&*store, &old, 2).await;
-    let elsewhere = both_commits(&old, &log[1], &volume("app3")).1;
-    let too_early = both_commits(&old, &log[0], &new).1;
+    let elsewhere = moved(&log[1], &volume("app3"));
+    let too_early = moved(&log[0], &volume("app2/1"));
     let no_move = commit(Some(&log[1]), CommitKind::Deleted);
     for (n, carried) in [elsewhere, too_early, no_move].into_iter().enumerate() {
         let new = volume(&format!("app2/{n}"));
-        win(&*store, &new, &reservation(&old, &log[1], &carried)).await;
+        win(&*store, &new, &reservation(None, &old, &log[1], &carried)).await;
         let error = s.client().head(&new).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().contains("carries another commit") && error.remedy().is_some(), "{error}");
