@@ -60,7 +60,8 @@ impl Rollup {
         while r.remaining() > 4 {
             let bytes = r.block()?;
             let (header, len) = CommitHeader::decode(&bytes[..bytes.len().min(MAX_HEADER_BYTES)])?;
-            let linked = headers.last().is_none_or(|h| header.lsn == h.lsn.next() && header.parent == Some(h.hash()));
+            let linked =
+                headers.last().is_none_or(|h| header.lsn.prev() == Some(h.lsn) && header.parent == Some(h.hash()));
             if len != bytes.len() || !linked {
                 return Err(r.corrupt(format_args!("the header of LSN {} is out of place", header.lsn)));
             }
@@ -93,6 +94,20 @@ impl From<&SealedCommit> for CommitHeader {
 mod tests {
     use super::*;
     use crate::{Body, CommitId, CommitKind, PageSize};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_forged_rollup_is_an_error(headers: Vec<Vec<u8>>) {
+            let mut w = Writer::new();
+            w.bytes(&MAGIC);
+            w.u8(VERSION);
+            headers.iter().for_each(|header| w.block(header));
+            let crc = crc32fast::hash(w.as_slice());
+            w.u32(crc);
+            Rollup::decode(w.as_slice()).expect_err("not 64 linked headers");
+        }
+    }
 
     fn chain(n: u64) -> Vec<SealedCommit> {
         let mut commits: Vec<SealedCommit> = Vec::new();
@@ -118,6 +133,15 @@ mod tests {
             Rollup::decode(&bytes).expect_err("a flipped bit");
             Rollup::decode(&object[..at]).expect_err("a truncated roll-up");
         }
+    }
+
+    #[test]
+    fn nothing_comes_after_the_largest_lsn() {
+        let last = Lsn::new(u64::MAX).unwrap();
+        let mut header = CommitHeader::draft(last, CommitKind::Write, CommitId::new([1; 16]), PageSize::DEFAULT);
+        header.parent = Some(crate::CommitHash::ZERO);
+        let commit = SealedCommit::seal(header, Body::default()).unwrap();
+        Rollup::encode([commit.header_bytes(), commit.header_bytes()]).expect_err("no such LSN");
     }
 
     #[test]

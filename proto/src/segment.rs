@@ -114,11 +114,11 @@ impl FrameIndex {
             w.bytes(segment.hash.as_bytes());
         }
         w.varint(self.frames.len() as u64);
-        let mut next = 1;
+        let mut next: u64 = 1;
         let mut place = FramePlace::Inline;
         let mut end = 0;
         for frame in &self.frames {
-            w.varint(u64::from(frame.first.get() - next));
+            w.varint(u64::from(frame.first.get()) - next);
             w.varint(u64::from(frame.page_count));
             w.varint(u64::from(frame.len_bytes));
             // Frames usually follow each other in one object: 0 says so.
@@ -131,7 +131,7 @@ impl FrameIndex {
                 });
                 w.varint(frame.offset);
             }
-            next = frame.first.get() + 1;
+            next = u64::from(frame.first.get()) + 1;
             place = frame.place;
             end = frame.offset + u64::from(frame.len_bytes);
         }
@@ -190,4 +190,68 @@ impl FrameIndex {
 pub(crate) fn inline_frame(inline: &Bytes, frame: &FrameRef) -> Bytes {
     let start = frame.offset as usize;
     inline.slice(start..start + frame.len_bytes as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const INLINE_BYTES: u64 = 40 * 100;
+
+    /// Frames in page order, each in some object and at any offset there.
+    fn any_index() -> impl Strategy<Value = FrameIndex> {
+        let frame = (1u32..50, 0usize..4, 0u64..1000, 1u32..100);
+        proptest::collection::btree_map(1u32.., frame, 0..40).prop_map(|frames| {
+            let segment = |n: u8| SegmentRef {
+                id: SegmentId { target: Lsn::FIRST, ulid: Ulid::from_bytes([n; 16]) },
+                len_bytes: 5000,
+                hash: ObjectHash::of(&[n]),
+            };
+            let frames = frames.into_iter().map(|(first, (page_count, place, offset, len_bytes))| FrameRef {
+                first: PageIdx::new(first).unwrap(),
+                page_count,
+                place: if place == 0 { FramePlace::Inline } else { FramePlace::Segment(place as u32 - 1) },
+                offset,
+                len_bytes,
+            });
+            FrameIndex { segments: (0..3).map(segment).collect(), frames: frames.collect() }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn indexes_come_back(index in any_index()) {
+            let mut w = Writer::new();
+            index.encode(&mut w);
+            let mut r = Reader::new("test", w.as_slice());
+            prop_assert_eq!(FrameIndex::decode(&mut r, INLINE_BYTES).unwrap(), index);
+            prop_assert!(r.finish().is_ok());
+        }
+
+        #[test]
+        fn damaged_indexes_are_indexes_or_errors(index in any_index(), at: prop::sample::Index, value: u8) {
+            let mut w = Writer::new();
+            index.encode(&mut w);
+            let mut bytes = w.into_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            let _ = FrameIndex::decode(&mut Reader::new("test", &bytes), INLINE_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_frame_of_the_largest_page_number_comes_back() {
+        let index = FrameIndex::inline([(PageIdx::FIRST, 1, 10), (PageIdx::new(u32::MAX).unwrap(), 1, 10)]);
+        let mut w = Writer::new();
+        index.encode(&mut w);
+        assert_eq!(FrameIndex::decode(&mut Reader::new("test", w.as_slice()), 20).unwrap(), index);
+    }
+
+    #[test]
+    fn a_page_is_looked_up_in_the_last_frame_before_it() {
+        let index = FrameIndex::inline([3, 10].map(|first| (PageIdx::new(first).unwrap(), 2, 10)));
+        let position = |page| index.position(PageIdx::new(page).unwrap());
+        assert_eq!([2, 3, 9, 10, 99].map(position), [None, Some(0), Some(0), Some(1), Some(1)]);
+    }
 }
