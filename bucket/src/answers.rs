@@ -59,9 +59,14 @@ struct Typed(HttpClient);
 impl HttpService for Typed {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let asks_metadata = request.uri().host().is_some_and(|host| METADATA_HOSTS.contains(&host));
+        let none = |reason: String| Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials(reason)));
         match self.0.execute(request).await {
-            Err(e) if asks_metadata => Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials(e.to_string()))),
+            Err(e) if asks_metadata => none(e.to_string()),
             Err(e) => Err(e),
+            // That service may be busy for a moment; any other refusal stays.
+            Ok(response) if asks_metadata && matches!(response.status().as_u16(), 400..=428 | 430..=499) => {
+                none(format!("it answered {}", response.status()))
+            }
             Ok(response) if response.status().as_u16() < 300 => Ok(response),
             Ok(response) => refused(response).await,
         }

@@ -86,7 +86,7 @@ impl Bucket {
         };
         let store = Store::open(url, &variables)?;
         let inner = Inner {
-            url: url.trim_end_matches('/').to_owned(),
+            url: url.strip_suffix('/').filter(|url| !url.ends_with('/')).unwrap_or(url).to_owned(),
             store,
             limits: options.limits,
             tally: Tally::default(),

@@ -91,7 +91,8 @@ impl Store {
     }
 }
 
-const FORMS: &str = "Use file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix.";
+const FORMS: &str = "Use file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix; \
+                     credentials and endpoints come from the cloud's environment variables.";
 
 fn without_userinfo(url: &Url) -> String {
     format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
