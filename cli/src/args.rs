@@ -1,0 +1,319 @@
+//! The words that `quire` understands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+/// Databases and files that live in object storage and are worked on here.
+///
+/// A volume is a versioned array of pages: a SQLite database or any other
+/// file. It lives in a store (a folder or a bucket); this machine works on a
+/// replica of it, which holds the pages it has read and the commits it has not
+/// pushed yet.
+#[derive(Parser)]
+#[command(name = "quire", version, max_term_width = 100, disable_help_subcommand = true, after_long_help = GUIDE)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Print JSON instead of text
+    ///
+    /// One object or array on standard output (`watch`: one object a line). An
+    /// error is one object on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Folder of the replicas on this machine [setting: data_dir]
+    #[arg(long, global = true, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = "Settings")]
+    pub(crate) data_dir: Option<String>,
+
+    /// Where volumes live [setting: store]
+    ///
+    /// Goes before the verb: `quire --store URL ls`.
+    ///
+    /// file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix or
+    /// az://container/prefix. Credentials come from the usual variables of each
+    /// cloud, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL.
+    // Not global: behind `rm`, --store is a word of its own.
+    #[arg(long, value_name = "URL", help_heading = "Settings")]
+    pub(crate) store: Option<String>,
+
+    /// When commits travel: manual, commit, or every so often, such as 5s [setting: sync]
+    #[arg(long, global = true, value_name = "MODE", help_heading = "Settings")]
+    pub(crate) sync: Option<String>,
+
+    /// Bound of the local cache, such as 2GiB [setting: cache_size]
+    #[arg(long, global = true, value_name = "SIZE", help_heading = "Settings")]
+    pub(crate) cache_size: Option<String>,
+
+    /// What is logged to standard error, such as info or quire_engine=debug [setting: log]
+    #[arg(long, global = true, value_name = "FILTER", help_heading = "Settings")]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Create an empty volume
+    ///
+    /// It is made here; `quire push NAME` brings it to the store. Volumes also
+    /// come into being by `quire import` and by the first write of a SQLite
+    /// program to file:NAME?vfs=quire.
+    Create {
+        /// Its name: parts divided by '/', such as team/app.db
+        name: String,
+        /// Size of its pages in bytes: a power of two from 512 to 65536
+        #[arg(long, value_name = "N", default_value_t = 4096)]
+        page_size: u32,
+    },
+
+    /// List the volumes here and in the store
+    Ls {
+        /// Only names that begin with this
+        prefix: Option<String>,
+    },
+
+    /// Show one volume's facts
+    ///
+    /// NAME@LSN shows a commit of the past.
+    Info {
+        /// The volume, or NAME@LSN
+        name: String,
+    },
+
+    /// Take a SQLite database or any other file in as a new volume
+    ///
+    /// A SQLite database may be in use and in WAL mode: the copy is one
+    /// consistent state of it, and the file itself is not changed. While the
+    /// copy runs, a writer of a database that is not in WAL mode has to wait.
+    /// Any other file is taken byte for byte. The volume is committed here in
+    /// one piece or not at all; `quire push NAME` brings it to the store.
+    #[command(after_long_help = "Examples:\n  quire import app.db team/app && quire push team/app\n  \
+                                 quire import --page-size 65536 video.mp4 media/video")]
+    Import {
+        /// The file to take in
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// The name of the new volume; an existing one must be empty
+        name: String,
+        /// Size of the pages in bytes for a file that is no database [default: 4096]
+        #[arg(long, value_name = "N")]
+        page_size: Option<u32>,
+        /// Take the bytes as they are, even if the file is a SQLite database
+        #[arg(long)]
+        bytes: bool,
+    },
+
+    /// Write a volume as an ordinary file
+    ///
+    /// The file appears whole or not at all. An existing one stays unless
+    /// --force is given.
+    #[command(after_long_help = "Example:\n  quire export team/app app.db")]
+    Export {
+        /// The volume
+        name: String,
+        /// The file to write
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Replace an existing file
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Bring this machine's commits to the store
+    ///
+    /// If somebody else has pushed in the meantime, the volume is diverged:
+    /// nothing is sent, nothing is lost, the exit status is 3, and
+    /// `quire status` says how to go on.
+    Push(Names),
+
+    /// Go to the store's newest commits
+    ///
+    /// Only what changed is learnt; pages are fetched when they are read.
+    Pull(Names),
+
+    /// Pull if behind, push if ahead
+    Sync(Names),
+
+    /// Learn the store's newest commit without going to it
+    Fetch(Names),
+
+    /// Show how the volumes here and in the store relate
+    ///
+    /// The store is not asked; `quire fetch` does that. States: clean, ahead
+    /// (commits to push), behind (commits to pull), diverged (both), in_doubt
+    /// (a push whose outcome is not known yet).
+    Status(Names),
+
+    /// Show the commits of a volume in the store, the newest first
+    Log {
+        /// The volume
+        name: String,
+    },
+
+    /// Make a replica of a volume in the store
+    ///
+    /// It can be used at once: pages are fetched when they are read.
+    #[command(after_long_help = "Examples:\n  quire clone team/app\n  quire clone team/app app-for-tests")]
+    Clone {
+        /// The volume in the store
+        name: String,
+        /// What the replica is called here [default: NAME]
+        local_name: Option<String>,
+    },
+
+    /// Go to the store's newest commit, keeping unpushed work under another name
+    ///
+    /// Unpushed commits stay readable as volume NAME.dropped-N, which the
+    /// answer names.
+    Reset {
+        /// The volume
+        name: String,
+    },
+
+    /// Wait until a commit is in the store
+    Wait {
+        /// The volume
+        name: String,
+        /// The LSN to wait for
+        lsn: u64,
+        /// Give up after this time, such as 500ms, 30s or 5m
+        #[arg(long, value_name = "TIME", default_value = "60s")]
+        timeout: String,
+    },
+
+    /// Rename a volume, here and in the store
+    Mv {
+        /// The volume
+        name: String,
+        /// Its new name, which must be free
+        new: String,
+    },
+
+    /// Remove the replica of a volume, or the volume in the store
+    ///
+    /// Without --store only what this machine keeps is removed, and not if it
+    /// holds commits that were never pushed. With --store the volume is deleted
+    /// for everybody; its history stays until it is collected, and the replica
+    /// here stays too.
+    Rm {
+        /// The volume
+        name: String,
+        /// Delete the volume in the store
+        #[arg(long = "store", conflicts_with = "force")]
+        in_store: bool,
+        /// Remove the replica with its unpushed commits
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Run SQL on a volume, or open a shell on it
+    ///
+    /// Without SQL, standard input is read: a shell with history and completion
+    /// on a terminal, a script otherwise. Rows are a table on a terminal and
+    /// tab-separated values in a pipe. `SELECT quire_push()` and the other
+    /// functions and tables of the extension are there too.
+    #[command(after_long_help = "Examples:\n  quire sql team/app\n  \
+                                 quire sql team/app 'SELECT count(*) FROM orders'\n  \
+                                 quire sql --json team/app 'SELECT * FROM quire_status'")]
+    Sql {
+        /// The volume
+        name: String,
+        /// Statements divided by ';'
+        sql: Option<String>,
+    },
+
+    /// Fetch all pages that are missing here
+    ///
+    /// Afterwards the visible snapshot can be read without the store. It goes
+    /// on where an earlier run stopped.
+    Hydrate {
+        /// The volume
+        name: String,
+    },
+
+    /// Check every page against its checksum, here and in the store
+    ///
+    /// The exit status is 4 if there is damage.
+    Verify {
+        /// The volume
+        name: String,
+        /// Also check the structure of a SQLite database (its integrity_check)
+        #[arg(long)]
+        deep: bool,
+    },
+
+    /// Print each commit as it reaches the store, until interrupted
+    ///
+    /// It keeps its data directory to itself: to work beside it, give it one of
+    /// its own with --data-dir.
+    Watch {
+        /// The volume
+        name: String,
+        /// Begin with the commit after this LSN, 0 for the first [default: the newest]
+        #[arg(long, value_name = "LSN")]
+        after: Option<u64>,
+    },
+
+    /// Show every setting, its value and where that comes from
+    Config,
+
+    /// Show the versions of Quire and of the SQLite in it
+    Version,
+
+    /// Print a completion script for a shell
+    #[command(
+        after_long_help = "Example:\n  quire completions bash > ~/.local/share/bash-completion/completions/quire"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Some volumes, or all of them.
+#[derive(Args)]
+pub(crate) struct Names {
+    /// The volumes [default: all that have a replica here]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+const GUIDE: &str = "\
+First steps:
+  quire import app.db team/app       take a database in
+  quire push team/app                bring it to the store
+  quire clone team/app               on another machine: use it at once
+  quire sql team/app                 look around
+
+Settings come from flags, then the environment (QUIRE_STORE, QUIRE_DATA_DIR, ...), then
+quire.toml in this folder or in the platform's configuration folder; `quire config` shows
+each with its source.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged or conflict, 4 damage found,
+130 interrupted.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_words_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_store_s_url_and_rm_s_word_can_stand_together() {
+        let cli = Cli::try_parse_from(["quire", "--store", "memory://", "rm", "app", "--store"]).unwrap();
+        assert_eq!(cli.global.store.as_deref(), Some("memory://"));
+        assert!(matches!(cli.verb, Verb::Rm { in_store: true, .. }));
+    }
+}

@@ -1,0 +1,110 @@
+//! `info`: one volume's facts.
+
+use quire_engine::{Error, LogEntry, Lsn, Status, VolumeName};
+use serde::Serialize;
+
+use super::log::{Entry, entry_facts};
+use crate::context::{Context, Named, named};
+use crate::output::{facts, size};
+use crate::stop::Outcome;
+
+#[derive(Serialize)]
+struct Info {
+    name: String,
+    here: bool,
+    content: Option<String>,
+    bytes: u64,
+    page_size: Option<usize>,
+    pages: u32,
+    cached_pages: u64,
+    state: Option<&'static str>,
+    lsn: Option<u64>,
+    volume_id: Option<String>,
+    store: String,
+    /// The newest commit in the store, if the volume has no replica here.
+    commit: Option<Entry>,
+}
+
+/// Shows a volume as it is here, or else as it is in the store, or one of its commits.
+pub(crate) fn info(ctx: &Context, name: &str) -> Outcome {
+    match named(name)? {
+        Named::Now(name) => info_now(ctx, &name),
+        Named::At(name, lsn) => info_at(ctx, &name, lsn),
+        Named::AtTime(name) => Err(Error::invalid("this version of Quire finds a commit by its LSN only")
+            .with_remedy(format!("quire log {name} shows the times of the commits."))
+            .into()),
+    }
+}
+
+fn info_now(ctx: &Context, name: &VolumeName) -> Outcome {
+    let engine = ctx.engine()?;
+    let info = if engine.local_volumes()?.contains(name) {
+        let volume = engine.volume(name)?;
+        let status = volume.status();
+        let length = volume.attribute("length").and_then(|length| length.parse().ok());
+        of_replica(status, volume.attribute("content"), length)
+    } else {
+        of_store(name, engine.store_url(), &engine.store_info(name)?)
+    };
+    ctx.output.result(&info, |info| {
+        facts([
+            ("name", Some(info.name.clone())),
+            ("where", Some(if info.here { "here" } else { "in the store" }.to_owned())),
+            ("state", info.state.map(str::to_owned)),
+            ("lsn", info.lsn.map(|lsn| lsn.to_string())),
+            ("content", info.content.clone()),
+            ("size", Some(format!("{} ({} bytes)", size(info.bytes), info.bytes))),
+            ("pages", Some(info.pages.to_string())),
+            ("page size", info.page_size.map(|bytes| bytes.to_string())),
+            ("cached pages", info.here.then(|| info.cached_pages.to_string())),
+            ("volume id", info.volume_id.clone()),
+            ("store", Some(info.store.clone())),
+        ])
+    })
+}
+
+fn of_replica(status: Status, content: Option<String>, length: Option<u64>) -> Info {
+    // Whatever is no file was written through SQLite.
+    let content = content.or((status.pages.get() > 0).then(|| "sqlite".to_owned()));
+    let paged = status.page_size.map_or(0, |page_size| status.pages.bytes(page_size));
+    Info {
+        name: status.name.to_string(),
+        here: true,
+        content,
+        bytes: length.unwrap_or(paged),
+        page_size: status.page_size.map(|page_size| page_size.bytes()),
+        pages: status.pages.get(),
+        cached_pages: status.cached_pages,
+        state: Some(status.state.as_str()),
+        lsn: status.lsn.map(Lsn::get),
+        volume_id: status.volume_id,
+        store: status.store,
+        commit: None,
+    }
+}
+
+fn of_store(name: &VolumeName, store: &str, head: &LogEntry) -> Info {
+    Info {
+        name: name.to_string(),
+        here: false,
+        content: None,
+        bytes: head.page_count.bytes(head.page_size),
+        page_size: Some(head.page_size.bytes()),
+        pages: head.page_count.get(),
+        cached_pages: 0,
+        state: None,
+        lsn: Some(head.lsn.get()),
+        volume_id: None,
+        store: store.to_owned(),
+        commit: Some(Entry::from(head)),
+    }
+}
+
+fn info_at(ctx: &Context, name: &VolumeName, lsn: Lsn) -> Outcome {
+    let log = ctx.engine()?.existing(name)?.log()?;
+    let entry = log.iter().find(|entry| entry.lsn == lsn).ok_or_else(|| {
+        Error::not_found(format!("volume {name} has no commit {lsn} in the store"))
+            .with_remedy(format!("quire log {name} shows the commits that it has."))
+    })?;
+    ctx.output.result(&Entry::from(entry), entry_facts)
+}

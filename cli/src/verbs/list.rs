@@ -1,0 +1,94 @@
+//! `ls`: the volumes here and in the store.
+
+use std::collections::BTreeMap;
+
+use quire_engine::{Engine, ErrorKind, Result, VolumeName};
+use quire_settings::{Key, Source};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::output::{or_dash, table};
+use crate::progress::TrafficMeter;
+use crate::stop::Outcome;
+
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    here: bool,
+    /// `None`: the store could not be asked.
+    in_store: Option<bool>,
+    state: Option<&'static str>,
+    lsn: Option<u64>,
+    unpushed: Option<u64>,
+    pages: Option<u32>,
+}
+
+/// Lists names that begin with `prefix`. If the store cannot be asked, the
+/// replicas here are listed all the same, and then the error is told.
+pub(crate) fn list(ctx: &Context, prefix: &str) -> Outcome {
+    let engine = ctx.engine()?;
+    let in_store = {
+        let _meter = TrafficMeter::new("listing", engine);
+        match engine.store_volumes(prefix) {
+            Err(e) if e.kind() == ErrorKind::NotFound && !store_was_chosen(ctx) => Ok(Vec::new()),
+            answer => answer,
+        }
+    };
+    let listed = merge(engine, prefix, in_store.as_deref().ok())?;
+    ctx.output.result(&listed, |listed| {
+        table(
+            ["NAME", "WHERE", "STATE", "LSN", "UNPUSHED", "PAGES"],
+            listed.iter().map(|volume| {
+                let place = match (volume.here, volume.in_store) {
+                    (true, Some(true)) => "here, store",
+                    (true, _) => "here",
+                    (false, _) => "store",
+                };
+                [
+                    volume.name.clone(),
+                    place.to_owned(),
+                    or_dash(volume.state),
+                    or_dash(volume.lsn),
+                    or_dash(volume.unpushed),
+                    or_dash(volume.pages),
+                ]
+            }),
+        )
+    })?;
+    in_store.map(|_| ()).map_err(|e| e.context("the store could not be listed").into())
+}
+
+/// The default store is made by the first push; until then it is just empty.
+fn store_was_chosen(ctx: &Context) -> bool {
+    ctx.settings.explain().iter().any(|setting| setting.key == Key::Store && setting.source != Source::Default)
+}
+
+fn merge(engine: &Engine, prefix: &str, in_store: Option<&[VolumeName]>) -> Result<Vec<Listed>> {
+    let mut listed = BTreeMap::new();
+    for name in in_store.unwrap_or_default() {
+        let volume = Listed {
+            name: name.to_string(),
+            here: false,
+            in_store: Some(true),
+            state: None,
+            lsn: None,
+            unpushed: None,
+            pages: None,
+        };
+        listed.insert(name.clone(), volume);
+    }
+    for name in engine.local_volumes()?.into_iter().filter(|name| name.as_str().starts_with(prefix)) {
+        let status = engine.volume(&name)?.status();
+        let volume = Listed {
+            name: name.to_string(),
+            here: true,
+            in_store: in_store.map(|names| names.contains(&name)),
+            state: Some(status.state.as_str()),
+            lsn: status.lsn.map(|lsn| lsn.get()),
+            unpushed: Some(status.unpushed),
+            pages: Some(status.pages.get()),
+        };
+        listed.insert(name, volume);
+    }
+    Ok(listed.into_values().collect())
+}

@@ -1,0 +1,59 @@
+//! The verbs, one story a file.
+
+mod about;
+mod create;
+mod export;
+mod import;
+mod import_database;
+mod info;
+mod list;
+mod log;
+mod names;
+mod replica;
+mod replicate;
+mod status;
+mod verify;
+
+use crate::args::{Cli, Verb};
+use crate::context::Context;
+use crate::stop::Outcome;
+use crate::{logging, shell};
+
+use replicate::Direction;
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    // These need no settings, so that a wrong one does not stand in their way.
+    match &cli.verb {
+        Verb::Version => return about::version(cli.global.json),
+        Verb::Completions { shell } => return about::completions(*shell),
+        _ => {}
+    }
+    let ctx = Context::new(&cli.global)?;
+    logging::start(&ctx.settings)?;
+    match &cli.verb {
+        Verb::Create { name, page_size } => create::create(&ctx, name, *page_size),
+        Verb::Ls { prefix } => list::list(&ctx, prefix.as_deref().unwrap_or_default()),
+        Verb::Info { name } => info::info(&ctx, name),
+        Verb::Import { file, name, page_size, bytes } => import::import(&ctx, file, name, *page_size, *bytes),
+        Verb::Export { name, file, force } => export::export(&ctx, name, file, *force),
+        Verb::Push(names) => replicate::replicate(&ctx, Direction::Push, &names.names),
+        Verb::Pull(names) => replicate::replicate(&ctx, Direction::Pull, &names.names),
+        Verb::Sync(names) => replicate::replicate(&ctx, Direction::Sync, &names.names),
+        Verb::Fetch(names) => replicate::replicate(&ctx, Direction::Fetch, &names.names),
+        Verb::Status(names) => status::status(&ctx, &names.names),
+        Verb::Log { name } => log::log(&ctx, name),
+        Verb::Clone { name, local_name } => replica::clone(&ctx, name, local_name.as_deref()),
+        Verb::Reset { name } => replica::reset(&ctx, name),
+        Verb::Wait { name, lsn, timeout } => replica::wait(&ctx, name, *lsn, timeout),
+        Verb::Mv { name, new } => names::rename(&ctx, name, new),
+        Verb::Rm { name, in_store: true, .. } => names::delete_in_store(&ctx, name),
+        Verb::Rm { name, in_store: false, force } => names::remove_replica(&ctx, name, *force),
+        Verb::Sql { name, sql } => shell::sql(&ctx, name, sql.as_deref()),
+        Verb::Hydrate { name } => replica::hydrate(&ctx, name),
+        Verb::Verify { name, deep } => verify::verify(&ctx, name, *deep),
+        Verb::Watch { name, after } => log::watch(&ctx, name, *after),
+        Verb::Config => about::config(&ctx),
+        Verb::Version | Verb::Completions { .. } => Ok(()), // answered above
+    }
+}

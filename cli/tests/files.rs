@@ -1,0 +1,84 @@
+//! Files that are no database: in, through the store, and out again.
+#![allow(clippy::unwrap_used)] // helpers of tests may panic like tests
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+
+use common::{World, names_in, noise};
+
+#[test]
+fn every_length_comes_back_byte_for_byte_on_another_machine() {
+    let world = World::new();
+    let (here, there) = (world.machine("here"), world.machine("there"));
+    for (len, page_size) in
+        [(0, "4096"), (1, "512"), (4096, "4096"), (4097, "4096"), (300_000, "65536"), (2_500_001, "1024")]
+    {
+        let name = format!("files/of-{len}");
+        let bytes = noise(len as u64, len);
+        let file = world.file("source", &bytes);
+        let imported = here.json(&["import", "--page-size", page_size, file.to_str().unwrap(), &name]);
+        assert_eq!(imported["content"], "file");
+        assert_eq!(imported["bytes"], len);
+        assert_eq!(imported["page_size"].to_string(), page_size);
+        here.ok(&["push", &name]);
+
+        there.ok(&["clone", &name]);
+        assert_eq!(there.json(&["info", &name])["bytes"], len);
+        let copy = world.path(&format!("copy-{len}"));
+        there.ok(&["export", &name, copy.to_str().unwrap()]);
+        assert!(std::fs::read(&copy).unwrap() == bytes, "{len} bytes came back different");
+        assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o600, 0o600);
+    }
+    assert_eq!(there.json(&["ls", "files/"]).as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn an_export_replaces_a_file_only_by_force_and_leaves_nothing_else() {
+    let world = World::new();
+    let here = world.machine("here");
+    let source = world.file("source", noise(1, 10_000));
+    here.ok(&["import", source.to_str().unwrap(), "v"]);
+    std::fs::create_dir(world.path("out")).unwrap();
+    let target = world.file("out/target", "precious");
+    let target = target.to_str().unwrap();
+
+    here.run(&["export", "v", target]).failed(1, "exists already");
+    assert_eq!(std::fs::read(target).unwrap(), b"precious");
+    here.ok(&["export", "--force", "v", target]);
+    assert!(std::fs::read(target).unwrap() == std::fs::read(&source).unwrap());
+
+    here.run(&["export", "v", world.path("out").to_str().unwrap()]).failed(2, "is a directory");
+    let nowhere = here.run(&["export", "v", world.path("no/such/file").to_str().unwrap()]);
+    assert_eq!(nowhere.status, Some(1));
+    assert!(nowhere.stderr.contains("no/such/file"), "{nowhere:?}");
+    assert_eq!(names_in(&world.path("out")), ["target"]);
+}
+
+#[test]
+fn an_import_refuses_what_it_can_not_take_and_changes_nothing() {
+    let world = World::new();
+    let here = world.machine("here");
+    let file = world.file("file", "hello");
+    let file = file.to_str().unwrap();
+    here.ok(&["import", file, "taken"]);
+
+    here.run(&["import", file, "taken"]).failed(1, "volume taken exists already");
+    here.run(&["import", world.path("missing").to_str().unwrap(), "v"]).failed(1, "there is no file");
+    here.run(&["import", world.path("").to_str().unwrap(), "v"]).failed(2, "is a directory");
+    here.run(&["import", "/dev/null", "v"]).failed(2, "not a regular file");
+    here.run(&["import", file, "../v"]).failed(2, "'..'");
+    assert_eq!(here.run(&["import", "--page-size", "1000", file, "v"]).status, Some(2));
+    assert_eq!(here.json(&["ls"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_created_volume_can_be_filled_and_keeps_its_page_size() {
+    let world = World::new();
+    let here = world.machine("here");
+    let file = world.file("file", noise(2, 5_000));
+    here.ok(&["create", "--page-size", "1024", "v"]);
+    here.run(&["create", "v"]).failed(1, "volume v exists already");
+    let imported = here.json(&["import", file.to_str().unwrap(), "v"]);
+    assert_eq!((imported["page_size"].as_u64(), imported["pages"].as_u64()), (Some(1024), Some(5)));
+}
