@@ -40,5 +40,12 @@ pub(crate) fn sqlite_error(doing: impl Into<String>, error: rusqlite::Error) -> 
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::OutOfMemory) => ErrorKind::Io,
         _ => ErrorKind::Invalid,
     };
-    Error::new(kind, doing).with_source(error)
+    let doing = doing.into();
+    match error {
+        // SQLite's own words; the number of its code adds nothing to them.
+        rusqlite::Error::SqlInputError { msg, .. } | rusqlite::Error::SqliteFailure(_, Some(msg)) => {
+            Error::new(kind, format!("{doing}: {msg}"))
+        }
+        error => Error::new(kind, doing).with_source(error),
+    }
 }

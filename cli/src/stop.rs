@@ -68,7 +68,9 @@ impl Stop {
             ErrorKind::Full => Some("Nothing was lost. Free some space, then try again."),
             ErrorKind::Io => Some("Check the path and the disk; `quire config` shows what is used."),
             ErrorKind::Corrupt => Some("Do not write to it. Other replicas may be sound; `quire verify` tells."),
-            ErrorKind::Invalid if matches!(self, Stop::Sql(_)) => Some("What stands before it was done."),
+            ErrorKind::Invalid if matches!(self, Stop::Sql(_)) => {
+                Some("The statements before it were done; it and those after it were not.")
+            }
             ErrorKind::Invalid => Some("--help behind a verb shows what is allowed."),
             _ => None,
         }

@@ -52,7 +52,7 @@ fn a_script_runs_to_its_first_error() {
     let ended = script(&here, &["sql", "v"], ".schema t\nSELECT absent FROM t;\nDROP TABLE t;\n");
     assert_eq!(ended.stdout, "CREATE TABLE t (x);\n");
     assert_eq!(ended.status, Some(1));
-    assert!(ended.stderr.contains("no such column: absent"), "{ended:?}");
+    assert!(ended.stderr.starts_with("error: SQL on v: no such column: absent\nremedy: "), "{ended:?}");
     assert_eq!(here.ok(&["sql", "v", "SELECT count(*) FROM t"]), "1\n");
 }
 
@@ -104,4 +104,15 @@ fn an_error_in_json_is_an_object_and_the_rows_before_it_are_an_array() {
     assert_eq!(rows, serde_json::json!([{ "x": 1 }]));
     let error: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();
     assert!(error["error"]["message"].as_str().unwrap().contains("no such table: missing"), "{error}");
+}
+
+#[test]
+fn with_sync_commit_a_transaction_is_in_the_store_once_it_returns() {
+    let world = World::new();
+    let (here, there) = (world.machine("here"), world.machine("there"));
+    here.ok(&["create", "v"]);
+    here.ok(&["--sync", "commit", "sql", "v", TABLE]);
+    assert_eq!(here.json(&["status", "v"])[0]["state"], "clean");
+    there.ok(&["clone", "v"]);
+    assert_eq!(there.ok(&["sql", "v", "SELECT count(*) FROM t"]), "2\n");
 }

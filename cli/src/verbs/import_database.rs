@@ -17,8 +17,11 @@ use crate::progress::Progress;
 use crate::sqlite::{self, sqlite_error};
 use crate::stop::{Outcome, Stop};
 
-/// How long another program may keep the source locked.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the source is tried while another program has it locked, at least 10 s in all.
+const TRIES: i32 = 10_000;
+/// The pause between two tries. SQLite's own pauses grow to 100 ms: a program that writes without
+/// a rest leaves gaps far shorter than that, and a reader would hardly ever hit one.
+const PAUSE: Duration = Duration::from_millis(1);
 /// How many pages are copied between two looks at Ctrl-C.
 const STEP_PAGES: i32 = 256;
 
@@ -64,11 +67,16 @@ fn open_source(path: &Path) -> Result<Connection> {
         false => OpenFlags::SQLITE_OPEN_READ_WRITE,
     };
     // Not as a URI: '?' and '%' may stand in a file's name.
-    let source = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(explain)?;
-    source.busy_timeout(PATIENCE).map_err(explain)?;
+    let mut source = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(explain)?;
+    source.busy_handler(Some(try_again)).map_err(explain)?;
     source.execute_batch("BEGIN").map_err(explain)?;
     source.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map_err(explain)?;
     Ok(source)
+}
+
+fn try_again(tries: i32) -> bool {
+    std::thread::sleep(PAUSE);
+    tries < TRIES
 }
 
 /// Whether a journal or a write-ahead log lies beside the database.
