@@ -98,12 +98,14 @@ fn explain(path: &Path, error: rusqlite::Error) -> Error {
         }
         Some(ErrorCode::DatabaseBusy) => sqlite_error(format!("{path} is locked by another program"), error)
             .with_remedy("Nothing was imported; try again once that program's transaction has ended."),
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
-            sqlite_error(format!("{path} can not be read as it lies there"), error).with_remedy(
-                "A program may have crashed on it: open it once with the program that owns it, or copy it with its \
-                 -wal or -journal file into a folder that you may write, and import the copy.",
-            )
-        }
+        Some(ErrorCode::ReadOnly) => Error::new(
+            ErrorKind::Denied,
+            format!("{path} was left in the middle of a transaction, which has to be rolled back in the file first"),
+        )
+        .with_source(error)
+        .with_remedy("Open it once with the program that owns it or with sqlite3, then import it again."),
+        Some(ErrorCode::CannotOpen) => sqlite_error(format!("{path} can not be opened as a database"), error)
+            .with_remedy("Import a copy from a folder that you may write, with its -wal file if it has one."),
         _ => sqlite_error(format!("reading {path}"), error),
     }
 }
