@@ -1,0 +1,289 @@
+//! One connection's handle on one volume: what SQLite's locks, reads, writes
+//! and commits mean there.
+//!
+//! | SQLite | Quire |
+//! |---|---|
+//! | `SHARED` | holds the visible snapshot; reads come from it until `NONE` |
+//! | `RESERVED` | holds the replica's writer lock, on that snapshot |
+//! | writes, truncation | are staged in a [`Change`] |
+//! | `FCNTL_SYNC` | the disk space is reserved; with a super-journal the commit is prepared |
+//! | `FCNTL_COMMIT_PHASETWO` | **the commit** |
+//! | below `RESERVED` without it | the rollback |
+//!
+//! `FCNTL_SYNC` cannot be the commit: SQLite sends it also when it rolls back
+//! after spilling, and before the final truncation. `PHASETWO` comes last, never
+//! in a rollback, in every journal mode; and its error reaches the user.
+//!
+//! In `locking_mode=EXCLUSIVE` no unlock comes between transactions. Then a
+//! write after `FCNTL_SYNC` without `PHASETWO` shows that a transaction was
+//! rolled back, and the staging begins again from the snapshot.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use libsqlite3_sys as ffi;
+use quire_engine::{Error, ErrorKind, Result, Snapshot};
+
+use crate::change::Change;
+use crate::header::{self, HEADER_BYTES};
+use crate::instance::Instance;
+use crate::view::View;
+use crate::volumes::OpenVolume;
+
+/// What `synchronous` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Synchronous {
+    /// SQLite does not even ask for syncs.
+    Off,
+    /// Commits may be lost with the power.
+    Normal,
+    /// They may not.
+    Full,
+}
+
+/// One connection's handle on one volume.
+pub(crate) struct Database {
+    pub(crate) instance: &'static Instance,
+    pub(crate) open: Arc<OpenVolume>,
+    /// The name that SQLite knows it by.
+    name: String,
+    who: String,
+    pid: u32,
+    /// No lock calls will come (`immutable=1`, `nolock=1`).
+    is_unlocked: bool,
+    level: c_int,
+    snapshot: Option<Snapshot>,
+    change: Option<Change>,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) journal_mode: &'static str,
+    /// Where SQLite keeps the connection that this handle belongs to.
+    pub(crate) connection: *mut *mut ffi::sqlite3,
+    /// The header as it is served, with the version of its snapshot.
+    header: Option<(u64, [u8; HEADER_BYTES])>,
+    /// SQLite's cache is not what was stored: the next look at the change counter must say so.
+    distrusts_cache: bool,
+}
+
+impl Database {
+    /// A handle on an open volume, for the database that SQLite calls `name`.
+    pub(crate) fn new(instance: &'static Instance, open: Arc<OpenVolume>, name: &str, is_unlocked: bool) -> Database {
+        instance.journals.add_database(name);
+        let pid = std::process::id();
+        Database {
+            instance,
+            snapshot: is_unlocked.then(|| open.volume.snapshot()),
+            open,
+            name: name.to_owned(),
+            who: format!("a SQLite connection of process {pid}"),
+            pid,
+            is_unlocked,
+            level: ffi::SQLITE_LOCK_NONE,
+            change: None,
+            synchronous: Synchronous::Full,
+            journal_mode: "delete",
+            connection: std::ptr::null_mut(),
+            header: None,
+            distrusts_cache: false,
+        }
+    }
+
+    /// Whether this process is the one that opened it, not a fork's child.
+    pub(crate) fn is_at_home(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if self.is_at_home() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Denied,
+            format!("volume {}: opened by process {}, used in its fork {}", self.name, self.pid, std::process::id()),
+        )
+        .with_remedy("Open the database in the process that uses it, after fork(2)."))
+    }
+
+    /// The lock that SQLite holds.
+    pub(crate) fn level(&self) -> c_int {
+        self.level
+    }
+
+    /// The snapshot that is read now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot.clone().unwrap_or_else(|| self.open.volume.snapshot())
+    }
+
+    /// Whether this connection holds the replica's writer lock.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.change.is_some()
+    }
+
+    pub(crate) fn lock(&mut self, level: c_int) -> Result<()> {
+        self.check_process()?;
+        if self.snapshot.is_none() {
+            self.snapshot = Some(self.open.volume.snapshot());
+        }
+        if level >= ffi::SQLITE_LOCK_RESERVED && self.change.is_none() {
+            self.change = Some(Change::begin(&self.open, &self.snapshot(), &self.who)?);
+        }
+        self.level = self.level.max(level);
+        Ok(())
+    }
+
+    pub(crate) fn unlock(&mut self, level: c_int) {
+        if level < ffi::SQLITE_LOCK_RESERVED {
+            self.roll_back();
+        }
+        if level == ffi::SQLITE_LOCK_NONE && !self.is_unlocked {
+            self.snapshot = None;
+        }
+        self.level = level;
+    }
+
+    fn roll_back(&mut self) {
+        let Some(change) = self.change.take() else { return };
+        if !self.is_at_home() {
+            // The files are the parent's.
+            std::mem::forget(change);
+            return;
+        }
+        let super_journal = change.super_journal.clone();
+        change.discard();
+        if let Some(name) = super_journal {
+            self.instance.journals.leave_group(&name);
+        }
+    }
+
+    fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
+        // A snapshot is shared by all readers: counting references at each page would slow them all down.
+        let of = |snapshot: &Snapshot| look(View { open: &self.open, snapshot, change: self.change.as_ref() });
+        match &self.snapshot {
+            Some(snapshot) => of(snapshot),
+            None => of(&self.open.volume.snapshot()),
+        }
+    }
+
+    /// How many bytes the database has.
+    pub(crate) fn size(&self) -> u64 {
+        self.view(|view| view.size())
+    }
+
+    /// Copies what is at `offset`; zeros past the end. Says whether all of it lay before the end.
+    pub(crate) fn read(&mut self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        if self.change.is_none() && offset + buf.len() as u64 <= HEADER_BYTES as u64 {
+            return self.read_header(buf, offset as usize);
+        }
+        self.view(|view| view.read(buf, offset))
+    }
+
+    /// SQLite looks at the header at the beginning of every transaction, so it is kept.
+    fn read_header(&mut self, buf: &mut [u8], offset: usize) -> Result<bool> {
+        let known = self.header;
+        let found = self.view(|view| {
+            let version = view.snapshot.version();
+            match known {
+                Some((of, header)) if of == version => Ok(Some((version, header))),
+                _ => view.header().map(|header| header.map(|header| (version, header))),
+            }
+        })?;
+        let Some((_, mut header)) = found else {
+            buf.fill(0);
+            return Ok(false);
+        };
+        self.header = found;
+        if self.distrusts_cache && self.level > ffi::SQLITE_LOCK_NONE {
+            self.distrusts_cache = false;
+            let counter = header::change_counter(&header);
+            header::set_change_counter(&mut header, !counter);
+        }
+        buf.copy_from_slice(&header[offset..offset + buf.len()]);
+        Ok(true)
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        if self.change.as_ref().is_some_and(|change| change.is_announced) {
+            self.roll_back();
+        }
+        self.staging()?.write(bytes, offset)
+    }
+
+    pub(crate) fn truncate(&mut self, bytes: u64) -> Result<()> {
+        self.staging()?.truncate(bytes)
+    }
+
+    /// The open transaction. If none is, SQLite holds its lock from an earlier
+    /// one (`locking_mode=EXCLUSIVE`) or takes no locks (`nolock=1`).
+    fn staging(&mut self) -> Result<&mut Change> {
+        if self.change.is_none() {
+            self.check_process()?;
+            match Change::begin(&self.open, &self.snapshot(), &self.who) {
+                Ok(change) => self.change = Some(change),
+                Err(e) => {
+                    // SQLite drops its cache after this error, and reads on from the newest snapshot.
+                    self.snapshot = Some(self.open.volume.snapshot());
+                    return Err(e);
+                }
+            }
+        }
+        self.change.as_mut().ok_or_else(|| Error::invalid("no transaction is open"))
+    }
+
+    /// SQLite asks for an fsync, which is made when it commits.
+    pub(crate) fn sync(&mut self) {
+        if let Some(change) = &mut self.change {
+            change.wants_sync = true;
+        }
+    }
+
+    /// `FCNTL_SYNC`: everything is written. A full disk must show now, and
+    /// with a super-journal every other failure too: after its deletion SQLite
+    /// does not listen any more.
+    pub(crate) fn announce(&mut self, super_journal: Option<&str>) -> Result<()> {
+        let durable = self.synchronous >= Synchronous::Full;
+        let Some(change) = self.change.as_mut().filter(|change| !change.is_untouched()) else { return Ok(()) };
+        change.is_announced = true;
+        let Some(name) = super_journal else { return change.reserve() };
+        let journals = &self.instance.journals;
+        let group = journals.join_group(name, &self.open.engine);
+        let prepared = change.prepare(&group, durable);
+        match prepared {
+            Ok(()) => change.super_journal = Some(name.to_owned()),
+            Err(_) => journals.leave_group(name),
+        }
+        prepared
+    }
+
+    /// `FCNTL_COMMIT_PHASETWO`: the commit.
+    pub(crate) fn commit(&mut self) -> Result<()> {
+        self.check_process()?;
+        let Some(change) = self.change.take_if(|change| !change.is_untouched()) else { return Ok(()) };
+        let durable = change.wants_sync && self.synchronous >= Synchronous::Full;
+        let left_wal_mode = change.left_wal_mode;
+        let committed = match change.super_journal.clone() {
+            None => change.commit(durable, self.instance.base),
+            Some(name) => {
+                // Decided already, unless the super-journal is another VFS's; then it is now.
+                let journals = &self.instance.journals;
+                let committed = journals.decide(&name).and_then(|()| change.commit(durable, self.instance.base));
+                journals.leave_group(&name);
+                committed
+            }
+        };
+        if let Some(snapshot) = committed? {
+            self.snapshot = Some(snapshot);
+        }
+        self.distrusts_cache |= left_wal_mode;
+        self.open.forget_error();
+        // SQLite holds its lock still. In exclusive mode it goes on to write with it,
+        // so nobody else may come in between; else an unlock follows.
+        self.change = Change::begin(&self.open, &self.snapshot(), &self.who).ok();
+        Ok(())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.roll_back();
+        self.instance.journals.remove_database(&self.name);
+    }
+}

@@ -1,0 +1,85 @@
+//! From the engine's errors to SQLite's codes. A code says little, so the
+//! message goes to SQLite's error log and to the program's, and is kept: for
+//! `quire_status` by volume, and for [`last_error`] by thread.
+
+use std::cell::RefCell;
+use std::ffi::c_int;
+
+use libsqlite3_sys as ffi;
+use quire_engine::{Error, ErrorKind};
+
+use crate::api::Api;
+
+thread_local! {
+    static LAST: RefCell<Option<Error>> = const { RefCell::new(None) };
+}
+
+/// The newest error of this thread that became a code of SQLite. Taking it clears it.
+pub fn last_error() -> Option<Error> {
+    LAST.take()
+}
+
+/// What SQLite was doing when the engine failed. It decides which codes SQLite can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    Open,
+    Read,
+    /// Any code but `IOERR` and `FULL` would leave uncommitted pages in SQLite's cache as if they were clean.
+    Write,
+    Lock,
+}
+
+impl Doing {
+    /// The code of SQLite for an error.
+    pub(crate) fn code(self, error: &Error) -> c_int {
+        match (self, error.kind()) {
+            (Doing::Lock, ErrorKind::Busy) => ffi::SQLITE_BUSY,
+            (Doing::Lock, ErrorKind::Conflict) => ffi::SQLITE_BUSY_SNAPSHOT,
+            (Doing::Lock, _) => ffi::SQLITE_IOERR_LOCK,
+            (Doing::Open, ErrorKind::Busy) => ffi::SQLITE_BUSY,
+            (Doing::Open, ErrorKind::Full) => ffi::SQLITE_FULL,
+            (Doing::Open, _) => ffi::SQLITE_CANTOPEN,
+            (Doing::Read, ErrorKind::Corrupt) => ffi::SQLITE_IOERR_DATA,
+            (Doing::Read, _) => ffi::SQLITE_IOERR_READ,
+            (Doing::Write, ErrorKind::Full) => ffi::SQLITE_FULL,
+            (Doing::Write, _) => ffi::SQLITE_IOERR_WRITE,
+        }
+    }
+}
+
+/// Makes the error known wherever somebody may look for it.
+pub(crate) fn report(api: &Api, code: c_int, error: Error) {
+    api.report(code, &format!("quire: {error:?}"));
+    // Losing a race for the writer's lock is the ordinary life of a program, not a fault.
+    if matches!(code, ffi::SQLITE_BUSY | ffi::SQLITE_BUSY_SNAPSHOT) {
+        tracing::debug!("{error:?}");
+    } else {
+        tracing::warn!("{error:?}");
+    }
+    LAST.set(Some(error));
+}
+
+/// Runs what SQLite called. A panic must not unwind into C: it becomes
+/// `on_panic`, after its message went to standard error.
+pub(crate) fn guard<T>(on_panic: T, call: impl FnOnce() -> T) -> T {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_or(on_panic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_commit_is_always_an_error_that_empties_the_cache() {
+        use ErrorKind::*;
+        for kind in [Conflict, NotFound, AlreadyExists, Busy, Unavailable, Corrupt, Denied, Invalid, Full, Gone, Io] {
+            let code = Doing::Write.code(&Error::new(kind, "x")) & 0xff;
+            assert!(code == ffi::SQLITE_IOERR || code == ffi::SQLITE_FULL, "{kind}: {code}");
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_a_code() {
+        assert_eq!(guard(7, || panic!("seen in the test's output, on purpose")), 7);
+    }
+}

@@ -1,0 +1,107 @@
+//! The volumes that connections of this process have open.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+use quire_engine::{Engine, Error, PageIdx, Result, Snapshot, Volume, VolumeName};
+
+use crate::header;
+
+/// The open volumes of one SQLite.
+#[derive(Default)]
+pub(crate) struct Volumes {
+    by_name: Mutex<HashMap<VolumeName, Weak<OpenVolume>>>,
+}
+
+/// A volume, as long as a connection has it open.
+pub(crate) struct OpenVolume {
+    pub(crate) volume: Volume,
+    /// After the volume, so that it is closed after it.
+    pub(crate) engine: Arc<Engine>,
+    /// Added to a snapshot's version it gives the change counter that SQLite reads.
+    counter_base: OnceLock<u32>,
+    writers: AtomicUsize,
+    last_error: Mutex<Option<(String, Option<String>)>>,
+}
+
+impl Volumes {
+    /// Opens a volume, or shares it with those who have it open. With
+    /// `create` a volume that nobody has is begun by its first commit.
+    pub(crate) fn open(&self, engine: &Arc<Engine>, name: &VolumeName, create: bool) -> Result<Arc<OpenVolume>> {
+        let volume = if create { engine.volume(name)? } else { engine.existing(name)? };
+        let mut by_name = self.by_name.lock();
+        if let Some(open) = by_name.get(name).and_then(Weak::upgrade)
+            && Arc::ptr_eq(&open.engine, engine)
+        {
+            return Ok(open);
+        }
+        by_name.retain(|_, open| open.strong_count() > 0);
+        let open = Arc::new(OpenVolume {
+            volume,
+            engine: engine.clone(),
+            counter_base: OnceLock::new(),
+            writers: AtomicUsize::new(0),
+            last_error: Mutex::default(),
+        });
+        by_name.insert(name.clone(), Arc::downgrade(&open));
+        Ok(open)
+    }
+
+    /// All that are open, in the order of their names.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenVolume>> {
+        let mut open: Vec<_> = self.by_name.lock().values().filter_map(Weak::upgrade).collect();
+        open.sort_by_key(|open| open.volume.name());
+        open
+    }
+}
+
+impl OpenVolume {
+    /// The change counter of a snapshot, by which SQLite decides whether its
+    /// cache is still good. It counts as the snapshots do; so the counter that
+    /// a writer puts into its page 1, one above what it read, is what everybody
+    /// reads afterwards exactly if its commit is the next snapshot. It begins at
+    /// the stored one, so that the first snapshot is served as it is stored.
+    pub(crate) fn change_counter(&self, snapshot: &Snapshot) -> Result<u32> {
+        let version = snapshot.version() as u32;
+        if let Some(base) = self.counter_base.get() {
+            return Ok(base.wrapping_add(version));
+        }
+        let stored = match snapshot.page_size() {
+            Some(size) => {
+                let mut page = vec![0; size.bytes()];
+                snapshot.read(PageIdx::FIRST, &mut page)?;
+                header::change_counter(&page)
+            }
+            None => 0,
+        };
+        Ok(self.counter_base.get_or_init(|| stored.wrapping_sub(version)).wrapping_add(version))
+    }
+
+    /// Whether a connection of this process is in a write transaction.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn note_writer(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn forget_writer(&self) {
+        self.writers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn note_error(&self, error: &Error) {
+        *self.last_error.lock() = Some((error.to_string(), error.remedy().map(str::to_owned)));
+    }
+
+    pub(crate) fn forget_error(&self) {
+        *self.last_error.lock() = None;
+    }
+
+    /// What failed last in a connection, and the remedy.
+    pub(crate) fn last_error(&self) -> Option<(String, Option<String>)> {
+        self.last_error.lock().clone()
+    }
+}

@@ -1,0 +1,396 @@
+//! What transactions promise: readers, writers, journals, rollbacks, several databases at once.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{dump, error, fill, house, one, open, open_there, open_with, run, try_one};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rusqlite::{Connection, ffi};
+
+fn unpushed(name: &str) -> u64 {
+    one(&open(name), &format!("SELECT unpushed FROM quire_status WHERE name = '{name}'")).parse().unwrap()
+}
+
+#[test]
+fn a_reader_keeps_its_snapshot_while_others_write() {
+    let (reader, writer) = (open("snapshot"), open("snapshot"));
+    fill(&writer, 100);
+    run(&reader, "BEGIN");
+    let before = dump(&reader);
+    for _ in 0..20 {
+        run(&writer, "UPDATE t SET body = randomblob(3000) WHERE id % 3 = 0; DELETE FROM t WHERE id % 10 = 0; VACUUM");
+        assert!(dump(&reader) == before);
+    }
+    run(&reader, "COMMIT");
+    assert!(dump(&reader) == dump(&writer));
+}
+
+#[test]
+fn a_second_writer_is_busy_and_its_busy_handler_runs() {
+    let (first, mut second) = (open("busy"), open("busy"));
+    fill(&first, 10);
+    run(&first, "BEGIN IMMEDIATE");
+    assert_eq!(error(&second, "BEGIN IMMEDIATE").0, ffi::SQLITE_BUSY);
+    let writer = one(&second, "SELECT writer FROM quire_status WHERE name = 'busy'");
+    assert!(writer.contains(&format!("process {}", std::process::id())), "{writer}");
+
+    // The first writer goes on exactly when the second's busy handler runs.
+    static HANDLED: AtomicBool = AtomicBool::new(false);
+    fn handler(_tries: i32) -> bool {
+        HANDLED.store(true, Ordering::SeqCst);
+        true
+    }
+    second.busy_handler(Some(handler)).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            run(&second, "BEGIN IMMEDIATE; INSERT INTO t(body) VALUES('second'); COMMIT");
+            one(&second, "SELECT count(*) FROM t")
+        });
+        while !HANDLED.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        run(&first, "INSERT INTO t(body) VALUES('first'); COMMIT");
+        assert_eq!(waiting.join().unwrap(), "12");
+    });
+}
+
+#[test]
+fn a_write_on_an_outdated_snapshot_is_refused_as_such() {
+    let (first, second) = (open("outdated"), open("outdated"));
+    fill(&first, 10);
+    run(&second, "BEGIN; SELECT count(*) FROM t");
+    assert_eq!(one(&second, "SELECT count(*) FROM t"), "10");
+    run(&first, "DELETE FROM t WHERE id = 1");
+    assert_eq!(error(&second, "DELETE FROM t WHERE id = 2").0, ffi::SQLITE_BUSY_SNAPSHOT);
+    assert_eq!(one(&second, "SELECT count(*) FROM t"), "10", "its snapshot stays readable");
+    run(&second, "ROLLBACK; BEGIN IMMEDIATE; DELETE FROM t WHERE id = 2; COMMIT");
+    assert_eq!(one(&first, "SELECT count(*) FROM t"), "8");
+}
+
+#[test]
+fn savepoints_nest_and_undo_also_what_was_spilled() {
+    let db = open("savepoints");
+    run(&db, "PRAGMA cache_size = 10");
+    fill(&db, 2000);
+    let before = dump(&db);
+    run(&db, "BEGIN; SAVEPOINT a; UPDATE t SET body = randomblob(400); SAVEPOINT b; DELETE FROM t WHERE id > 50");
+    run(&db, "ROLLBACK TO b");
+    assert_eq!(one(&db, "SELECT count(*) FROM t WHERE length(body) = 400"), "2000");
+    run(&db, "ROLLBACK TO a");
+    assert!(dump(&db) == before);
+    run(&db, "INSERT INTO t(body) VALUES('kept'); RELEASE a; COMMIT");
+    assert_eq!(one(&open("savepoints"), "SELECT count(*) FROM t"), "2001");
+    assert_eq!(one(&db, "PRAGMA integrity_check"), "ok");
+}
+
+#[test]
+fn every_journal_mode_commits_and_rolls_back() {
+    let db = open("journals");
+    fill(&db, 200);
+    for (asked, given) in [
+        ("truncate", "truncate"),
+        ("wal", "truncate"),
+        ("PERSIST", "persist"),
+        ("off", "persist"),
+        ("memory", "memory"),
+        ("WAL", "memory"),
+        ("delete", "delete"),
+    ] {
+        assert_eq!(one(&db, &format!("PRAGMA journal_mode = {asked}")), given);
+        assert_eq!(one(&db, "PRAGMA journal_mode"), given);
+        let before = dump(&db);
+        run(&db, "BEGIN; DELETE FROM t; ROLLBACK");
+        assert!(dump(&db) == before);
+        run(&db, "INSERT INTO t(body) VALUES('more')");
+        assert_eq!(dump(&open("journals")), dump(&db));
+    }
+    assert_eq!(one(&db, "SELECT count(*) FROM t"), "207");
+}
+
+#[test]
+fn no_journal_is_left_for_anybody_to_replay() {
+    let db = open("left-over");
+    fill(&db, 200);
+    for mode in ["persist", "truncate", "delete"] {
+        run(&db, &format!("PRAGMA journal_mode = {mode}"));
+        let before = dump(&db);
+        let dying = open("left-over");
+        run(
+            &dying,
+            &format!("PRAGMA journal_mode = {mode}; PRAGMA cache_size = 5; BEGIN; UPDATE t SET body = randomblob(900)"),
+        );
+        drop(dying);
+        assert!(dump(&db) == before, "{mode}");
+        run(&db, "UPDATE t SET body = 'now' WHERE id = 1");
+        assert!(dump(&open("left-over")) == dump(&db));
+    }
+}
+
+#[test]
+fn exclusive_mode_keeps_everybody_out_and_commits_each_transaction() {
+    for journal in ["delete", "persist", "memory"] {
+        let name = format!("exclusive-{journal}");
+        let (db, other) = (open(&name), open(&name));
+        run(&db, &format!("PRAGMA locking_mode = exclusive; PRAGMA journal_mode = {journal}; PRAGMA cache_size = 10"));
+        fill(&db, 300);
+        for round in 1..=5 {
+            run(&db, &format!("INSERT INTO t(body) VALUES('round {round}')"));
+            assert_eq!(one(&other, "SELECT count(*) FROM t"), (300 + round).to_string(), "readers see each commit");
+            assert_eq!(error(&other, "INSERT INTO t(body) VALUES('no')").0, ffi::SQLITE_BUSY);
+            let commits = unpushed(&name);
+            let before = dump(&db);
+            run(&db, "BEGIN; UPDATE t SET body = randomblob(700); INSERT INTO t SELECT NULL, body FROM t; ROLLBACK");
+            assert!(dump(&db) == before);
+            assert_eq!(unpushed(&name), commits, "a rollback is no commit");
+        }
+        assert_eq!(one(&db, "PRAGMA journal_mode = wal"), journal);
+        run(&db, "PRAGMA locking_mode = normal; SELECT count(*) FROM t");
+        run(&other, "DELETE FROM t WHERE id = 1");
+        assert_eq!(one(&db, "SELECT count(*) FROM t"), "304");
+        assert_eq!(one(&db, "PRAGMA integrity_check"), "ok");
+    }
+}
+
+#[test]
+fn no_connection_trusts_a_stale_cache() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let connections: Vec<Connection> = (0..4).map(|_| open("caches")).collect();
+    fill(&connections[0], 60);
+    for step in 0..1500 {
+        let db = &connections[rng.random_range(0..connections.len())];
+        let id = rng.random_range(1..60);
+        match rng.random_range(0..8) {
+            0 => run(db, "BEGIN IMMEDIATE; PRAGMA user_version = 0; COMMIT"),
+            1 => run(db, &format!("BEGIN; UPDATE t SET body = 'gone' WHERE id = {id}; ROLLBACK")),
+            2 => run(
+                db,
+                &format!(
+                    "PRAGMA cache_size = 5; BEGIN; UPDATE t SET body = randomblob(4000); ROLLBACK; PRAGMA cache_size = {}",
+                    rng.random_range(5..500)
+                ),
+            ),
+            3 => run(db, &format!("PRAGMA user_version = {step}")),
+            _ => run(db, &format!("UPDATE t SET body = randomblob({}) WHERE id = {id}", rng.random_range(1..9000))),
+        }
+        let reader = &connections[rng.random_range(0..connections.len())];
+        let sum =
+            "SELECT group_concat(hex(substr(body, 1, 20))) || (SELECT user_version FROM pragma_user_version) FROM t";
+        assert!(one(reader, sum) == one(&open("caches"), sum), "step {step}");
+    }
+    for db in &connections {
+        assert_eq!(one(db, "PRAGMA integrity_check"), "ok");
+    }
+}
+
+#[test]
+fn a_commit_that_only_counts_makes_no_commit() {
+    let db = open("counts");
+    fill(&db, 10);
+    run(&db, "PRAGMA user_version = 5");
+    let before = unpushed("counts");
+    run(&db, "PRAGMA user_version = 5; BEGIN IMMEDIATE; COMMIT; BEGIN EXCLUSIVE; COMMIT");
+    assert_eq!(unpushed("counts"), before);
+    run(&db, "PRAGMA user_version = 6");
+    assert_eq!(unpushed("counts"), before + 1);
+}
+
+#[test]
+fn a_transaction_over_attached_volumes_is_all_or_nothing() {
+    for journal in ["delete", "persist", "truncate"] {
+        let [a, b, c] = ["a", "b", "c"].map(|n| format!("attached-{journal}-{n}"));
+        let db = open(&a);
+        run(&db, &format!("ATTACH 'file:{b}?vfs=quire' AS b; ATTACH 'file:{c}?vfs=quire' AS c"));
+        for schema in ["main", "b", "c"] {
+            run(&db, &format!("PRAGMA {schema}.journal_mode = {journal}; CREATE TABLE {schema}.t(x)"));
+        }
+        for n in 0..70 {
+            run(
+                &db,
+                &format!(
+                    "BEGIN; INSERT INTO main.t VALUES({n}); INSERT INTO b.t VALUES({n}); INSERT INTO c.t VALUES({n}); COMMIT"
+                ),
+            );
+            run(&db, "BEGIN; DELETE FROM main.t; DELETE FROM b.t; DELETE FROM c.t; ROLLBACK");
+        }
+        for name in [&a, &b, &c] {
+            assert_eq!(one(&open(name), "SELECT count(*) || '/' || sum(x) FROM t"), "70/2415");
+        }
+        // One of three can not be locked: none changes.
+        let blocker = open(&c);
+        run(&blocker, "BEGIN IMMEDIATE");
+        run(&db, "BEGIN; INSERT INTO main.t VALUES(0); INSERT INTO b.t VALUES(0)");
+        assert_eq!(error(&db, "INSERT INTO c.t VALUES(0)").0, ffi::SQLITE_BUSY);
+        run(&db, "ROLLBACK");
+        run(&blocker, "ROLLBACK");
+        for schema in ["main", "b", "c"] {
+            assert_eq!(one(&db, &format!("SELECT count(*) FROM {schema}.t")), "70");
+            assert_eq!(one(&db, &format!("PRAGMA {schema}.integrity_check")), "ok");
+        }
+    }
+}
+
+#[test]
+fn an_undecided_transaction_over_volumes_leaves_both_as_they_were() {
+    // In the other data directory, because no other test decides anything there.
+    let db = open_there("undecided-a");
+    run(&db, "ATTACH 'file:undecided-b?vfs=quire-there' AS b; CREATE TABLE t(x); CREATE TABLE b.t(x)");
+    run(&db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO b.t VALUES(1)");
+    // The folder of decisions can not be made: every commit is prepared, none is decided.
+    let groups = house().there.data_dir().join("groups");
+    std::fs::write(&groups, b"not a folder").unwrap();
+    let failed = db.execute_batch("COMMIT");
+    std::fs::remove_file(&groups).unwrap();
+    assert!(failed.is_err());
+    for name in ["undecided-a", "undecided-b"] {
+        assert_eq!(one(&open_there(name), "SELECT count(*) FROM t"), "0");
+    }
+    assert_eq!(one(&db, "SELECT (SELECT count(*) FROM main.t) + (SELECT count(*) FROM b.t)"), "0");
+    run(&db, "BEGIN; INSERT INTO t VALUES(2); INSERT INTO b.t VALUES(2); COMMIT");
+    assert_eq!(one(&open_there("undecided-b"), "SELECT x FROM t"), "2");
+}
+
+#[test]
+fn a_transaction_over_a_volume_and_a_file_is_refused_before_anything_happens() {
+    let path = house().dir.path().join("outside.db");
+    let db = open("mixed");
+    run(&db, &format!("ATTACH 'file:{}?vfs=unix' AS file; CREATE TABLE t(x); CREATE TABLE file.t(x)", path.display()));
+    let (code, _) = error(&db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO file.t VALUES(1); COMMIT");
+    assert_eq!(code & 0xff, ffi::SQLITE_IOERR);
+    let why = quire_sqlite::last_error().unwrap();
+    assert!(why.message().contains("outside.db") && why.remedy().is_some(), "{why:?}");
+    assert_eq!(one(&db, "SELECT (SELECT count(*) FROM main.t) + (SELECT count(*) FROM file.t)"), "0");
+    run(&db, "INSERT INTO t VALUES(1); INSERT INTO file.t SELECT x FROM t");
+    assert_eq!(one(&Connection::open(&path).unwrap(), "SELECT count(*) FROM t"), "1");
+}
+
+#[test]
+fn a_file_with_attached_volumes_commits_them_together() {
+    let path = house().dir.path().join("main-outside.db");
+    house();
+    let db = Connection::open(&path).unwrap();
+    run(&db, "ATTACH 'file:beside-a?vfs=quire' AS a; ATTACH 'file:beside-b?vfs=quire' AS b");
+    run(&db, "CREATE TABLE t(x); CREATE TABLE a.t(x); CREATE TABLE b.t(x)");
+    for n in 0..5 {
+        run(
+            &db,
+            &format!(
+                "BEGIN; INSERT INTO t VALUES({n}); INSERT INTO a.t VALUES({n}); INSERT INTO b.t VALUES({n}); COMMIT"
+            ),
+        );
+    }
+    for name in ["beside-a", "beside-b"] {
+        assert_eq!(one(&open(name), "SELECT count(*) FROM t"), "5");
+    }
+}
+
+#[test]
+fn many_readers_and_one_writer_see_whole_transactions_only() {
+    let db = open("threads");
+    run(
+        &db,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, n); WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM i WHERE n < 500) INSERT INTO t SELECT n, 0 FROM i",
+    );
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let reader = open("threads");
+                let mut newest = 0;
+                while !done.load(Ordering::SeqCst) {
+                    let seen = one(&reader, "SELECT min(n) || ' ' || max(n) FROM t");
+                    let (min, max) = seen.split_once(' ').unwrap();
+                    assert_eq!(min, max, "half a transaction");
+                    let now: u32 = min.parse().unwrap();
+                    assert!(now >= newest, "an older snapshot than before");
+                    newest = now;
+                }
+            });
+        }
+        for n in 1..=300 {
+            run(&db, &format!("UPDATE t SET n = {n}"));
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(one(&db, "SELECT max(n) FROM t"), "300");
+}
+
+#[test]
+fn random_transactions_equal_those_on_an_ordinary_file() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let file = Connection::open(house().dir.path().join("model.db")).unwrap();
+    let mut volume = open("model");
+    for db in [&file, &volume] {
+        run(db, "PRAGMA cache_size = 30; CREATE TABLE t(id INTEGER PRIMARY KEY, body); CREATE INDEX i ON t(body)");
+    }
+    for step in 0..400 {
+        let id = rng.random_range(0..300);
+        let sql = match rng.random_range(0..16) {
+            0 => "VACUUM".to_owned(),
+            1 => format!("PRAGMA page_size = {}; VACUUM", 512 << rng.random_range(0..8)),
+            2 => {
+                format!("PRAGMA journal_mode = {}", ["delete", "memory", "persist", "truncate"][rng.random_range(0..4)])
+            }
+            3 => format!("BEGIN; DELETE FROM t WHERE id > {id}; ROLLBACK"),
+            4 => format!(
+                "BEGIN; SAVEPOINT s; DELETE FROM t WHERE id % 7 = {}; ROLLBACK TO s; DELETE FROM t WHERE id = {id}; COMMIT",
+                id % 7
+            ),
+            5 => format!("DELETE FROM t WHERE id BETWEEN {id} AND {}", id + 40),
+            6 => format!("CREATE TABLE IF NOT EXISTS u{}(x PRIMARY KEY, y)", id % 5),
+            7 => format!("DROP TABLE IF EXISTS u{}", id % 5),
+            8 => {
+                format!("BEGIN; UPDATE t SET body = body || '{id}'; ROLLBACK; UPDATE t SET body = substr(body, 1, 20)")
+            }
+            _ => format!("REPLACE INTO t VALUES({id}, '{}')", "x".repeat(rng.random_range(1..3000))),
+        };
+        for db in [&file, &volume] {
+            run(db, &sql);
+        }
+        if rng.random_range(0..20) == 0 {
+            drop(volume);
+            volume = open("model");
+            run(&volume, "PRAGMA cache_size = 30");
+        }
+        if rng.random_range(0..10) == 0 {
+            assert!(dump(&volume) == dump(&file), "step {step}: {sql}");
+            assert_eq!(one(&volume, "PRAGMA integrity_check"), "ok", "step {step}: {sql}");
+        }
+    }
+    assert!(dump(&volume) == dump(&file));
+    assert_eq!(try_one(&volume, "PRAGMA page_size").unwrap(), one(&file, "PRAGMA page_size"));
+}
+
+#[test]
+fn a_pull_changes_no_transaction_that_is_open() {
+    let here = open("pulled");
+    fill(&here, 10);
+    one(&here, "SELECT quire_push()");
+    let there = open_there("pulled");
+    assert_eq!(one(&there, "SELECT count(*) FROM t"), "10");
+    run(&here, "DELETE FROM t WHERE id > 3");
+    one(&here, "SELECT quire_push()");
+    run(&there, "BEGIN");
+    assert_eq!(one(&there, "SELECT count(*) FROM t"), "10");
+    one(&there, "SELECT quire_pull()");
+    assert_eq!(one(&there, "SELECT count(*) FROM t"), "10");
+    assert_eq!(error(&there, "DELETE FROM t").0, ffi::SQLITE_BUSY_SNAPSHOT);
+    run(&there, "COMMIT");
+    assert_eq!(one(&there, "SELECT count(*) FROM t"), "3");
+    run(&there, "BEGIN IMMEDIATE");
+    let (code, message) = error(&there, "SELECT quire_pull()");
+    assert_eq!(code, ffi::SQLITE_BUSY);
+    assert!(message.contains("COMMIT"), "{message}");
+}
+
+#[test]
+fn nolock_openings_commit() {
+    let db = open_with("nolock", "vfs=quire&nolock=1").unwrap();
+    fill(&db, 50);
+    run(&db, "BEGIN; DELETE FROM t; ROLLBACK; DELETE FROM t WHERE id = 1");
+    assert_eq!(one(&open("nolock"), "SELECT count(*) FROM t"), "49");
+}
