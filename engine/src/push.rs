@@ -321,7 +321,11 @@ fn groups(pages: PageSet, per_frame: usize) -> impl Iterator<Item = Vec<PageIdx>
 fn encode(snapshot: &Snapshot, pages: &[PageIdx], page_size: PageSize) -> Result<EncodedFrame> {
     let mut data = vec![0; pages.len() * page_size.bytes()];
     for (page, buf) in pages.iter().zip(data.chunks_exact_mut(page_size.bytes())) {
-        snapshot.read(*page, buf)?;
+        match snapshot.table().get(*page) {
+            // Checked once more before it leaves the machine for good.
+            Cell::At { place, .. } => snapshot.replica().read_place(place, *page, buf, true)?,
+            Cell::Zero | Cell::Absent => buf.fill(0),
+        }
     }
     encode_frame(&pages.iter().copied().collect(), page_size, &data)
 }
@@ -427,6 +431,10 @@ fn void_in_its_place(replica: &Arc<Replica>, sent: &SealedCommit) -> Result<Opti
         (core.state.remote.clone(), core.state.base.clone())
     };
     if let Some(base) = base {
+        // A void says what the commit before it said.
+        let before = engine.bridge.wait(engine.commit(&remote, base.lsn))?;
+        void.page_size = before.header().page_size;
+        void.attributes = before.header().attributes.clone();
         void.page_count = base.page_count;
         void.min_count = base.page_count;
     } else if mine.lsn == Lsn::FIRST {

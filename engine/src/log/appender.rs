@@ -21,6 +21,10 @@ pub(crate) const MAX_FILE_BYTES: u64 = 32 << 20;
 pub(crate) const MIN_FILE_BYTES: u64 = 64 << 10;
 /// Space is reserved this much ahead.
 const RESERVE_BYTES: u64 = 2 << 20;
+/// Where commits are synced, this much is filled with zeros ahead: syncing a
+/// write into blocks that were written before changes no metadata (5,300 a
+/// second measured, against 3,300 into reserved and 2,400 into new blocks).
+const ZERO_AHEAD_BYTES: u64 = 512 << 10;
 
 /// Records on their way into a file, laid out as they will be there.
 #[derive(Default)]
@@ -128,8 +132,15 @@ impl Appender {
         if let Some(tail) = &mut self.tail
             && tail.end + bytes > tail.reserved
         {
-            let reserved = (tail.end + bytes).next_multiple_of(RESERVE_BYTES.min(self.file_bytes));
-            if let Err(e) = tail.file.allocate(tail.reserved, reserved) {
+            let zeros = tail.synced > FILE_HEADER_BYTES && bytes < ZERO_AHEAD_BYTES;
+            let step = if zeros { ZERO_AHEAD_BYTES } else { RESERVE_BYTES }.min(self.file_bytes);
+            let reserved = (tail.end + bytes).next_multiple_of(step);
+            let ahead = if zeros {
+                tail.file.write_all(&vec![0; (reserved - tail.reserved) as usize], tail.reserved)
+            } else {
+                tail.file.allocate(tail.reserved, reserved)
+            };
+            if let Err(e) = ahead {
                 if let Some(file) = fresh {
                     // Nothing was written to it; the id stays burnt.
                     file.doom();

@@ -168,20 +168,16 @@ impl DataFile {
         Ok(())
     }
 
+    /// A first touch goes by `pread`, so that reading a volume once, however
+    /// large it is, does not make its mapped pages part of this process's memory.
     fn read_verified(&self, offset: u64, page: u32, buf: &mut [u8]) -> Result<()> {
-        let len = HEADER_BYTES + buf.len();
-        let copy;
-        let bytes = match self.map.get() {
-            Some(map) => map.get(offset as usize..offset as usize + len).unwrap_or_default(),
-            None => {
-                let mut bytes = vec![0; len];
-                self.file.read_exact_at(&mut bytes, offset).map_err(|e| self.error("reading", e))?;
-                copy = bytes;
-                &copy
-            }
-        };
+        let mut bytes = vec![0; HEADER_BYTES + buf.len()];
+        self.file.read_exact_at(&mut bytes, offset).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => self.damage(offset, page, "it lies past the end of the file"),
+            _ => self.error("reading", e),
+        })?;
         let (header, payload) =
-            record::check(bytes, self.salt, offset).map_err(|e| self.damage(offset, page, e.message()))?;
+            record::check(&bytes, self.salt, offset).map_err(|e| self.damage(offset, page, e.message()))?;
         if header.page != page || payload.len() != buf.len() {
             return Err(self.damage(offset, page, "the record holds another page"));
         }
