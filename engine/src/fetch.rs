@@ -24,9 +24,9 @@ use crate::snapshot::Snapshot;
 use crate::table::Cell;
 
 /// The most frames that one miss fetches ahead: 8 MiB of pages.
-const MAX_AHEAD_FRAMES: usize = 128;
+const MAX_AHEAD_FRAMES: usize = 64;
 /// Frames of one batch while hydrating, and how many batches are under way.
-const HYDRATE_FRAMES: usize = 128;
+const HYDRATE_FRAMES: usize = 64;
 const HYDRATE_BATCHES: usize = 3;
 
 /// The name of a frame in the store.
