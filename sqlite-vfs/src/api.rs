@@ -45,6 +45,12 @@ macro_rules! routines {
                     Api { $($name: std::mem::transmute::<*const c_void, $signature>(*table.add(position::$name)),)* }
                 }
             }
+
+            /// Where each routine is.
+            #[cfg(test)]
+            pub(crate) fn addresses(&self) -> Vec<(&'static str, usize)> {
+                vec![$((stringify!($name), self.$name as *const c_void as usize),)*]
+            }
         }
     };
 }
@@ -142,4 +148,33 @@ impl Api {
 pub(crate) fn c_text(text: &str) -> CString {
     let end = text.find('\0').unwrap_or(text.len());
     CString::new(&text[..end]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" fn old_number() -> c_int {
+        3_036_000
+    }
+    unsafe extern "C" fn oldest_number() -> c_int {
+        OLDEST
+    }
+    unsafe extern "C" fn text() -> *const c_char {
+        c"3.36.0".as_ptr()
+    }
+
+    #[test]
+    fn a_sqlite_that_is_too_old_is_refused_by_name() {
+        let check = |number: unsafe extern "C" fn() -> c_int| {
+            let mut table = vec![std::ptr::null::<c_void>(); position::libversion_number + 1];
+            table[position::libversion_number] = number as *const c_void;
+            table[position::libversion] = text as *const c_void;
+            // SAFETY: the table has the two members that are asked for.
+            unsafe { check_version(table.as_ptr().cast()) }
+        };
+        assert_eq!(check(oldest_number), Ok(()));
+        let refused = check(old_number).unwrap_err();
+        assert!(refused.contains("3.37.0") && refused.contains("3.36.0"), "{refused}");
+    }
 }

@@ -100,8 +100,8 @@ fn log_to_standard_error() -> Result<()> {
     let settings = quire_settings::load(&Default::default())?;
     let filter = EnvFilter::try_new(&settings.log).map_err(|e| settings.wrong(quire_settings::Key::Log, e))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
-    // Another registration in this process has set it up already.
-    let _ = log.with_target(false).try_init();
+    // It fails where another registration in this process has set it up already.
+    let _ = log.try_init();
     Ok(())
 }
 

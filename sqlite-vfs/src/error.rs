@@ -47,15 +47,17 @@ impl Doing {
     }
 }
 
-/// Makes the error known wherever somebody may look for it.
+/// Makes an error known of which SQLite passes on the code only.
 pub(crate) fn report(api: &Api, code: c_int, error: Error) {
+    tracing::warn!("{error:?}");
+    remember(api, code, error);
+}
+
+/// Keeps an error whose message reaches the user anyway, or that is the
+/// ordinary life of a program: losing a race for the writer's lock.
+pub(crate) fn remember(api: &Api, code: c_int, error: Error) {
+    tracing::debug!("{error:?}");
     api.report(code, &format!("quire: {error:?}"));
-    // Losing a race for the writer's lock is the ordinary life of a program, not a fault.
-    if matches!(code, ffi::SQLITE_BUSY | ffi::SQLITE_BUSY_SNAPSHOT) {
-        tracing::debug!("{error:?}");
-    } else {
-        tracing::warn!("{error:?}");
-    }
     LAST.set(Some(error));
 }
 

@@ -7,7 +7,7 @@ use libsqlite3_sys as ffi;
 use quire_engine::Result;
 
 use crate::database::Database;
-use crate::error::{Doing, guard, report};
+use crate::error::{Doing, guard, remember, report};
 use crate::pragmas::{self, Answer};
 
 /// A `sqlite3_file` that is a [`Database`].
@@ -79,10 +79,13 @@ fn code(database: &Database, doing: Doing, outcome: Result<c_int>) -> c_int {
         Ok(code) => code,
         Err(error) => {
             let code = doing.code(&error);
-            if code & 0xff != ffi::SQLITE_BUSY {
+            let api = &database.instance.api;
+            if code & 0xff == ffi::SQLITE_BUSY {
+                remember(api, code, error);
+            } else {
                 database.open.note_error(&error);
+                report(api, code, error);
             }
-            report(&database.instance.api, code, error);
             code
         }
     }
@@ -241,7 +244,7 @@ unsafe fn pragma(database: &mut Database, args: *mut *mut c_char) -> c_int {
         Answer::Row(text) => (text, ffi::SQLITE_OK),
         Answer::Failed(error) => {
             let text = pragmas::message(&error);
-            report(&database.instance.api, ffi::SQLITE_ERROR, error);
+            remember(&database.instance.api, ffi::SQLITE_ERROR, error);
             (text, ffi::SQLITE_ERROR)
         }
     };

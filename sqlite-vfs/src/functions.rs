@@ -11,7 +11,7 @@ use quire_engine::{Error, ErrorKind, Lsn, PageCount, PageIdx, Result, Snapshot};
 
 use crate::api::{Api, c_text};
 use crate::database::Database;
-use crate::error::{guard, report};
+use crate::error::{guard, remember};
 use crate::file::DatabaseFile;
 use crate::instance::{Instance, MAX_INSTANCES};
 use crate::pragmas::message;
@@ -106,7 +106,7 @@ unsafe extern "C" fn called<const SLOT: usize>(
             Err(error) => {
                 let text = c_text(&message(&error));
                 let code = if error.kind() == ErrorKind::Busy { ffi::SQLITE_BUSY } else { ffi::SQLITE_ERROR };
-                report(api, code, error);
+                remember(api, code, error);
                 // SAFETY: SQLite copies the message; the code that follows keeps it.
                 unsafe {
                     (api.result_error)(context, text.as_ptr(), -1);

@@ -55,3 +55,34 @@ fn linked_api() -> Api {
         vfs_register: ffi::sqlite3_vfs_register,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{c_char, c_int};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// The table of routines that the linked SQLite gives to extensions.
+    static TABLE: AtomicUsize = AtomicUsize::new(0);
+
+    unsafe extern "C" fn extension(
+        _db: *mut ffi::sqlite3,
+        _error: *mut *mut c_char,
+        table: *const ffi::sqlite3_api_routines,
+    ) -> c_int {
+        TABLE.store(table as usize, Ordering::SeqCst);
+        ffi::SQLITE_OK
+    }
+
+    #[test]
+    fn every_routine_stands_where_the_header_says() {
+        // SAFETY: the extension does not touch the connection.
+        unsafe { ffi::sqlite3_auto_extension(Some(extension)) };
+        drop(rusqlite::Connection::open_in_memory().unwrap());
+        let table = TABLE.load(Ordering::SeqCst) as *const ffi::sqlite3_api_routines;
+        // SAFETY: the linked SQLite's table has everything.
+        let read = unsafe { Api::from_table(table) };
+        assert_eq!(read.addresses(), linked_api().addresses());
+    }
+}

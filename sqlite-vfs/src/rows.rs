@@ -7,7 +7,7 @@ use libsqlite3_sys as ffi;
 use quire_engine::Result;
 
 use crate::database::Database;
-use crate::error::{guard, report};
+use crate::error::{guard, remember};
 use crate::functions::{database_of, text_of};
 use crate::instance::Instance;
 use crate::pragmas::message;
@@ -245,7 +245,7 @@ unsafe extern "C" fn filter(
             Err(error) => {
                 // SQLite frees the message, and gives it to the user.
                 connected.base.zErrMsg = api.text(&message(&error));
-                report(api, ffi::SQLITE_ERROR, error);
+                remember(api, ffi::SQLITE_ERROR, error);
                 ffi::SQLITE_ERROR
             }
         }

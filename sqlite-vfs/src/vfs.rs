@@ -278,7 +278,8 @@ unsafe fn put_name(
             if full.len() < room as usize {
                 Ok(full)
             } else {
-                Err(Error::invalid(format!("the name {full:?} is too long: SQLite takes {} bytes", room - 1)))
+                Err(Error::invalid(format!("the name {full:?} is too long"))
+                    .with_remedy(format!("SQLite takes names of less than {room} bytes.")))
             }
         });
         match full {

@@ -1,5 +1,7 @@
 //! Whatever SQLite can keep in a file, it can keep in a volume.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{dump, error, fill, house, one, open, open_with, run};

@@ -1,5 +1,7 @@
 //! What transactions promise: readers, writers, journals, rollbacks, several databases at once.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};

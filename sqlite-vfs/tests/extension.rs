@@ -1,0 +1,178 @@
+//! The loadable extension, in processes of its own.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// The extension stands beside the tests.
+fn extension() -> PathBuf {
+    let name = format!("{}quire_sqlite{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    std::env::current_exe().unwrap().parent().unwrap().join(name)
+}
+
+fn command(program: &str, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUIRE_")) {
+        command.env_remove(name);
+    }
+    command
+        .current_dir(dir)
+        .env("QUIRE_DATA_DIR", dir.join("data"))
+        .env("XDG_CONFIG_HOME", dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs SQL in the sqlite3 shell: standard output, standard error, and whether it succeeded.
+fn shell(dir: &Path, variables: &[(&str, &str)], lines: &str) -> (String, String, bool) {
+    let mut shell = command("sqlite3", dir);
+    let load = format!(".load {}", extension().with_extension("").display());
+    let child = shell.args(["-batch", "-bail", "-init", "/dev/null", "-cmd", &load]).envs(variables.iter().copied());
+    let mut child = child.stdin(Stdio::piped()).spawn().unwrap();
+    use std::io::Write;
+    // A shell that refused to load is gone already.
+    let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.success())
+}
+
+/// A Python whose `sqlite3` module can load extensions; some builds leave that out.
+fn python() -> &'static str {
+    let check = "import sqlite3; sqlite3.Connection.enable_load_extension";
+    let can_load = |python: &&str| Command::new(python).args(["-c", check]).output().is_ok_and(|o| o.status.success());
+    ["/usr/bin/python3", "python3"].into_iter().find(can_load).unwrap()
+}
+
+fn dir() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn the_shell_works_on_a_volume_and_another_data_directory_clones_it() {
+    let dir = dir();
+    let (out, err, ok) = shell(
+        dir.path(),
+        &[],
+        ".open file:app?vfs=quire\n.vfsname\nCREATE TABLE t(x);\nINSERT INTO t VALUES(1),(2);\nSELECT quire_push();\n",
+    );
+    assert!(ok && out.starts_with("quire\npushed 2 commits as LSN 1"), "{out}{err}");
+    let store = format!("file://{}", dir.path().join("data/store").display());
+    let other = dir.path().join("other");
+    let variables = [("QUIRE_DATA_DIR", other.to_str().unwrap()), ("QUIRE_STORE", &store)];
+    let (out, err, ok) = shell(dir.path(), &variables, ".open file:app?vfs=quire\nSELECT sum(x) FROM t;\n");
+    assert!(ok && out == "3\n", "{out}{err}");
+    let (out, _, _) = shell(dir.path(), &variables, ".open file:app?vfs=quire\nSELECT count(*) FROM t;\n");
+    assert_eq!(out, "2\n");
+    let mut left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["data", "other"], "no file appears beside the data directories");
+}
+
+#[test]
+fn loading_it_again_in_one_process_changes_nothing() {
+    let dir = dir();
+    let load = format!(".load {}\n", extension().display());
+    let (out, err, ok) = shell(
+        dir.path(),
+        &[],
+        &format!("{load}{load}.open file:a?vfs=quire\n{load}SELECT count(*) FROM quire_status;\n"),
+    );
+    assert!(ok && out == "1\n", "{out}{err}");
+}
+
+#[test]
+fn a_variable_makes_it_the_default_vfs() {
+    let dir = dir();
+    let on = [("QUIRE_DEFAULT_VFS", "1")];
+    let (out, err, ok) = shell(dir.path(), &on, ".open app.db\nCREATE TABLE t(x);\nSELECT name FROM quire_status;\n");
+    let path = std::fs::canonicalize(dir.path()).unwrap().join("app.db");
+    assert!(ok && out == format!("fs{}\n", path.display()), "{out}{err}");
+    assert!(!path.exists());
+    let (_, err, _) = shell(dir.path(), &[("QUIRE_DEFAULT_VFS", "yes")], "");
+    assert!(err.contains("QUIRE_DEFAULT_VFS") && err.contains("0 and 1"), "{err}");
+}
+
+#[test]
+fn a_wrong_setting_is_an_error_that_names_it() {
+    let dir = dir();
+    for (name, value, wanted) in [
+        ("QUIRE_STORE", "ftp://host/x", "QUIRE_STORE"),
+        ("QUIRE_SYNC", "sometimes", "QUIRE_SYNC"),
+        ("QUIRE_LOG", "quire=[", "QUIRE_LOG"),
+        ("QUIRE_CACHE_SIZES", "1GiB", "QUIRE_CACHE_SIZE?"),
+    ] {
+        let (out, err, _) = shell(dir.path(), &[(name, value)], ".open file:a?vfs=quire\nCREATE TABLE t(x);\n");
+        assert!(err.contains(wanted) && !err.contains("panicked"), "{name}={value}: {out}{err}");
+    }
+    assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn a_second_process_is_told_which_one_has_the_data_directory() {
+    let dir = dir();
+    let second = format!(".load {}\n.open file:b?vfs=quire\nCREATE TABLE t(x);\n", extension().display());
+    std::fs::write(dir.path().join("second.sql"), second).unwrap();
+    std::fs::write(
+        dir.path().join("second.sh"),
+        "echo first is $PPID\nsqlite3 -batch -init /dev/null <second.sql 2>&1\n",
+    )
+    .unwrap();
+    let script =
+        ".open file:a?vfs=quire\nCREATE TABLE t(x);\n.shell exec sh second.sh\nSELECT 'on' FROM sqlite_schema;\n";
+    let (out, err, ok) = shell(dir.path(), &[], script);
+    assert!(ok && out.ends_with("on\n"), "{out}{err}");
+    let first = out.lines().find_map(|line| line.strip_prefix("first is ")).unwrap();
+    assert!(out.contains("locked") && out.contains(&format!("process {first}")), "{out}{err}");
+    let (out, err, ok) = shell(dir.path(), &[], ".open file:a?vfs=quire\nSELECT count(*) FROM t;\n");
+    assert!(ok && out == "0\n", "the data directory is free again: {out}{err}");
+}
+
+#[test]
+fn a_forks_child_is_refused_and_the_parent_goes_on() {
+    let dir = dir();
+    let script = r#"
+import os, sqlite3, sys
+loader = sqlite3.connect(":memory:")
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+db = sqlite3.connect("file:forked?vfs=quire", uri=True, isolation_level=None)
+db.execute("CREATE TABLE t(x)")
+db.execute("BEGIN")
+db.execute("INSERT INTO t VALUES(1)")
+child = os.fork()
+if child == 0:
+    refused = 0
+    for sql in ("INSERT INTO t VALUES(2)", "COMMIT", "SELECT * FROM t"):
+        try:
+            db.execute(sql)
+        except sqlite3.Error:
+            refused += 1
+    db.close()
+    os._exit(0 if refused >= 2 else 1)
+assert os.waitpid(child, 0)[1] == 0, "the child went on"
+db.execute("INSERT INTO t VALUES(3)")
+db.execute("COMMIT")
+db.close()
+db = sqlite3.connect("file:forked?vfs=quire", uri=True)
+print(db.execute("SELECT group_concat(x) FROM t").fetchone()[0])
+"#;
+    let output = command(python(), dir.path()).args(["-c", script]).arg(extension()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(out, "1,3\n", "{err}");
+    assert!(err.contains("fork"), "{err}");
+}
+
+#[test]
+fn the_extension_has_no_sqlite_in_it() {
+    let bytes = std::fs::read(extension()).unwrap();
+    // The name of a table that SQLite makes itself.
+    let needle = b"sqlite_sequence";
+    assert!(!bytes.windows(needle.len()).any(|window| window == needle));
+}
