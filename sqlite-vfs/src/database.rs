@@ -274,9 +274,11 @@ impl Database {
         }
         self.distrusts_cache |= left_wal_mode;
         self.open.forget_error();
-        // SQLite holds its lock still. In exclusive mode it goes on to write with it,
-        // so nobody else may come in between; else an unlock follows.
-        self.change = Change::begin(&self.open, &self.snapshot(), &self.who).ok();
+        if !self.is_unlocked {
+            // SQLite holds its lock still. In exclusive mode it goes on to write with it,
+            // so nobody else may come in between; else an unlock follows.
+            self.change = Change::begin(&self.open, &self.snapshot(), &self.who).ok();
+        }
         Ok(())
     }
 }

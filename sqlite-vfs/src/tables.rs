@@ -41,8 +41,12 @@ pub(crate) static TABLES: [Table; 4] = [
     },
 ];
 
+/// Each volume once, also where several copies of SQLite have it open.
 fn all_open() -> Vec<Arc<OpenVolume>> {
-    Instance::all().iter().flat_map(|instance| instance.volumes.all()).collect()
+    let mut open: Vec<_> = Instance::all().iter().flat_map(|instance| instance.volumes.all()).collect();
+    open.sort_by_key(|open| (open.volume.name(), Arc::as_ptr(&open.engine)));
+    open.dedup_by(|a, b| a.volume.name() == b.volume.name() && Arc::ptr_eq(&a.engine, &b.engine));
+    open
 }
 
 fn status(open: &OpenVolume) -> Row {

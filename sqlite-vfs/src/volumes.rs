@@ -49,11 +49,9 @@ impl Volumes {
         Ok(open)
     }
 
-    /// All that are open, in the order of their names.
+    /// All that are open.
     pub(crate) fn all(&self) -> Vec<Arc<OpenVolume>> {
-        let mut open: Vec<_> = self.by_name.lock().values().filter_map(Weak::upgrade).collect();
-        open.sort_by_key(|open| open.volume.name());
-        open
+        self.by_name.lock().values().filter_map(Weak::upgrade).collect()
     }
 }
 

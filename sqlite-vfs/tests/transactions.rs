@@ -395,4 +395,6 @@ fn nolock_openings_commit() {
     fill(&db, 50);
     run(&db, "BEGIN; DELETE FROM t; ROLLBACK; DELETE FROM t WHERE id = 1");
     assert_eq!(one(&open("nolock"), "SELECT count(*) FROM t"), "49");
+    run(&open("nolock"), "DELETE FROM t WHERE id = 2");
+    one(&db, "SELECT quire_push()");
 }
