@@ -16,6 +16,6 @@ mod venv;
 
 pub use overwriting::OverwritingS3;
 pub use proxy::{Fault, Proxy, Request, Traffic};
-pub use s3::S3Server;
+pub use s3::{S3Server, SHARED_S3_VARIABLE};
 pub use seed::seed;
 pub use venv::Venv;

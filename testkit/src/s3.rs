@@ -25,17 +25,27 @@ const IDENTITIES: &str = r#"{"identities": [
 /// A running server with one bucket. It ends when this is dropped, or with the
 /// process.
 pub struct S3Server {
-    // Dropped in this order: the server writes until it has ended.
-    _server: Server,
-    _data: DataFolder,
+    // Dropped in this order: the server writes until it has ended. None: another process runs it.
+    _running: Option<(Server, DataFolder)>,
     port: u16,
 }
 
+/// Names the port of a server that a whole run of tests shares.
+pub const SHARED_S3_VARIABLE: &str = "QUIRE_TEST_S3_PORT";
+
 impl S3Server {
-    /// The one server of this test process; tests keep apart by prefix.
+    /// The server of this run of tests, if [`SHARED_S3_VARIABLE`] names one, or
+    /// else of this process; tests keep apart by prefix.
     pub fn shared() -> &'static S3Server {
         static SHARED: OnceLock<S3Server> = OnceLock::new();
-        SHARED.get_or_init(S3Server::start)
+        SHARED.get_or_init(|| match std::env::var(SHARED_S3_VARIABLE) {
+            Ok(port) => {
+                let port = port.parse().unwrap_or_else(|_| panic!("{SHARED_S3_VARIABLE}={port} is not a port"));
+                assert!(answers(port, "GET", &format!("/{BUCKET}"), 403), "no server of ours listens on port {port}");
+                S3Server { _running: None, port }
+            }
+            Err(_) => S3Server::start(),
+        })
     }
 
     /// A server of its own, for tests that stop it.
@@ -64,6 +74,8 @@ impl S3Server {
             .args(["-volume.max=100", "-master.volumeSizeLimitMB=64"])
             .arg(format!("-s3.port={s3}"))
             .arg(format!("-s3.port.grpc={s3_grpc}"))
+            // Services at fixed ports: a second server on this machine would end itself over them.
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .arg(format!("-master.port={master}"))
             .arg(format!("-master.port.grpc={master_grpc}"))
             .arg(format!("-volume.port={volume}"))
@@ -82,13 +94,18 @@ impl S3Server {
         if !ready {
             println!("SeaweedFS did not start: {}", fs::read_to_string(data.join("log")).unwrap_or_default());
         }
-        ready.then_some(S3Server { _server: server, _data: folder, port: s3 })
+        ready.then_some(S3Server { _running: Some((server, folder)), port: s3 })
     }
 
     /// A store URL with a prefix that no other call has got.
     pub fn url(&self, name: &str) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        format!("s3://{BUCKET}/{name}-{}", COUNT.fetch_add(1, Relaxed))
+        format!("s3://{BUCKET}/{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed))
+    }
+
+    /// The port on which it listens.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it listens: `127.0.0.1:port`.

@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use anyhow::Result;
+use quire_testkit::{S3Server, SHARED_S3_VARIABLE};
 
 use crate::paths::{self, Profile};
 use crate::{clients, process};
@@ -12,6 +13,9 @@ use crate::{clients, process};
 pub(crate) fn run() -> Result<()> {
     // One build with all targets: the tests, the extension and the client programs share it.
     cargo(&["build", "--workspace", "--all-targets"])?;
+    // One S3 server for all test programs: each would start its own otherwise.
+    let server = S3Server::start();
+    let cargo = |words: &[&str]| cargo_with(words, &[(SHARED_S3_VARIABLE, server.port().to_string())]);
     if process::output(cargo_command().args(["nextest", "--version"])).is_ok() {
         cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])?;
         cargo(&["test", "--workspace", "--doc"])?;
@@ -30,8 +34,12 @@ pub(crate) fn bench(options: &[&str]) -> Result<()> {
 
 /// Runs cargo with these arguments, showing them.
 pub(crate) fn cargo(words: &[&str]) -> Result<()> {
+    cargo_with(words, &[])
+}
+
+fn cargo_with(words: &[&str], variables: &[(&str, String)]) -> Result<()> {
     println!("\n== cargo {}", words.join(" "));
-    process::run(cargo_command().args(words))
+    process::run(cargo_command().args(words).envs(variables.iter().map(|(name, value)| (name, value))))
 }
 
 fn cargo_command() -> Command {
