@@ -1,4 +1,5 @@
 //! Pushes that fail, lose their replies, or die at each step.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -166,7 +167,8 @@ fn a_lost_reply_is_settled_by_the_next_push_and_counts_once() {
     let cuts = Arc::new(AtomicUsize::new(3));
     let left = cuts.clone();
     let hook: Hook = Arc::new(move |at| {
-        let cut = at == Step::AfterAppend && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        let cut = at == Step::AfterAppend
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         if cut { Err(unreachable_store()) } else { Ok(()) }
     });
     let engine = open_hooked(dir.path(), &bucket, SyncMode::Manual, hook);

@@ -1,4 +1,5 @@
 //! A replica without a store: commits, rollbacks, reopening.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 //! pages: writes, truncations, regrowth, commits, rollbacks, pushes, pulls,
 //! resets, reopenings, evictions (the cache is tiny), lost table files.
 //!
-//! The seed is printed; `QUIRE_SEED=N` replays it, `QUIRE_STEPS=N` runs longer.
+//! The seed is printed and replays; `QUIRE_STEPS=N` runs longer.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -56,16 +57,9 @@ impl Side {
     }
 
     fn open(&mut self, bucket: &Bucket) {
-        let mut options = options(&self.dir, stores(bucket));
-        options.cache_size = 256 << 10;
-        let engine = loop {
-            // The last user of the engine before may still be trimming its cache.
-            match Engine::open(quire_engine::Options { connect: clone_connect(bucket), ..clone_options(&options) }) {
-                Ok(engine) => break engine,
-                Err(e) if e.kind() == ErrorKind::Busy => std::thread::yield_now(),
-                Err(e) => panic!("{e:?}"),
-            }
-        };
+        // A tiny cache, so that pages are evicted all the time.
+        let engine =
+            open_when_free(|| quire_engine::Options { cache_size: 256 << 10, ..options(&self.dir, stores(bucket)) });
         self.volume = Some(engine.volume(&name("v")).unwrap());
         self.engine = Some(engine);
     }
@@ -75,25 +69,6 @@ impl Side {
         self.volume = None;
         self.engine = None;
     }
-}
-
-fn clone_options(options: &quire_engine::Options) -> quire_engine::Options {
-    quire_engine::Options {
-        data_dir: options.data_dir.clone(),
-        store_url: options.store_url.clone(),
-        connect: Box::new(|| Box::pin(async { Err(quire_engine::Error::unavailable("replaced by the caller")) })),
-        sync: options.sync,
-        cache_size: options.cache_size,
-        author: options.author.clone(),
-    }
-}
-
-fn clone_connect(bucket: &Bucket) -> quire_engine::Connect {
-    let stores = stores(bucket);
-    Box::new(move || {
-        let stores = stores.clone();
-        Box::pin(async move { Ok(stores) })
-    })
 }
 
 fn check(snapshot: &Snapshot, content: &Content, rng: &mut StdRng, thorough: bool) {
@@ -128,7 +103,7 @@ fn transaction(side: &mut Side, rng: &mut StdRng, next_stamp: &mut u64) {
                 // Grows without writing what is between.
                 let n = rng.random_range(1..=MAX_PAGES);
                 *next_stamp += 1;
-                writer.write(page(n), &content_of(*next_stamp)).unwrap();
+                writer.write(page(n), &common::content(*next_stamp)).unwrap();
                 content.pages.insert(n, *next_stamp);
                 content.count = content.count.max(n);
             }
@@ -136,7 +111,7 @@ fn transaction(side: &mut Side, rng: &mut StdRng, next_stamp: &mut u64) {
                 let first = rng.random_range(1..=MAX_PAGES - 60);
                 for n in first..first + rng.random_range(1..60) {
                     *next_stamp += 1;
-                    writer.write(page(n), &content_of(*next_stamp)).unwrap();
+                    writer.write(page(n), &common::content(*next_stamp)).unwrap();
                     content.pages.insert(n, *next_stamp);
                     content.count = content.count.max(n);
                 }
@@ -144,7 +119,7 @@ fn transaction(side: &mut Side, rng: &mut StdRng, next_stamp: &mut u64) {
             _ => {
                 let n = rng.random_range(1..=content.count.clamp(1, 50));
                 *next_stamp += 1;
-                writer.write(page(n), &content_of(*next_stamp)).unwrap();
+                writer.write(page(n), &common::content(*next_stamp)).unwrap();
                 content.pages.insert(n, *next_stamp);
                 content.count = content.count.max(n);
             }
@@ -164,18 +139,12 @@ fn transaction(side: &mut Side, rng: &mut StdRng, next_stamp: &mut u64) {
     }
 }
 
-fn content_of(stamp: u64) -> [u8; PAGE] {
-    content(stamp)
-}
-
 #[test]
 fn two_replicas_do_what_plain_maps_of_pages_do() {
-    let seed: u64 = std::env::var("QUIRE_SEED").ok().map_or_else(rand::random, |s| s.parse().unwrap());
-    let steps: u64 = std::env::var("QUIRE_STEPS").ok().map_or(DEFAULT_STEPS, |s| s.parse().unwrap());
-    println!("QUIRE_SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let steps = setting("QUIRE_STEPS", DEFAULT_STEPS);
+    let mut rng = StdRng::seed_from_u64(quire_testkit::seed());
     let bucket = Bucket::open("memory://").unwrap();
-    let root = tempfile::tempdir().unwrap();
+    let root = scratch();
     let mut log: Vec<Content> = Vec::new(); // what each LSN must show
     let mut next_stamp = 0;
     let mut sides: Vec<Side> = ["a", "b"]
@@ -289,7 +258,11 @@ fn two_replicas_do_what_plain_maps_of_pages_do() {
         for side in &sides {
             check(&side.volume().snapshot(), &side.content, &mut rng, thorough);
             let status = side.volume().status();
-            assert_eq!((status.base_lsn.map_or(0, Lsn::get), status.unpushed), (side.base, side.unpushed), "step {step}, {what}");
+            assert_eq!(
+                (status.base_lsn.map_or(0, Lsn::get), status.unpushed),
+                (side.base, side.unpushed),
+                "step {step}, {what}"
+            );
         }
     }
     let fresh = root.path().join("fresh");

@@ -1,12 +1,18 @@
 //! What the engine's tests share: an engine over an embedded store.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test file uses its part")]
+
+pub mod child;
+pub mod history;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use quire_bucket::Bucket;
-use quire_engine::{Engine, Options, PageIdx, PageSize, Stores, SyncMode, Traffic, Volume, VolumeName};
+use quire_engine::{
+    Engine, ErrorKind, Options, PageIdx, PageSize, Snapshot, Stores, SyncMode, Traffic, Volume, VolumeName,
+};
 use quire_metastore::Embedded as Metastore;
 use quire_pagestore::Embedded as Pagestore;
 
@@ -41,7 +47,33 @@ pub fn options(dir: &Path, stores: Stores) -> Options {
 
 /// An engine on `dir` whose store is `bucket`.
 pub fn open(dir: &Path, bucket: &Bucket) -> Engine {
-    Engine::open(options(dir, stores(bucket))).unwrap()
+    open_when_free(|| options(dir, stores(bucket)))
+}
+
+/// Opens a data directory that this process has just left: a thread that trims
+/// the cache, or a process that is being started, may hold its lock a moment longer.
+pub fn open_when_free(options: impl Fn() -> Options) -> Engine {
+    let start = Instant::now();
+    loop {
+        match Engine::open(options()) {
+            Ok(engine) => return engine,
+            Err(e) if e.kind() == ErrorKind::Busy && start.elapsed() < Duration::from_secs(30) => {
+                std::thread::yield_now()
+            }
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+}
+
+/// A folder in memory where there is one: a process that is killed loses
+/// nothing either way, and a real disk's syncs would be most of a test's time.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// A number from the environment, for runs that are longer than the usual.
+pub fn setting(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
 
 pub fn name(text: &str) -> VolumeName {
@@ -59,12 +91,16 @@ pub fn page_size() -> PageSize {
 /// A page that says which write made it.
 pub fn content(stamp: u64) -> [u8; PAGE] {
     let mut data = [0; PAGE];
-    if stamp > 0 {
-        for (n, chunk) in data.chunks_exact_mut(8).enumerate() {
-            chunk.copy_from_slice(&(stamp ^ (n as u64) << 32).to_le_bytes());
-        }
-    }
+    fill(&mut data, stamp);
     data
+}
+
+/// Makes a page of any size one that says which write made it.
+pub fn fill(data: &mut [u8], stamp: u64) {
+    for (n, chunk) in data.chunks_exact_mut(8).enumerate() {
+        let word = if stamp > 0 { stamp ^ (n as u64) << 32 } else { 0 };
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
 }
 
 /// The stamp of a page, which must be whole.
@@ -72,7 +108,9 @@ pub fn stamp(data: &[u8]) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&data[..8]);
     let stamp = u64::from_le_bytes(first);
-    assert!(data == content(stamp), "a torn page");
+    let mut whole = vec![0; data.len()];
+    fill(&mut whole, stamp);
+    assert!(data == whole, "a torn page");
     stamp
 }
 
@@ -86,7 +124,11 @@ pub fn write(volume: &Volume, pages: &[(u32, u64)]) {
 }
 
 pub fn read(volume: &Volume, n: u32) -> u64 {
-    let mut data = [0xEE; PAGE];
-    volume.snapshot().read(page(n), &mut data).unwrap();
+    read_at(&volume.snapshot(), n)
+}
+
+pub fn read_at(snapshot: &Snapshot, n: u32) -> u64 {
+    let mut data = vec![0xEE; snapshot.page_size().map_or(PAGE, PageSize::bytes)];
+    snapshot.read(page(n), &mut data).unwrap();
     stamp(&data)
 }

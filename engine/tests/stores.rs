@@ -1,20 +1,59 @@
-//! Two data directories and one store.
+//! Two data directories and one store, of each kind: memory, a folder, a real S3 server.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::*;
 use quire_bucket::Bucket;
 use quire_engine::{Condition, ErrorKind, Lsn};
+use quire_testkit::S3Server;
+
+/// Declares each scenario once for every kind of store.
+macro_rules! over_every_store {
+    ($($name:ident)*) => {
+        mod memory {
+            $(#[test]
+            fn $name() {
+                super::$name(&super::Bucket::open("memory://").unwrap());
+            })*
+        }
+        mod folder {
+            $(#[test]
+            fn $name() {
+                let folder = super::scratch();
+                super::$name(&super::Bucket::open(&format!("file://{}/store", folder.path().display())).unwrap());
+            })*
+        }
+        mod s3 {
+            $(#[test]
+            fn $name() {
+                let server = super::S3Server::shared();
+                let variables = Some(server.variables());
+                let options = quire_bucket::Options { variables, ..Default::default() };
+                super::$name(&super::Bucket::open_with(&server.url(stringify!($name)), options).unwrap());
+            })*
+        }
+    };
+}
+
+over_every_store! {
+    what_one_pushes_another_clones_and_pulls
+    both_sides_of_a_divergence_stay_and_reset_keeps_the_loser
+    a_truncated_and_regrown_volume_reads_zeros_everywhere
+    a_name_that_the_store_has_already_is_a_divergence_not_a_loss
+    a_copied_data_directory_does_not_diverge_over_the_same_commits
+    a_renamed_volume_goes_on_under_its_new_name
+    a_small_cache_gives_pages_back_and_fetches_them_again
+    sync_commit_puts_each_transaction_into_the_store_or_fails_it
+}
 
 fn lsn(n: u64) -> Lsn {
     Lsn::new(n).unwrap()
 }
 
-#[test]
-fn what_one_pushes_another_clones_and_pulls() {
-    let bucket = Bucket::open("memory://").unwrap();
-    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+fn what_one_pushes_another_clones_and_pulls(bucket: &Bucket) {
+    let (a_dir, b_dir) = (scratch(), scratch());
+    let (a, b) = (open(a_dir.path(), bucket), open(b_dir.path(), bucket));
     let mine = a.volume(&name("v")).unwrap();
     let pages: Vec<(u32, u64)> = (1..=3000).map(|n| (n, u64::from(n) * 7)).collect();
     write(&mine, &pages);
@@ -38,18 +77,16 @@ fn what_one_pushes_another_clones_and_pulls() {
     old.read(page(5), &mut data).unwrap();
     assert_eq!(stamp(&data), 35, "a snapshot does not change under its reader");
 
-    assert_eq!(theirs.hydrate(&mut |_, _| {}).unwrap() > 0, true);
+    assert!(theirs.hydrate(&mut |_, _| {}).unwrap() > 0);
     assert_eq!(theirs.status().cached_pages, 3001);
     for n in 7..=3000 {
         assert_eq!(read(&theirs, n), u64::from(n) * 7);
     }
 }
 
-#[test]
-fn both_sides_of_a_divergence_stay_and_reset_keeps_the_loser() {
-    let bucket = Bucket::open("memory://").unwrap();
-    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+fn both_sides_of_a_divergence_stay_and_reset_keeps_the_loser(bucket: &Bucket) {
+    let (a_dir, b_dir) = (scratch(), scratch());
+    let (a, b) = (open(a_dir.path(), bucket), open(b_dir.path(), bucket));
     let mine = a.volume(&name("v")).unwrap();
     write(&mine, &[(1, 1), (2, 2)]);
     mine.push().unwrap();
@@ -72,7 +109,7 @@ fn both_sides_of_a_divergence_stay_and_reset_keeps_the_loser() {
     held.read(page(2), &mut data).unwrap();
     assert_eq!(stamp(&data), 20);
     drop((held, theirs, b));
-    let b = open(b_dir.path(), &bucket);
+    let b = open(b_dir.path(), bucket);
     let kept = b.existing(&name("v.dropped-1")).unwrap();
     assert_eq!((read(&kept, 1), read(&kept, 2)), (1, 20));
     let theirs = b.existing(&name("v")).unwrap();
@@ -80,11 +117,9 @@ fn both_sides_of_a_divergence_stay_and_reset_keeps_the_loser() {
     assert_eq!(theirs.push().unwrap().pushed, Some((lsn(3), 1)));
 }
 
-#[test]
-fn a_truncated_and_regrown_volume_reads_zeros_everywhere() {
-    let bucket = Bucket::open("memory://").unwrap();
-    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+fn a_truncated_and_regrown_volume_reads_zeros_everywhere(bucket: &Bucket) {
+    let (a_dir, b_dir) = (scratch(), scratch());
+    let (a, b) = (open(a_dir.path(), bucket), open(b_dir.path(), bucket));
     let mine = a.volume(&name("v")).unwrap();
     write(&mine, &(1..=40).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
     mine.push().unwrap();
@@ -96,22 +131,26 @@ fn a_truncated_and_regrown_volume_reads_zeros_everywhere() {
     write(&mine, &[(30, 300)]);
     mine.push().unwrap();
     theirs.pull().unwrap();
-    let fresh = tempfile::tempdir().unwrap();
-    let c = open(fresh.path(), &bucket);
+    let fresh = scratch();
+    let c = open(fresh.path(), bucket);
     for volume in [&mine, &theirs, &c.existing(&name("v")).unwrap()] {
         assert_eq!(volume.snapshot().page_count().get(), 30);
         for n in 1..=30 {
-            let want = if n <= 10 { u64::from(n) } else if n == 30 { 300 } else { 0 };
+            let want = if n <= 10 {
+                u64::from(n)
+            } else if n == 30 {
+                300
+            } else {
+                0
+            };
             assert_eq!(read(volume, n), want, "page {n}");
         }
     }
 }
 
-#[test]
-fn a_name_that_the_store_has_already_is_a_divergence_not_a_loss() {
-    let bucket = Bucket::open("memory://").unwrap();
-    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+fn a_name_that_the_store_has_already_is_a_divergence_not_a_loss(bucket: &Bucket) {
+    let (a_dir, b_dir) = (scratch(), scratch());
+    let (a, b) = (open(a_dir.path(), bucket), open(b_dir.path(), bucket));
     let theirs = b.volume(&name("v")).unwrap();
     write(&theirs, &[(1, 2)]);
     let mine = a.volume(&name("v")).unwrap();
@@ -123,21 +162,19 @@ fn a_name_that_the_store_has_already_is_a_divergence_not_a_loss() {
     assert_eq!(read(&theirs, 1), 1);
 }
 
-#[test]
-fn a_copied_data_directory_does_not_diverge_over_the_same_commits() {
-    let bucket = Bucket::open("memory://").unwrap();
-    let a_dir = tempfile::tempdir().unwrap();
+fn a_copied_data_directory_does_not_diverge_over_the_same_commits(bucket: &Bucket) {
+    let a_dir = scratch();
     {
-        let a = open(a_dir.path(), &bucket);
+        let a = open(a_dir.path(), bucket);
         let mine = a.volume(&name("v")).unwrap();
         write(&mine, &[(1, 1)]);
         mine.push().unwrap();
         write(&mine, &[(1, 2)]);
     }
-    let copies = tempfile::tempdir().unwrap();
+    let copies = scratch();
     let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(copies.path().join("b")).status();
     assert!(status.unwrap().success());
-    let (a, b) = (open(a_dir.path(), &bucket), open(&copies.path().join("b"), &bucket));
+    let (a, b) = (open(a_dir.path(), bucket), open(&copies.path().join("b"), bucket));
     let (mine, copy) = (a.volume(&name("v")).unwrap(), b.volume(&name("v")).unwrap());
     write(&copy, &[(9, 9)]);
     mine.push().unwrap();
@@ -147,14 +184,14 @@ fn a_copied_data_directory_does_not_diverge_over_the_same_commits() {
     drop((mine, a));
     let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(&third).status();
     assert!(status.unwrap().success());
-    let (a, c) = (open(a_dir.path(), &bucket), open(&third, &bucket));
+    let (a, c) = (open(a_dir.path(), bucket), open(&third, bucket));
     let (mine, copy) = (a.volume(&name("v")).unwrap(), c.volume(&name("v")).unwrap());
     write(&mine, &[(2, 5)]);
     drop((mine, a));
     let fourth = copies.path().join("d");
     let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(&fourth).status();
     assert!(status.unwrap().success());
-    let (a, d) = (open(a_dir.path(), &bucket), open(&fourth, &bucket));
+    let (a, d) = (open(a_dir.path(), bucket), open(&fourth, bucket));
     let (mine, same) = (a.volume(&name("v")).unwrap(), d.volume(&name("v")).unwrap());
     mine.push().unwrap();
     same.push().unwrap();
@@ -165,11 +202,9 @@ fn a_copied_data_directory_does_not_diverge_over_the_same_commits() {
     assert_eq!(read(&copy, 2), 5);
 }
 
-#[test]
-fn a_renamed_volume_goes_on_under_its_new_name() {
-    let bucket = Bucket::open("memory://").unwrap();
-    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));
+fn a_renamed_volume_goes_on_under_its_new_name(bucket: &Bucket) {
+    let (a_dir, b_dir) = (scratch(), scratch());
+    let (a, b) = (open(a_dir.path(), bucket), open(b_dir.path(), bucket));
     let mine = a.volume(&name("old")).unwrap();
     write(&mine, &[(1, 1), (2, 2)]);
     mine.push().unwrap();
@@ -182,22 +217,20 @@ fn a_renamed_volume_goes_on_under_its_new_name() {
     let gone = theirs.pull().unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::Gone);
     assert!(gone.to_string().contains("renamed to new"), "{gone}");
-    let fresh = tempfile::tempdir().unwrap();
-    let c = open(fresh.path(), &bucket);
+    let fresh = scratch();
+    let c = open(fresh.path(), bucket);
     let there = c.existing(&name("new")).unwrap();
     assert_eq!((read(&there, 1), read(&there, 2)), (10, 2), "pages come through the fork's base");
     assert_eq!(c.existing(&name("old")).map(|_| ()).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
-#[test]
-fn a_small_cache_gives_pages_back_and_fetches_them_again() {
-    let bucket = Bucket::open("memory://").unwrap();
-    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let a = open(a_dir.path(), &bucket);
+fn a_small_cache_gives_pages_back_and_fetches_them_again(bucket: &Bucket) {
+    let (a_dir, b_dir) = (scratch(), scratch());
+    let a = open(a_dir.path(), bucket);
     let mine = a.volume(&name("v")).unwrap();
     write(&mine, &(1..=6000).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
     mine.push().unwrap();
-    let mut small = options(b_dir.path(), stores(&bucket));
+    let mut small = options(b_dir.path(), stores(bucket));
     small.cache_size = 1 << 20;
     let b = quire_engine::Engine::open(small).unwrap();
     let theirs = b.existing(&name("v")).unwrap();
@@ -209,18 +242,16 @@ fn a_small_cache_gives_pages_back_and_fetches_them_again() {
     assert!(b.stats().pages_fetched > 9000, "more was fetched than fits: {:?}", b.stats());
 }
 
-#[test]
-fn sync_commit_puts_each_transaction_into_the_store_or_fails_it() {
-    let bucket = Bucket::open("memory://").unwrap();
-    let (a_dir, b_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut at_once = options(a_dir.path(), stores(&bucket));
+fn sync_commit_puts_each_transaction_into_the_store_or_fails_it(bucket: &Bucket) {
+    let (a_dir, b_dir) = (scratch(), scratch());
+    let mut at_once = options(a_dir.path(), stores(bucket));
     at_once.sync = quire_engine::SyncMode::Commit;
     let a = quire_engine::Engine::open(at_once).unwrap();
     let mine = a.volume(&name("v")).unwrap();
     write(&mine, &[(1, 1)]);
     write(&mine, &[(2, 2)]);
     assert_eq!(mine.status().base_lsn, Some(lsn(2)));
-    let b = open(b_dir.path(), &bucket);
+    let b = open(b_dir.path(), bucket);
     let theirs = b.existing(&name("v")).unwrap();
     assert_eq!((read(&theirs, 1), read(&theirs, 2)), (1, 2));
     write(&theirs, &[(1, 11)]);
