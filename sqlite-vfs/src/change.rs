@@ -169,6 +169,7 @@ impl Change {
     /// Writes the commit so that it counts once `group` is decided.
     pub(crate) fn prepare(&mut self, group: &str, durable: bool) -> Result<()> {
         self.hand_over_first_page()?;
+        self.note_content();
         self.writer.prepare(group, durable)
     }
 
@@ -183,6 +184,7 @@ impl Change {
                 self.discard();
                 return Ok(None);
             }
+            self.note_content();
         }
         self.writer.commit(durable).map(Some)
     }
@@ -194,6 +196,14 @@ impl Change {
             && let Err(e) = self.writer.write(PageIdx::FIRST, first)
         {
             tracing::debug!("rolling back: {e:?}");
+        }
+    }
+
+    /// A volume that was taken in as a file, such as an empty one, is a database once SQLite
+    /// has written to it: its length is that of its pages from then on.
+    fn note_content(&mut self) {
+        if self.writer.snapshot().attribute("content") == Some("file") {
+            self.writer.set_attribute("content", "sqlite");
         }
     }
 

@@ -9,6 +9,7 @@ use quire_engine::{Error, ErrorKind, PageIdx, PageSize, Result, Snapshot};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
+use super::import::noted_length;
 use crate::context::{Context, plain_name};
 use crate::interrupt::Checkpoints;
 use crate::output::size;
@@ -41,7 +42,7 @@ pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Out
     let snapshot = volume.snapshot();
     let page_size = snapshot.page_size().unwrap_or(PageSize::DEFAULT);
     let paged = snapshot.page_count().bytes(page_size);
-    let len_bytes = match volume.attribute("length") {
+    let len_bytes = match noted_length(&volume) {
         Some(length) => checked_length(&length, paged)?,
         None => paged,
     };

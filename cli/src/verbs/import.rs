@@ -71,6 +71,13 @@ pub(crate) fn import(ctx: &Context, path: &Path, name: &str, page_size: Option<u
     })
 }
 
+/// The length in bytes that an import of a file has noted: its last page may not be full. None
+/// for a database, and for a file that SQLite has written to since.
+pub(crate) fn noted_length(volume: &Volume) -> Option<String> {
+    let is_file = volume.attribute("content").as_deref() == Some("file");
+    volume.attribute("length").filter(|_| is_file)
+}
+
 fn open_regular(path: &Path) -> Result<(File, u64)> {
     let reading = |e| Error::from_io(format!("reading {}", path.display()), e);
     // Looked at before it is opened: opening a pipe would wait for its writer.

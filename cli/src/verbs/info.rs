@@ -3,6 +3,7 @@
 use quire_engine::{Error, LogEntry, Lsn, Status, VolumeName};
 use serde::Serialize;
 
+use super::import::noted_length;
 use super::log::{Entry, entry_facts};
 use crate::context::{Context, Named, named};
 use crate::output::{facts, size};
@@ -41,7 +42,7 @@ fn info_now(ctx: &Context, name: &VolumeName) -> Outcome {
     let info = if engine.local_volumes()?.contains(name) {
         let volume = engine.volume(name)?;
         let status = volume.status();
-        let length = volume.attribute("length").and_then(|length| length.parse().ok());
+        let length = noted_length(&volume).and_then(|length| length.parse().ok());
         of_replica(status, volume.attribute("content"), length)
     } else {
         of_store(name, engine.store_url(), &engine.store_info(name)?)
