@@ -13,6 +13,7 @@ use crate::log::sync_dir;
 
 const MAGIC: [u8; 4] = *b"QCAT";
 const VERSION: u8 = 1;
+const RECORD_HEADER_BYTES: usize = 12;
 /// Rewritten at opening once it has this many records more than names.
 const SLACK_RECORDS: usize = 1_000;
 
@@ -26,6 +27,19 @@ impl ReplicaId {
         getrandom::fill(&mut bytes)
             .map_err(|e| Error::unavailable("the operating system gave no random bytes").with_source(e.to_string()))?;
         Ok(ReplicaId(u64::from_le_bytes(bytes)))
+    }
+}
+
+impl ReplicaId {
+    /// The replica whose folder this is.
+    pub(crate) fn of_folder(dir: &Path) -> Option<ReplicaId> {
+        let name = dir.file_name()?.to_str()?;
+        u64::from_str_radix(name, 16).ok().map(ReplicaId).filter(|id| id.folder() == name)
+    }
+
+    /// The name of its folder.
+    pub(crate) fn folder(self) -> String {
+        format!("{:016x}", self.0)
     }
 }
 
@@ -49,6 +63,8 @@ pub(crate) struct Entry {
 pub(crate) struct Catalog {
     path: PathBuf,
     file: Option<File>,
+    /// A change failed and could not be taken back: the file is written anew before the next one.
+    torn: bool,
     entries: BTreeMap<VolumeName, Entry>,
 }
 
@@ -56,7 +72,7 @@ impl Catalog {
     /// Reads the catalogue of a data directory; none yet is an empty one.
     pub(crate) fn open(data_dir: &Path) -> Result<Catalog> {
         let path = data_dir.join("catalog.qcat");
-        let mut catalog = Catalog { path, file: None, entries: BTreeMap::new() };
+        let mut catalog = Catalog { path, file: None, torn: false, entries: BTreeMap::new() };
         let bytes = match std::fs::read(&catalog.path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(catalog),
             bytes => bytes.map_err(|e| Error::from_io(format!("reading {}", catalog.path.display()), e))?,
@@ -74,7 +90,7 @@ impl Catalog {
             Error::corrupt(format!("{} at byte {at}: {problem}", self.path.display()))
                 .with_remedy("Restore this file from a copy; the replicas beside it are intact.")
         };
-        if bytes.len() < 5 {
+        if bytes.len() < 5 || bytes.iter().all(|byte| *byte == 0) {
             return Ok((0, 0));
         }
         if bytes[..4] != MAGIC {
@@ -86,34 +102,34 @@ impl Catalog {
         let mut at = 5;
         let mut records = 0;
         while at < bytes.len() {
-            let Some(payload) = record_at(&bytes[at..]) else {
-                // A torn tail has nothing good after it.
-                if (at + 1..bytes.len()).any(|later| record_at(&bytes[later..]).is_some_and(|p| !p.is_empty())) {
-                    return Err(corrupt(at, "a record is damaged"));
-                }
-                return Ok((records, at));
+            let payload = match record_at(&bytes[at..]) {
+                Found::Whole(payload) => payload,
+                Found::Torn => break,
+                Found::Damaged => return Err(corrupt(at, "a record is damaged")),
             };
             for change in decode(payload).map_err(|e| corrupt(at, e.message()))? {
                 apply(&mut self.entries, change);
             }
             records += 1;
-            at += 8 + payload.len();
+            at += RECORD_HEADER_BYTES + payload.len();
         }
         Ok((records, at))
     }
 
     fn rewrite(&mut self) -> Result<()> {
         let fresh = self.path.with_extension("qcat.new");
-        let wrong = |e| Error::from_io(format!("writing {}", fresh.display()), e);
         let mut bytes = [MAGIC.as_slice(), &[VERSION]].concat();
         for (name, entry) in &self.entries {
             let change = Change::Put { name: name.clone(), id: entry.id, remote: entry.remote.clone() };
             bytes.extend(encode(&[change]));
         }
-        let mut file = File::create(&fresh).map_err(wrong)?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(wrong)?;
-        std::fs::rename(&fresh, &self.path).map_err(wrong)?;
+        let written = File::create(&fresh).and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
+        if let Err(e) = written.and_then(|()| std::fs::rename(&fresh, &self.path)) {
+            let _ = std::fs::remove_file(&fresh);
+            return Err(Error::from_io(format!("writing {}", fresh.display()), e));
+        }
         self.file = None;
+        self.torn = false;
         self.sync_folder()
     }
 
@@ -121,35 +137,56 @@ impl Catalog {
         self.path.parent().map_or(Ok(()), sync_dir)
     }
 
-    /// Makes changes together. With `durable` they survive a loss of power.
-    pub(crate) fn change(&mut self, changes: Vec<Change>, durable: bool) -> Result<()> {
+    /// Makes changes, all of them or none; they survive a loss of power.
+    pub(crate) fn change(&mut self, changes: Vec<Change>) -> Result<()> {
+        if self.torn {
+            self.rewrite()?;
+        }
         let wrong = |e| Error::from_io(format!("writing {}", self.path.display()), e);
         let mut bytes = Vec::new();
-        if self.file.is_none() {
-            let file = OpenOptions::new().create(true).append(true).open(&self.path).map_err(wrong)?;
-            if file.metadata().map_err(wrong)?.len() < 5 {
-                file.set_len(0).map_err(wrong)?;
-                bytes.extend(MAGIC);
-                bytes.push(VERSION);
-            }
-            self.file = Some(file);
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().create(true).append(true).open(&self.path).map_err(wrong)?,
+        };
+        let before = file.metadata().map_err(wrong)?.len();
+        if before == 0 {
+            bytes.extend(MAGIC);
+            bytes.push(VERSION);
         }
         bytes.extend(encode(&changes));
-        if let Some(file) = &mut self.file {
-            let before = file.metadata().map_err(wrong)?.len();
-            let written = file.write_all(&bytes).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
-            if let Err(e) = written {
-                // A half-written record must not stand before a good one.
-                let _ = file.set_len(before);
-                return Err(wrong(e));
-            }
+        let written = file
+            .write_all(&bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(wrong)
+            .and_then(|()| if before == 0 { self.sync_folder() } else { Ok(()) });
+        if let Err(e) = written {
+            // What was written of it must not stand before another record, nor count after a restart.
+            self.torn = file.set_len(before).is_err();
+            return Err(e);
         }
+        self.file = Some(file);
         changes.into_iter().for_each(|change| apply(&mut self.entries, change));
-        if durable { self.sync_folder() } else { Ok(()) }
+        Ok(())
     }
 
     pub(crate) fn get(&self, name: &VolumeName) -> Option<&Entry> {
         self.entries.get(name)
+    }
+
+    /// Whether a name stands for this replica.
+    pub(crate) fn has(&self, id: ReplicaId) -> bool {
+        self.entries.values().any(|entry| entry.id == id)
+    }
+
+    /// A free name for commits of `name` that are put aside.
+    pub(crate) fn name_for_dropped(&self, name: &VolumeName) -> Result<VolumeName> {
+        // The longest names take no suffix.
+        let numbered = |n: u64| {
+            VolumeName::parse(&format!("{name}.dropped-{n}")).or_else(|_| VolumeName::parse(&format!("dropped-{n}")))
+        };
+        (1..).map(numbered).find(|name| name.as_ref().map_or(true, |name| self.get(name).is_none())).unwrap_or_else(
+            || Err(Error::invalid(format!("no name is left for the commits of {name} that are put aside"))),
+        )
     }
 
     pub(crate) fn names(&self) -> Vec<VolumeName> {
@@ -164,7 +201,7 @@ fn apply(entries: &mut BTreeMap<VolumeName, Entry>, change: Change) {
     };
 }
 
-/// A record: length, checksum, changes.
+/// A record: its length, a checksum of that, a checksum of the changes, the changes.
 fn encode(changes: &[Change]) -> Vec<u8> {
     let mut w = Writer::new();
     w.varint(changes.len() as u64);
@@ -183,20 +220,34 @@ fn encode(changes: &[Change]) -> Vec<u8> {
         }
     }
     let payload = w.into_vec();
-    let mut record = Vec::with_capacity(8 + payload.len());
-    record.extend((payload.len() as u32).to_le_bytes());
-    record.extend(crc32fast::hash(&payload).to_le_bytes());
-    record.extend(payload);
-    record
+    let len = (payload.len() as u32).to_le_bytes();
+    [&len[..], &crc32fast::hash(&len).to_le_bytes(), &crc32fast::hash(&payload).to_le_bytes(), &payload].concat()
 }
 
-/// The payload of the record at the front of `bytes`, if it is whole.
-fn record_at(bytes: &[u8]) -> Option<&[u8]> {
-    let mut r = Reader::new("catalogue record", bytes);
-    let len = r.u32().ok()?;
-    let crc = r.u32().ok()?;
-    let payload = r.bytes(len as usize).ok()?;
-    (crc32fast::hash(payload) == crc).then_some(payload)
+/// What stands at the front of some bytes of a catalogue.
+enum Found<'a> {
+    /// A whole record, with this payload.
+    Whole(&'a [u8]),
+    /// One that a crash cut off: it was never acknowledged.
+    Torn,
+    /// One that was whole once.
+    Damaged,
+}
+
+fn record_at(bytes: &[u8]) -> Found<'_> {
+    let is_blank = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>() else { return Found::Torn };
+    let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    if crc32fast::hash(&header[..4]) != u32_at(4) {
+        // A file may have grown and never got its bytes.
+        return if is_blank(bytes) { Found::Torn } else { Found::Damaged };
+    }
+    match rest.get(..u32_at(0) as usize) {
+        None => Found::Torn,
+        Some(payload) if crc32fast::hash(payload) == u32_at(8) => Found::Whole(payload),
+        Some(payload) if is_blank(payload) => Found::Torn,
+        Some(_) => Found::Damaged,
+    }
 }
 
 fn decode(payload: &[u8]) -> Result<Vec<Change>> {
@@ -232,33 +283,38 @@ mod tests {
     fn names_survive_reopening_and_change_together() {
         let dir = tempfile::tempdir().unwrap();
         let mut catalog = Catalog::open(dir.path()).unwrap();
-        catalog.change(vec![put("a", 1)], true).unwrap();
-        catalog.change(vec![put("a.dropped-1", 1), put("a", 2)], false).unwrap();
+        catalog.change(vec![put("a", 1)]).unwrap();
+        catalog.change(vec![put("a.dropped-1", 1), put("a", 2)]).unwrap();
         assert_eq!(names(dir.path()), ["a", "a.dropped-1"]);
         let gone = Change::Remove { name: VolumeName::parse("a").unwrap() };
-        catalog.change(vec![gone], true).unwrap();
+        catalog.change(vec![gone]).unwrap();
         assert_eq!(names(dir.path()), ["a.dropped-1"]);
     }
 
     #[test]
-    fn a_torn_tail_is_dropped_and_damage_before_good_records_is_an_error() {
+    fn a_torn_tail_is_dropped_and_damage_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("catalog.qcat");
         let mut catalog = Catalog::open(dir.path()).unwrap();
-        catalog.change(vec![put("a", 1)], false).unwrap();
+        catalog.change(vec![put("a", 1)]).unwrap();
         let one = std::fs::metadata(&path).unwrap().len() as usize;
-        catalog.change(vec![put("b", 2)], false).unwrap();
+        catalog.change(vec![put("b", 2)]).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         for len in one..bytes.len() {
             std::fs::write(&path, &bytes[..len]).unwrap();
             assert_eq!(names(dir.path()), ["a"], "cut to {len} bytes");
             let mut again = Catalog::open(dir.path()).unwrap();
-            again.change(vec![put("c", 3)], false).unwrap();
+            again.change(vec![put("c", 3)]).unwrap();
             assert_eq!(names(dir.path()), ["a", "c"]);
         }
-        let mut bad = bytes.clone();
-        bad[12] ^= 1;
-        std::fs::write(&path, &bad).unwrap();
-        assert!(Catalog::open(dir.path()).is_err());
+        let grown = [&bytes[..], &[0; 5000]].concat();
+        std::fs::write(&path, &grown).unwrap();
+        assert_eq!(names(dir.path()), ["a", "b"], "a file that grew and never got its bytes");
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            std::fs::write(&path, &bad).unwrap();
+            assert!(Catalog::open(dir.path()).is_err(), "byte {at}");
+        }
     }
 }

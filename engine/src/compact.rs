@@ -8,7 +8,7 @@ use std::sync::Arc;
 use quire_proto::{PageIdx, PageSize, Result};
 
 use crate::log::{Batch, FileId, Place, RecordKind};
-use crate::replica::{Core, Replica};
+use crate::replica::{Core, Replica, SPARE_FILES};
 use crate::table::Cell;
 
 /// The log may be this much longer than twice the live pages.
@@ -22,20 +22,32 @@ fn bound(core: &Core) -> u64 {
     2 * page_bytes + SLACK_BYTES
 }
 
-/// Whether the log is longer than it should be.
-pub(crate) fn is_due(core: &Core) -> bool {
-    core.log_bytes > bound(core)
+/// Whether the log is longer than it should be, or in more files: each session begins one.
+pub(crate) fn is_due(core: &Core, file_bytes: u64) -> bool {
+    core.log_bytes > bound(core) || core.log_files.len() > most_files(core, file_bytes) + SPARE_FILES
+}
+
+fn most_files(core: &Core, file_bytes: u64) -> usize {
+    (bound(core) / file_bytes) as usize
 }
 
 /// Compacts until the log is short enough, one round at the most.
 pub(crate) fn compact(replica: &Arc<Replica>) -> Result<()> {
+    let file_bytes = replica.engine().file_bytes();
     let rounds = replica.core().log_files.len();
     for _ in 0..rounds {
         let oldest = {
             let core = replica.core();
-            let free = core.undecided.is_none() && core.log_bytes > bound(&core) - SLACK_BYTES / 2;
+            let too_long = core.log_bytes > bound(&core) - SLACK_BYTES / 2
+                || core.log_files.len() > most_files(&core, file_bytes) + SPARE_FILES / 2;
             match core.log_files.first() {
-                Some(oldest) if free && core.free_log_limit().is_some_and(|limit| *oldest < limit) => *oldest,
+                Some(oldest)
+                    if too_long
+                        && core.undecided.is_none()
+                        && core.free_log_limit().is_some_and(|limit| *oldest < limit) =>
+                {
+                    *oldest
+                }
                 _ => return Ok(()),
             }
         };
@@ -80,14 +92,16 @@ fn move_pages(replica: &Arc<Replica>, size: PageSize, pages: &[(PageIdx, Place)]
     let mut core = replica.core();
     let mut table = replica.snapshot().table().clone();
     contents.retain(|(page, old, _)| matches!(table.get(*page), Cell::At { place, .. } if place == *old));
+    if contents.is_empty() {
+        return Ok(());
+    }
     let mut batch = Batch::default();
     for (page, _, data) in &contents {
         batch.push(RecordKind::Moved, page.get(), 0, data);
     }
-    let mut places = Vec::with_capacity(contents.len());
-    replica.append_locked(&mut core, &mut batch, |_, place| places.push(place))?;
-    for ((page, ..), place) in contents.iter().zip(places) {
-        table.set(*page, Cell::At { place, verified: true });
+    let first = replica.append_locked(&mut core, &mut batch, false)?;
+    for (page, place) in batch.pages(first) {
+        table.set(page, Cell::At { place, verified: true });
     }
     replica.publish(&mut core, table, false);
     Ok(())

@@ -6,25 +6,29 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
 use parking_lot::Mutex;
-use quire_proto::{Error, ErrorKind, Lsn, Result, SealedCommit, VolumeName, VolumeState};
+use quire_proto::{Error, ErrorKind, FRAME_TARGET_BYTES, Lsn, Result, SealedCommit, VolumeName, VolumeState};
 use tokio::sync::OnceCell;
 
-use crate::catalog::{Catalog, Change, ReplicaId};
+use crate::catalog::{Catalog, Change, Entry, ReplicaId};
 use crate::groups::Groups;
-use crate::log::{MAX_FILE_BYTES, MIN_FILE_BYTES};
+use crate::log::{MAX_FILE_BYTES, MIN_FILE_BYTES, sync_dir};
 use crate::options::{Options, Stores, SyncMode, Traffic};
+use crate::recover::recover;
 use crate::replica::Replica;
 use crate::runtime::Bridge;
-use crate::state::{BaseState, State};
+use crate::state::State;
 use crate::volume::{LogEntry, Open, Volume};
 use crate::writer::group_id;
 
 /// Commit objects are kept in memory up to this many bytes.
 const COMMITS_BYTES: usize = 32 << 20;
+
+/// How long to wait for an engine of this very process to let its data directory go.
+const OWN_LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// One data directory, open. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) groups: Groups,
     pub(crate) volumes: Mutex<HashMap<VolumeName, Weak<Open>>>,
+    replicas: Mutex<HashMap<PathBuf, Weak<Replica>>>,
     pub(crate) counters: Counters,
     commits: Mutex<Commits>,
     trimming: AtomicBool,
@@ -97,6 +102,7 @@ impl Engine {
             catalog: Mutex::new(Catalog::open(dir)?),
             groups: Groups::new(dir),
             volumes: Mutex::default(),
+            replicas: Mutex::default(),
             counters: Counters::default(),
             commits: Mutex::default(),
             trimming: AtomicBool::new(false),
@@ -105,20 +111,61 @@ impl Engine {
             _lock: lock,
         });
         let engine = Engine { shared };
+        engine.find_lost_replicas()?;
         engine.settle_leftover_groups()?;
         Ok(engine)
+    }
+
+    /// Folders of replicas that the catalogue does not name: what a removal or
+    /// a reset that was cut short left behind, which goes; or, if there are
+    /// commits in it that are nowhere else, what a damaged catalogue has
+    /// forgotten, which gets its name back.
+    fn find_lost_replicas(&self) -> Result<()> {
+        let dir = self.shared.options.data_dir.join("replicas");
+        let entries = match std::fs::read_dir(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|e| Error::from_io(format!("reading {}", dir.display()), e))?,
+        };
+        let mut catalog = self.shared.catalog.lock();
+        for entry in entries {
+            let path = entry.map_err(|e| Error::from_io(format!("reading {}", dir.display()), e))?.path();
+            let Some(id) = ReplicaId::of_folder(&path).filter(|id| !catalog.has(*id)) else { continue };
+            match recover(&path, "without a name") {
+                Ok(Some(found)) if found.state.is_ahead() || found.undecided.is_some() => {
+                    let remote = found.state.remote;
+                    let name = if catalog.get(&remote).is_none() {
+                        remote.clone()
+                    } else {
+                        catalog.name_for_dropped(&remote)?
+                    };
+                    tracing::warn!("{} was not in the catalogue any more: it is volume {name} now", path.display());
+                    catalog.change(vec![Change::Put { name, id, remote }])?;
+                }
+                Ok(_) => {
+                    if let Err(e) = std::fs::remove_dir_all(&path) {
+                        tracing::warn!("removing {}: {e}", path.display());
+                    }
+                }
+                Err(e) => tracing::warn!("{} is not in the catalogue, and cannot be read: {e}", path.display()),
+            }
+        }
+        Ok(())
     }
 
     /// Transactions over several volumes that a process left decided: opening
     /// each volume writes the decision into its log.
     fn settle_leftover_groups(&self) -> Result<()> {
         for (path, volumes) in self.shared.groups.leftover()? {
-            for name in volumes {
-                if self.shared.catalog.lock().get(&name).is_some() {
-                    self.open_here(&name, None)?.replica().sync_log()?;
-                }
+            let here = volumes.iter().filter(|name| self.shared.catalog.lock().get(name).is_some());
+            let settled =
+                here.map(|name| self.open_here(name, None)?.replica().sync_log()).collect::<Result<Vec<()>>>();
+            let removed = settled.and_then(|_| {
+                std::fs::remove_file(&path).map_err(|e| Error::from_io(format!("removing {}", path.display()), e))
+            });
+            if let Err(e) = removed {
+                // The file stays, and with it the decision: whoever opens that volume sees the error.
+                tracing::warn!("settling {}: {e}", path.display());
             }
-            std::fs::remove_file(&path).map_err(|e| Error::from_io(format!("removing {}", path.display()), e))?;
         }
         Ok(())
     }
@@ -200,37 +247,27 @@ impl Engine {
     /// Opens a replica of this data directory; `adopt` is the volume and head
     /// of the store that a new one begins with.
     fn open_here(&self, name: &VolumeName, adopt: Option<(VolumeName, SealedCommit)>) -> Result<Volume> {
+        let shared = &self.shared;
         // Held while the replica is opened, so that nobody opens or closes it meanwhile.
-        let mut volumes = self.shared.volumes.lock();
+        let mut volumes = shared.volumes.lock();
         if let Some(open) = volumes.get(name).and_then(Weak::upgrade) {
             return Ok(Volume::new(open));
         }
-        let entry = self.shared.catalog.lock().get(name).cloned();
-        let registered = entry.is_some();
-        let (id, remote) = match (entry, &adopt) {
-            (Some(entry), _) => (entry.id, entry.remote),
-            (None, Some((remote, _))) => (ReplicaId::random()?, remote.clone()),
-            (None, None) => (ReplicaId::random()?, name.clone()),
+        let entry = shared.catalog.lock().get(name).cloned();
+        let replica = match (entry, adopt) {
+            (Some(entry), _) => shared.open_replica(name, entry)?,
+            (None, Some((remote, head))) => {
+                let (id, replica) = shared.replica_at(name, &remote, head, 0)?;
+                let put = Change::Put { name: name.clone(), id, remote };
+                shared.catalog.lock().change(vec![put])?;
+                replica
+            }
+            (None, None) => {
+                let dir = shared.replica_dir(ReplicaId::random()?);
+                Replica::open(shared, name, dir, 0, State::new(name.clone()), false)?
+            }
         };
-        let mut state = State::new(remote.clone());
-        if let (false, Some((remote, head))) = (registered, adopt) {
-            let header = head.header();
-            state.base =
-                Some(BaseState { lsn: header.lsn, hash: header.hash(), page_count: header.page_count });
-            state.page_size = Some(header.page_size);
-            state.page_count = header.page_count;
-            state.attributes = header.attributes.clone();
-            self.shared.remember(remote, head);
-        }
-        let adopted = state.base.as_ref().map(|b| b.lsn);
-        let version = Arc::new(AtomicU64::new(0));
-        let replica =
-            Replica::open(&self.shared, name, self.shared.replica_dir(id), version.clone(), state, registered)?;
-        if let Some(lsn) = adopted {
-            replica.notes.lock().store_lsn = Some(lsn);
-            replica.store_first_state()?;
-        }
-        let open = Open::new(&self.shared, replica, version);
+        let open = Open::new(shared, replica);
         volumes.insert(name.clone(), Arc::downgrade(&open));
         drop(volumes);
         open.start_background();
@@ -266,14 +303,23 @@ impl Engine {
 
     /// Decides the group of prepared writers: all of them count from here on, or, on an error, none.
     pub fn decide(&self, group: &str) -> Result<()> {
-        self.shared.groups.decide(group_id(group))?;
-        let finished = self.shared.groups.to_clean();
+        let (groups, id) = (&self.shared.groups, group_id(group));
+        let prepared = groups.prepared(id);
+        for replica in self.shared.replicas().iter().filter(|replica| prepared.contains(&replica.name())) {
+            // The decision will be durable: what it decides about has to be.
+            replica.sync_log()?;
+        }
+        groups.decide(id)?;
+        let finished = groups.to_clean();
         if !finished.is_empty() {
-            let open: Vec<Arc<Open>> = self.shared.volumes.lock().values().filter_map(Weak::upgrade).collect();
-            for volume in open {
-                volume.replica().sync_log()?;
+            // From here on nothing may fail: the decision stands.
+            match self.shared.replicas().iter().try_for_each(|replica| replica.sync_log()) {
+                Ok(()) => groups.forget(&finished),
+                Err(e) => {
+                    tracing::warn!("{e}");
+                    groups.keep(finished);
+                }
             }
-            self.shared.groups.forget(&finished);
         }
         Ok(())
     }
@@ -284,22 +330,31 @@ impl Engine {
             return Err(Error::not_found(format!("there is no replica {name} in {}", self.data_dir().display()))
                 .with_remedy("`quire ls` shows the volumes there are."));
         };
-        let opened = if force { self.opened(name).map(Ok) } else { Some(self.open_here(name, None)) };
-        if let Some(volume) = opened.transpose()? {
-            let unpushed = volume.replica().core().state.unpushed();
+        let dir = self.shared.replica_dir(entry.id);
+        // One that is damaged can be removed by force, so that is not opened.
+        let replica = if force { self.shared.live(&dir) } else { Some(self.open_here(name, None)?.replica()) };
+        if let Some(replica) = &replica {
+            // From here on nobody commits to it.
+            replica.lock_writer("its removal")?;
+            let unpushed = replica.unpushed();
             if unpushed > 0 && !force {
+                replica.release_writer(false);
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     format!("replica {name} has {unpushed} commits that are not in the store"),
                 )
                 .with_remedy(format!("`quire push {name}` saves them; `quire rm {name} --force` gives them up.")));
             }
-            volume.replica().lock_writer("its removal")?;
-            volume.replica().abandon();
         }
-        self.shared.catalog.lock().change(vec![Change::Remove { name: name.clone() }], true)?;
-        self.shared.volumes.lock().remove(name);
-        let dir = self.shared.replica_dir(entry.id);
+        let removed = self.shared.catalog.lock().change(vec![Change::Remove { name: name.clone() }]);
+        if let Some(replica) = &replica {
+            if removed.is_ok() {
+                replica.abandon();
+                self.shared.volumes.lock().remove(name);
+            }
+            replica.release_writer(false);
+        }
+        removed?;
         match std::fs::remove_dir_all(&dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::from_io(format!("removing {}", dir.display()), e))
@@ -322,8 +377,9 @@ impl Engine {
     /// Renames a volume: in the store, if it is there, and the replica here, if there is one.
     pub fn rename(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
         let here = self.shared.catalog.lock().get(old).is_some() || self.opened(old).is_some();
-        if self.shared.catalog.lock().get(new).is_some() {
-            return Err(Error::new(ErrorKind::AlreadyExists, format!("volume {new} is here already")));
+        if self.shared.catalog.lock().get(new).is_some() || self.opened(new).is_some() {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("volume {new} is here already"))
+                .with_remedy("Choose another name, or remove that one with `quire rm`."));
         }
         if !here {
             self.live(old)?;
@@ -358,24 +414,39 @@ impl Engine {
 /// Takes the data directory's lock and writes our pid into it.
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("lock");
-    let wrong = |e| Error::from_io(format!("opening {}", path.display()), e);
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(wrong)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            let pid = std::process::id().to_string();
-            file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(wrong)?;
-            Ok(file)
+    let wrong = |e| {
+        Error::from_io(format!("opening {}", path.display()), e)
+            .with_remedy("Set QUIRE_DATA_DIR or data_dir to a folder that can be written.")
+    };
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(wrong)?;
+    let since = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let pid = std::process::id().to_string();
+                file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(wrong)?;
+                return Ok(file);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(e) => return Err(wrong(e.into())),
         }
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut pid));
-            let holder = if pid.is_empty() { "another process".to_owned() } else { format!("process {pid}") };
-            Err(Error::new(ErrorKind::Busy, format!("the data directory {} is in use by {holder}", dir.display()))
-                .with_remedy("Close that program, or give this one a data directory of its own with QUIRE_DATA_DIR."))
+        let mut pid = String::new();
+        let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut pid));
+        if pid == std::process::id().to_string() && since.elapsed() < OWN_LOCK_WAIT {
+            // An engine of this process that was dropped may still be finishing background work.
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
         }
-        Err(e) => Err(wrong(e.into())),
+        let holder = if pid.is_empty() { "another process".to_owned() } else { format!("process {pid}") };
+        return Err(Error::new(ErrorKind::Busy, format!("the data directory {} is in use by {holder}", dir.display()))
+            .with_remedy("Close that program, or give this one a data directory of its own with QUIRE_DATA_DIR."));
     }
+}
+
+/// Makes a replica's folder, durably.
+fn make_folder(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| Error::from_io(format!("making folder {}", dir.display()), e))?;
+    dir.parent().map_or(Ok(()), sync_dir)
 }
 
 impl Shared {
@@ -388,10 +459,21 @@ impl Shared {
         self.options.sync
     }
 
+    /// The bound of the cache, in bytes.
+    pub(crate) fn cache_size(&self) -> u64 {
+        self.options.cache_size
+    }
+
     /// How long a data file becomes: the cache is given back file by file, so
     /// that a small cache needs small files.
     pub(crate) fn file_bytes(&self) -> u64 {
         (self.options.cache_size / 16).clamp(MIN_FILE_BYTES, MAX_FILE_BYTES)
+    }
+
+    /// The most frames that one miss may fetch ahead: more than a part of the
+    /// cache would push out what was just fetched.
+    pub(crate) fn most_ahead_frames(&self) -> usize {
+        usize::try_from(self.options.cache_size / 8).unwrap_or(usize::MAX) / FRAME_TARGET_BYTES
     }
 
     pub(crate) fn store_url(&self) -> &str {
@@ -413,19 +495,69 @@ impl Shared {
     }
 
     pub(crate) fn replica_dir(&self, id: ReplicaId) -> PathBuf {
-        self.options.data_dir.join("replicas").join(format!("{:016x}", id.0))
+        self.options.data_dir.join("replicas").join(id.folder())
+    }
+
+    /// The open replica in a folder, if there is one that can be written.
+    /// Snapshots and writers keep a replica open when its last volume has gone.
+    fn live(&self, dir: &Path) -> Option<Arc<Replica>> {
+        self.replicas.lock().get(dir).and_then(Weak::upgrade).filter(|replica| !replica.is_broken())
+    }
+
+    /// All open replicas.
+    fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.replicas.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Notes an open replica, so that nobody opens its folder a second time.
+    pub(crate) fn note_replica(&self, replica: &Arc<Replica>) {
+        let mut replicas = self.replicas.lock();
+        replicas.retain(|_, replica| replica.strong_count() > 0);
+        replicas.insert(replica.dir().to_owned(), Arc::downgrade(replica));
+    }
+
+    fn open_replica(self: &Arc<Self>, name: &VolumeName, entry: Entry) -> Result<Arc<Replica>> {
+        let dir = self.replica_dir(entry.id);
+        if let Some(replica) = self.live(&dir) {
+            replica.set_name(name);
+            return Ok(replica);
+        }
+        Replica::open(self, name, dir, 0, State::new(entry.remote), true)
+    }
+
+    /// A new replica that stands on a commit of the store, made durable. It is
+    /// not in the catalogue yet. Its snapshots' versions go on from `version`.
+    pub(crate) fn replica_at(
+        self: &Arc<Self>,
+        name: &VolumeName,
+        remote: &VolumeName,
+        head: SealedCommit,
+        version: u64,
+    ) -> Result<(ReplicaId, Arc<Replica>)> {
+        let id = ReplicaId::random()?;
+        let dir = self.replica_dir(id);
+        let made = make_folder(&dir).and_then(|()| {
+            let state = State::at(remote.clone(), head.header());
+            let replica = Replica::open(self, name, dir.clone(), version, state, true)?;
+            replica.store_first_state()?;
+            Ok(replica)
+        });
+        if made.is_err() {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+        let replica = made?;
+        replica.notes.lock().store_lsn = Some(head.lsn());
+        self.remember(remote.clone(), head);
+        Ok((id, replica))
     }
 
     /// Puts a new replica into the catalogue, before its first record is written.
     pub(crate) fn register(&self, name: &VolumeName, dir: &Path, remote: &VolumeName) -> Result<()> {
-        let id = dir.file_name().and_then(|n| n.to_str()).and_then(|n| u64::from_str_radix(n, 16).ok());
-        let id = ReplicaId(id.ok_or_else(|| Error::invalid(format!("{} is no replica's folder", dir.display())))?);
-        std::fs::create_dir_all(dir).map_err(|e| Error::from_io(format!("making folder {}", dir.display()), e))?;
-        if let Some(parent) = dir.parent() {
-            crate::log::sync_dir(parent)?;
-        }
+        let id = ReplicaId::of_folder(dir)
+            .ok_or_else(|| Error::invalid(format!("{} is no replica's folder", dir.display())))?;
+        make_folder(dir)?;
         let put = Change::Put { name: name.clone(), id, remote: remote.clone() };
-        self.catalog.lock().change(vec![put], true)
+        self.catalog.lock().change(vec![put])
     }
 
     /// What the store has under a name.
@@ -465,28 +597,36 @@ impl Shared {
 
     /// Brings the cache of all open volumes back under its bound, in the background.
     pub(crate) fn trim_cache(self: &Arc<Self>) {
-        if self.trimming.swap(true, Ordering::AcqRel) {
+        let is_due = self.excess() > 0 || self.replicas().iter().any(|replica| replica.has_many_files());
+        if !is_due || self.trimming.swap(true, Ordering::AcqRel) {
             return;
         }
         let shared = Arc::downgrade(self);
         self.background(move || {
             let Some(shared) = shared.upgrade() else { return };
-            let open: Vec<Arc<Open>> = shared.volumes.lock().values().filter_map(Weak::upgrade).collect();
-            let replicas: Vec<Arc<Replica>> = open.iter().map(|o| o.replica()).collect();
-            let sizes: Vec<u64> = replicas.iter().map(|r| r.cache_bytes()).collect();
-            let mut excess = sizes.iter().sum::<u64>().saturating_sub(shared.options.cache_size);
-            let mut largest: Vec<_> = replicas.iter().zip(sizes).collect();
-            largest.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-            for (replica, size) in largest {
-                if excess == 0 {
-                    break;
-                }
-                match replica.evict(size.saturating_sub(excess)) {
-                    Ok(_) => excess = excess.saturating_sub(size.saturating_sub(replica.cache_bytes())),
-                    Err(e) => tracing::warn!("volume {}: trimming the cache: {e}", replica.name()),
-                }
-            }
+            shared.trim();
             shared.trimming.store(false, Ordering::Release);
         });
+    }
+
+    /// How many bytes the cache has more than it should.
+    fn excess(&self) -> u64 {
+        self.replicas().iter().map(|replica| replica.cache_bytes()).sum::<u64>().saturating_sub(self.options.cache_size)
+    }
+
+    /// Takes from the largest replicas first, and some more than it must, so
+    /// that not every new file costs another one.
+    fn trim(&self) {
+        let mut replicas: Vec<_> = self.replicas().into_iter().map(|r| (r.cache_bytes(), r)).collect();
+        replicas.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+        for (size, replica) in replicas {
+            let excess = self.excess();
+            if excess == 0 && !replica.has_many_files() {
+                continue;
+            }
+            if let Err(e) = replica.evict(size.saturating_sub(excess + self.options.cache_size / 8)) {
+                tracing::warn!("volume {}: trimming the cache: {e}", replica.name());
+            }
+        }
     }
 }

@@ -2,20 +2,25 @@
 //!
 //! The unit of a fetch is the frame. Every page of a fetched frame that the
 //! snapshot takes from the same commit is kept in a cache file, and its cell
-//! filled. Several readers that miss one frame wait for one fetch. A miss that
-//! continues the one before fetches ahead, twice as much each time.
+//! filled. Several readers that miss one frame wait for one fetch.
+//!
+//! The fetch unit grows with need (`ahead.rs`): a single row costs single
+//! frames, a scan or a burst of misses soon fetches many at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use quire_proto::{
     DecodedFrame, Error, FrameAddress, FramePlace, Lsn, PageIdx, Result, SealedCommit, VolumeName, decode_frame,
 };
+use tokio::sync::Notify;
 
+use crate::ahead::Ahead;
 use crate::engine::Shared;
 use crate::lineage::{Lineage, Source};
 use crate::log::{Batch, RecordKind};
@@ -23,8 +28,10 @@ use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use crate::table::Cell;
 
-/// The most frames that one miss fetches ahead: 8 MiB of pages.
-const MAX_AHEAD_FRAMES: usize = 64;
+/// How far read-ahead looks for them: a sparse volume may have nothing for long.
+const MAX_AHEAD_PAGES: u32 = 1 << 16;
+/// Pages that hydrating looks at together, which bounds its memory.
+const HYDRATE_PAGES: u32 = 1 << 16;
 /// Frames of one batch while hydrating, and how many batches are under way.
 const HYDRATE_FRAMES: usize = 64;
 const HYDRATE_BATCHES: usize = 3;
@@ -42,15 +49,22 @@ struct FrameKey {
 #[derive(Default)]
 pub(crate) struct Fetching {
     under_way: Mutex<HashSet<FrameKey>>,
-    arrived: Condvar,
+    arrived: Notify,
     ahead: Mutex<Ahead>,
 }
 
-#[derive(Default)]
-struct Ahead {
-    /// Where the next miss of a sequential reader is expected.
-    next: u32,
-    frames: usize,
+impl Fetching {
+    /// Returns once nobody fetches the frame (any more). Waits as a task, not
+    /// as a thread: whoever fetches may need one.
+    async fn wait(&self, key: &FrameKey) {
+        loop {
+            let arrived = self.arrived.notified();
+            if !self.under_way.lock().contains(key) {
+                return;
+            }
+            arrived.await;
+        }
+    }
 }
 
 /// Copies an absent page of `snapshot` into `buf`.
@@ -81,17 +95,7 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
         let Some((key, commit)) = locate(engine, &lineage, page).await? else { return Ok(None) };
         if !begin(&replica.fetching, &key) {
             // Somebody else fetches it: wait, then look whether it is here.
-            let fetching = engine.clone();
-            let waiting = replica.clone();
-            let awaited = key.clone();
-            let _ = tokio::task::spawn_blocking(move || {
-                let _alive = fetching;
-                let mut under_way = waiting.fetching.under_way.lock();
-                while under_way.contains(&awaited) {
-                    waiting.fetching.arrived.wait(&mut under_way);
-                }
-            })
-            .await;
+            replica.fetching.wait(&key).await;
             if let Cell::At { place, .. } = snapshot.table().get(page) {
                 let size = snapshot.page_size().map_or(0, quire_proto::PageSize::bytes);
                 let mut data = vec![0; size];
@@ -144,7 +148,11 @@ pub(crate) async fn lineage_of(engine: &Arc<Shared>, snapshot: &Snapshot) -> Res
 }
 
 /// The frame that holds an absent page, with its commit; `None` is zeros.
-async fn locate(engine: &Arc<Shared>, lineage: &Lineage, page: PageIdx) -> Result<Option<(FrameKey, Arc<SealedCommit>)>> {
+async fn locate(
+    engine: &Arc<Shared>,
+    lineage: &Lineage,
+    page: PageIdx,
+) -> Result<Option<(FrameKey, Arc<SealedCommit>)>> {
     if !lineage.page_count().contains(page) {
         return Ok(None);
     }
@@ -172,11 +180,11 @@ impl Drop for UnderWay {
         self.keys.iter().for_each(|key| {
             under_way.remove(key);
         });
-        self.replica.fetching.arrived.notify_all();
+        self.replica.fetching.arrived.notify_waiters();
     }
 }
 
-/// The frames that a sequential reader will want after `first`.
+/// The frames after `first` that are fetched with it.
 async fn read_ahead(
     engine: &Arc<Shared>,
     snapshot: &Snapshot,
@@ -184,16 +192,13 @@ async fn read_ahead(
     page: PageIdx,
     first: &FrameKey,
 ) -> Result<Vec<(FrameKey, Arc<SealedCommit>)>> {
-    let count = {
-        let mut ahead = snapshot.replica().fetching.ahead.lock();
-        let continues = page.get() >= ahead.next && page.get() - ahead.next <= 64;
-        ahead.frames = if continues { (ahead.frames * 2).clamp(1, MAX_AHEAD_FRAMES) } else { 0 };
-        ahead.frames
-    };
+    let fetching = &snapshot.replica().fetching;
+    let count = fetching.ahead.lock().frames_after_miss(page, Instant::now()).min(engine.most_ahead_frames());
     let mut more: Vec<(FrameKey, Arc<SealedCommit>)> = Vec::new();
-    let mut last = first.clone();
+    let mut seen = HashSet::from([first.clone()]);
+    let mut reach = frame_end(engine, first).await?;
     let mut next = page.get();
-    while more.len() < count {
+    while more.len() < count && next - page.get() < MAX_AHEAD_PAGES {
         let Some(at) = next.checked_add(1).and_then(PageIdx::new) else { break };
         if !snapshot.page_count().contains(at) {
             break;
@@ -203,20 +208,21 @@ async fn read_ahead(
             continue;
         }
         if let Some((key, commit)) = locate(engine, lineage, at).await?
-            && key != last
-            && key != *first
-            && !more.iter().any(|(k, _)| *k == key)
+            && seen.insert(key.clone())
         {
-            last = key.clone();
+            reach = reach.max(frame_end(engine, &key).await?);
             more.push((key, commit));
         }
     }
-    // The last frame reaches further than the page that led to it.
-    let reach = more.last().map_or_else(|| first.clone(), |(key, _)| key.clone());
-    let commit = engine.commit(&reach.volume, reach.lsn).await?;
-    let frame = commit.body().index.frames()[reach.position];
-    snapshot.replica().fetching.ahead.lock().next = next.max(frame.first.get() + frame.page_count - 1) + 1;
+    fetching.ahead.lock().fetched(page, reach);
     Ok(more)
+}
+
+/// The page after a frame's last, if its pages are neighbours.
+async fn frame_end(engine: &Arc<Shared>, key: &FrameKey) -> Result<u32> {
+    let commit = engine.commit(&key.volume, key.lsn).await?;
+    let frame = commit.body().index.frames()[key.position];
+    Ok(frame.first.get().saturating_add(frame.page_count))
 }
 
 /// Fetches and decodes frames, all at once.
@@ -249,7 +255,10 @@ async fn fetch_frames(engine: &Arc<Shared>, wanted: &[(FrameKey, Arc<SealedCommi
         let frame = &commit.body().index.frames()[key.position];
         let bytes = bytes.ok_or_else(|| Error::corrupt("the store answered with fewer frames than asked for"))?;
         decoded.push(decode_frame(&bytes, frame.page_count).map_err(|e| {
-            e.context(format!("volume {}, commit {}, frame {} (page {})", key.volume, key.lsn, key.position, frame.first))
+            e.context(format!(
+                "volume {}, commit {}, frame {} (page {})",
+                key.volume, key.lsn, key.position, frame.first
+            ))
         })?);
     }
     Ok(decoded)
@@ -264,39 +273,21 @@ fn keep(snapshot: &Snapshot, lineage: &Lineage, key: &FrameKey, frame: &DecodedF
     }
     let owner = Source::Commit { volume: key.volume.clone(), lsn: key.lsn };
     let mut batch = Batch::default();
-    let mut pages = Vec::new();
     for (page, data) in frame.iter() {
         let wanted = snapshot.page_count().contains(page)
             && snapshot.table().get(page) == Cell::Absent
             && lineage.find(page) == owner;
         if wanted {
             batch.push(RecordKind::Fetched, page.get(), key.lsn.get(), data);
-            pages.push(page);
         }
     }
-    if pages.is_empty() {
+    if batch.is_empty() {
         return;
     }
-    let mut cache = replica.cache.lock();
-    let begun = cache.reserve(batch.bytes() as u64);
-    let fresh = match begun {
-        Ok(fresh) => fresh,
-        Err(e) => return tracing::warn!("volume {}: a fetched page is not kept: {e}", replica.name()),
-    };
-    let is_fresh = fresh.is_some();
-    if let Some(file) = fresh {
-        replica.add_cache_file(&file);
-    }
-    let mut places = Vec::with_capacity(pages.len());
-    if let Err(e) = cache.append(&mut batch, |_, place| places.push(place)) {
-        return tracing::warn!("volume {}: a fetched page is not kept: {e}", replica.name());
-    }
-    drop(cache);
-    for (page, place) in pages.into_iter().zip(places) {
-        snapshot.table().fill(page, place);
-    }
-    if is_fresh {
-        replica.engine().trim_cache();
+    match replica.append_to_cache(&mut batch, snapshot.table()) {
+        Ok(false) => {}
+        Ok(true) => replica.engine().trim_cache(),
+        Err(e) => tracing::warn!("volume {}: a fetched page is not kept: {e}", replica.name()),
     }
 }
 
@@ -305,53 +296,70 @@ pub(crate) fn hydrate(snapshot: &Snapshot, progress: &mut (dyn FnMut(u64, u64) +
     let replica = snapshot.replica();
     let engine = replica.engine();
     let total = u64::from(snapshot.page_count().get());
-    let mut absent: Vec<PageIdx> = Vec::new();
-    if snapshot.base().is_some() {
-        absent.extend((1..=snapshot.page_count().get()).filter_map(PageIdx::new).filter(|p| !snapshot.is_here(*p)));
-    }
-    let mut done = total - absent.len() as u64;
+    let mut done = snapshot.pages_here();
     progress(done, total);
-    if absent.is_empty() {
-        return Ok(0);
-    }
     let mut fetched = 0;
-    engine.bridge.wait(async {
-        let lineage = lineage_of(engine, snapshot).await?;
-        // Frames by name, with how many of the absent pages each brings.
-        let mut frames: Vec<(FrameKey, Arc<SealedCommit>)> = Vec::new();
-        let mut brings: HashMap<FrameKey, u64> = HashMap::new();
-        for page in absent {
-            match locate(engine, &lineage, page).await? {
-                None => done += 1,
-                Some((key, commit)) => {
-                    let count = brings.entry(key.clone()).or_default();
-                    *count += 1;
-                    if *count == 1 {
-                        frames.push((key, commit));
-                    }
+    let mut first = 1;
+    while done < total && first <= snapshot.page_count().get() {
+        let last = first.saturating_add(HYDRATE_PAGES - 1).min(snapshot.page_count().get());
+        let absent = (first..=last).filter_map(PageIdx::new).filter(|page| !snapshot.is_here(*page));
+        let absent: Vec<PageIdx> = absent.collect();
+        if !absent.is_empty() {
+            let brought = engine.bridge.wait(hydrate_pages(engine, snapshot, absent, &mut |pages| {
+                done += pages;
+                progress(done, total);
+            }))?;
+            fetched += brought;
+        }
+        let Some(next) = last.checked_add(1) else { break };
+        first = next;
+    }
+    Ok(fetched)
+}
+
+/// Fetches pages that are absent; `arrived` is told of each few. Returns how
+/// many came: the others are zeros.
+async fn hydrate_pages(
+    engine: &Arc<Shared>,
+    snapshot: &Snapshot,
+    absent: Vec<PageIdx>,
+    arrived: &mut (dyn FnMut(u64) + Send),
+) -> Result<u64> {
+    let lineage = lineage_of(engine, snapshot).await?;
+    // Frames by name, with how many of the absent pages each brings.
+    let mut frames: Vec<(FrameKey, Arc<SealedCommit>)> = Vec::new();
+    let mut brings: HashMap<FrameKey, u64> = HashMap::new();
+    let mut zeros = 0;
+    for page in absent {
+        match locate(engine, &lineage, page).await? {
+            None => zeros += 1,
+            Some((key, commit)) => {
+                let count = brings.entry(key.clone()).or_default();
+                *count += 1;
+                if *count == 1 {
+                    frames.push((key, commit));
                 }
             }
         }
-        let batches: Vec<Vec<_>> = frames.chunks(HYDRATE_FRAMES).map(<[_]>::to_vec).collect();
-        let fetches = batches.into_iter().map(|batch| {
-            let engine = engine.clone();
-            async move {
-                let frames = fetch_frames(&engine, &batch).await?;
-                Ok::<_, Error>((batch, frames))
-            }
-        });
-        let mut batches = futures::stream::iter(fetches).buffered(HYDRATE_BATCHES);
-        while let Some(batch) = batches.next().await {
-            let (batch, frames) = batch?;
-            for ((key, _), frame) in batch.iter().zip(&frames) {
-                engine.counters.pages_fetched.fetch_add(frame.pages.len(), Ordering::Relaxed);
-                keep(snapshot, &lineage, key, frame);
-                let brought = brings.get(key).copied().unwrap_or(0);
-                fetched += brought;
-                done += brought;
-            }
-            progress(done, total);
+    }
+    arrived(zeros);
+    let batches: Vec<Vec<_>> = frames.chunks(HYDRATE_FRAMES).map(<[_]>::to_vec).collect();
+    let fetches = batches.into_iter().map(|batch| async move {
+        let frames = fetch_frames(engine, &batch).await?;
+        Ok::<_, Error>((batch, frames))
+    });
+    let mut batches = futures::stream::iter(fetches).buffered(HYDRATE_BATCHES);
+    let mut fetched = 0;
+    while let Some(batch) = batches.next().await {
+        let (batch, frames) = batch?;
+        let mut brought = 0;
+        for ((key, _), frame) in batch.iter().zip(&frames) {
+            engine.counters.pages_fetched.fetch_add(frame.pages.len(), Ordering::Relaxed);
+            keep(snapshot, &lineage, key, frame);
+            brought += brings.get(key).copied().unwrap_or(0);
         }
-        Ok(fetched)
-    })
+        fetched += brought;
+        arrived(brought);
+    }
+    Ok(fetched)
 }

@@ -1,15 +1,19 @@
 //! Transactions over several volumes of one data directory. Each volume's
 //! commit is *prepared* in its own log; one small file, made durable, decides
-//! that all of them count. Without it none does, also after a crash.
+//! that all of them count. Without it none does, also after a crash. Layout:
+//! `FORMAT.md`, "Group decision".
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use quire_proto::{Error, Result, VolumeName};
+use quire_proto::{Error, Reader, Result, VolumeName, Writer};
 
 use crate::log::sync_dir;
 
+const MAGIC: [u8; 4] = *b"QGRP";
+const VERSION: u8 = 1;
 /// Finished groups are cleaned up once there are this many.
 const CLEAN_EVERY: usize = 64;
 
@@ -44,30 +48,53 @@ impl Groups {
         self.known.lock().open.entry(group).or_default().push(volume);
     }
 
+    /// A volume takes its part back. False: it was decided, and counts.
+    pub(crate) fn leave(&self, group: [u8; 16], volume: &VolumeName) -> bool {
+        let mut known = self.known.lock();
+        if let Some(volumes) = known.open.get_mut(&group) {
+            volumes.retain(|v| v != volume);
+            if volumes.is_empty() {
+                known.open.remove(&group);
+            }
+        }
+        !known.decided.contains(&group)
+    }
+
+    /// The volumes that have prepared their part of a group.
+    pub(crate) fn prepared(&self, group: [u8; 16]) -> Vec<VolumeName> {
+        self.known.lock().open.get(&group).cloned().unwrap_or_default()
+    }
+
     /// Decides: every volume that joined counts from here on.
     pub(crate) fn decide(&self, group: [u8; 16]) -> Result<()> {
         let mut known = self.known.lock();
         let Some(volumes) = known.open.remove(&group) else { return Ok(()) };
         let path = self.file(group);
-        let wrong = |e| Error::from_io(format!("writing {}", path.display()), e);
-        let text: String = volumes.iter().map(|v| format!("{}\n", v.encoded())).collect();
-        let written = std::fs::create_dir_all(&self.dir).map_err(wrong).and_then(|()| {
-            let fresh = path.with_extension("new");
-            let file = std::fs::File::create(&fresh).map_err(wrong)?;
-            std::io::Write::write_all(&mut &file, text.as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
-            std::fs::rename(&fresh, &path).map_err(wrong)?;
-            sync_dir(&self.dir)
-        });
-        if let Err(e) = written {
+        if let Err(e) = self.write(&path, &volumes) {
             // It may have got its name and not been made durable: it must not decide anything later.
-            match std::fs::remove_file(&path) {
-                Err(gone) if gone.kind() != std::io::ErrorKind::NotFound => return Err(wrong(gone)),
-                _ => return Err(e),
-            }
+            return match std::fs::remove_file(&path) {
+                Err(gone) if gone.kind() != std::io::ErrorKind::NotFound => Err(writing(&path)(gone)),
+                _ => Err(e),
+            };
         }
         known.waiting.insert(group, volumes.len());
         known.decided.insert(group);
         Ok(())
+    }
+
+    fn write(&self, path: &Path, volumes: &[VolumeName]) -> Result<()> {
+        if !self.dir.exists() {
+            std::fs::create_dir_all(&self.dir).map_err(writing(path))?;
+            self.dir.parent().map_or(Ok(()), sync_dir)?;
+        }
+        let fresh = path.with_extension("new");
+        let mut file = std::fs::File::create(&fresh).map_err(writing(path))?;
+        let written = file.write_all(&encode(volumes)).and_then(|()| file.sync_all());
+        if let Err(e) = written.and_then(|()| std::fs::rename(&fresh, path)) {
+            let _ = std::fs::remove_file(&fresh);
+            return Err(writing(path)(e));
+        }
+        sync_dir(&self.dir)
     }
 
     /// Whether the group was decided, now or before a crash.
@@ -86,6 +113,11 @@ impl Groups {
                 known.finished.push(group);
             }
         }
+    }
+
+    /// Finished groups whose outcome could not be made durable yet.
+    pub(crate) fn keep(&self, groups: Vec<[u8; 16]>) {
+        self.known.lock().finished.extend(groups);
     }
 
     /// Finished groups, once they are worth cleaning up. Their volumes' logs
@@ -117,11 +149,47 @@ impl Groups {
                 let _ = std::fs::remove_file(&path);
                 continue;
             }
-            let text = std::fs::read_to_string(&path)
-                .map_err(|e| Error::from_io(format!("reading {}", path.display()), e))?;
-            let volumes = text.lines().map(VolumeName::decode).collect::<Result<Vec<_>>>();
-            groups.push((path.clone(), volumes.map_err(|e| e.context(path.display()))?));
+            let bytes = std::fs::read(&path).map_err(|e| Error::from_io(format!("reading {}", path.display()), e))?;
+            let volumes = decode(&bytes).map_err(|e| {
+                Error::corrupt(format!("{}: {}", path.display(), e.message())).with_remedy(
+                    "It decides a transaction over several volumes. Restore it from a copy, or remove it: the \
+                     transaction then counts in those volumes only that were told already.",
+                )
+            })?;
+            groups.push((path, volumes));
         }
         Ok(groups)
     }
+}
+
+fn writing(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |e| Error::from_io(format!("writing {}", path.display()), e)
+}
+
+/// A decision file: the volumes whose prepared commits count.
+fn encode(volumes: &[VolumeName]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.bytes(&MAGIC);
+    w.u8(VERSION);
+    w.varint(volumes.len() as u64);
+    volumes.iter().for_each(|volume| w.block(volume.as_str().as_bytes()));
+    let crc = crc32fast::hash(w.as_slice());
+    w.u32(crc);
+    w.into_vec()
+}
+
+fn decode(bytes: &[u8]) -> Result<Vec<VolumeName>> {
+    let mut r = Reader::new("decision", bytes);
+    let (covered, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| r.corrupt("it is cut off"))?;
+    if crc32fast::hash(covered).to_le_bytes() != *crc {
+        return Err(r.corrupt("its checksum is wrong"));
+    }
+    r = Reader::new("decision", covered);
+    if r.array()? != MAGIC || r.u8()? != VERSION {
+        return Err(r.corrupt("it is not one, or of a newer version of Quire"));
+    }
+    let count = r.count(1)?;
+    let volumes = (0..count).map(|_| VolumeName::parse(r.text()?)).collect::<Result<_>>()?;
+    r.finish()?;
+    Ok(volumes)
 }

@@ -11,6 +11,7 @@
 //! what they share and its locks; `log/` and `recover.rs` are the truth on
 //! disk (`FORMAT.md`); `push.rs` and `pull.rs` move it.
 
+mod ahead;
 mod catalog;
 mod compact;
 mod engine;

@@ -27,6 +27,12 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
         moved.note_push(&pushed);
     }
     let state = replica.core().state.clone();
+    if let Some(base) = &state.base
+        && state.diverged.is_none()
+        && is_head(replica, &state.remote, base)?
+    {
+        return Ok(moved);
+    }
     let found = head(replica)?;
     let Some(head) = live_head(replica, &state, found)? else { return Ok(moved) };
     let Some(base) = &state.base else {
@@ -41,7 +47,7 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
     if head.lsn() < base.lsn {
         return Err(replaced(&state.remote, base.lsn));
     }
-    let (newer, sets) = engine.bridge.wait(newer_commits(&engine, &state.remote, base, &head))?;
+    let (newer, sets) = engine.bridge.wait(newer_commits(engine, &state.remote, base, &head))?;
     if state.is_ahead() && newer[0].local_tip == state.tip && newer[0].local_tip != LocalTip::ZERO {
         // Another copy of this data directory has pushed the very commits that are unpushed here.
         let ours = &newer[0];
@@ -66,16 +72,38 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
         return Err(diverged_error(replica, lsn, unpushed));
     }
     let known = replica.lineage.lock().clone();
-    if let Some(known) = known.filter(|l| l.head() == (base.lsn, base.hash)) {
-        let longer = engine.bridge.wait(known.extended(&engine, newer))?;
-        *replica.lineage.lock() = Some(longer);
-    }
+    let longer = match known.filter(|l| l.head() == (base.lsn, base.hash)) {
+        Some(known) => Some(engine.bridge.wait(known.extended(engine, newer))?),
+        None => None,
+    };
     engine.remember(state.remote.clone(), head.clone());
     let from = base.lsn;
-    let pages_changed = move_base(replica, head.header(), &sets)?;
+    let pages_changed = move_base(replica, head.header(), &sets, only_voids)?;
+    if longer.is_some() {
+        *replica.lineage.lock() = longer;
+    }
     moved.pulled = Some((Some(from), head.lsn()));
     moved.pages_changed = pages_changed;
     Ok(moved)
+}
+
+/// Whether no commit follows the base: one request, and no listing.
+fn is_head(replica: &Replica, remote: &VolumeName, base: &BaseState) -> Result<bool> {
+    let engine = replica.engine();
+    let next = base.lsn.next();
+    match engine.bridge.wait(async { engine.stores().await?.metastore.commit(remote, next).await }) {
+        Ok(commit) => {
+            engine.remember(remote.clone(), commit);
+            Ok(false)
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let mut notes = replica.notes.lock();
+            notes.store_lsn = Some(base.lsn);
+            notes.last_error = None;
+            Ok(true)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// What the store has under the replica's name now.
@@ -136,15 +164,19 @@ async fn newer_commits(
     Ok((newer, changed))
 }
 
-/// Sets the base; `absent` are the pages that it changes.
-fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet) -> Result<u64> {
+/// Sets the base; `absent` are the pages that it changes. Under commits that
+/// are not in the store it can be moved over `only_voids`.
+fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet, only_voids: bool) -> Result<u64> {
     replica.lock_writer("a pull")?;
     let moved = {
         let mut core = replica.core();
         let keep_local = core.state.is_ahead();
-        if keep_local && !absent.is_empty() {
+        if keep_local && !only_voids {
+            // It was committed while the store was asked.
             let unpushed = core.state.unpushed();
-            Err(diverged_error(replica, head.lsn, unpushed))
+            let noted =
+                replica.change_state(&mut core, StateChange::default(), |state| state.diverged = Some(head.lsn));
+            noted.and(Err(diverged_error(replica, head.lsn, unpushed)))
         } else {
             let base = BaseState { lsn: head.lsn, hash: head.hash(), page_count: head.page_count };
             let content = !absent.is_empty() || (!keep_local && core.state.page_count != head.page_count);
@@ -175,7 +207,7 @@ fn adopt(replica: &Arc<Replica>, state: &State, head: &SealedCommit) -> Result<M
         return Err(diverged_error(replica, lsn, unpushed));
     }
     replica.engine().remember(state.remote.clone(), head.clone());
-    move_base(replica, head.header(), &PageSet::new())?;
+    move_base(replica, head.header(), &PageSet::new(), false)?;
     let pages_changed = u64::from(head.header().page_count.get());
     Ok(Moved { pulled: Some((None, head.lsn())), pages_changed, ..Moved::default() })
 }

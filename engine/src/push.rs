@@ -6,7 +6,6 @@
 //! (5) the outcome is written down. A push that died is taken up at (4) with
 //! the same bytes, so it can be repeated for ever and counts once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,9 +19,8 @@ use quire_proto::{
 
 use crate::engine::Shared;
 use crate::log::Batch;
-use crate::recover::{Undecided, apply_commit};
 use crate::replica::{Replica, StateChange};
-use crate::snapshot::{Snapshot, View};
+use crate::snapshot::Snapshot;
 use crate::state::{BaseState, CommitRecord, Intent, Pending, State};
 use crate::table::{Cell, Table};
 use crate::volume::Moved;
@@ -49,19 +47,25 @@ pub(crate) fn push_locked(replica: &Arc<Replica>) -> Result<Moved> {
     for _ in 0..MAX_RETARGETS {
         let (state, snapshot) = {
             let mut core = replica.core();
-            if let Some(lsn) = core.state.diverged {
+            // A name that somebody else took first may have become free again.
+            if let Some(lsn) = core.state.diverged
+                && core.state.base.is_some()
+            {
                 let unpushed = core.state.unpushed();
                 drop(core);
                 return Err(diverged_error(replica, lsn, unpushed));
             }
             if core.state.pending.commits == 0 {
+                drop(core);
+                // What was pushed is cache from now on.
+                engine.trim_cache();
                 return Ok(moved);
             }
             core.since_freeze = Pending::default();
             (core.state.clone(), replica.snapshot())
         };
         replica.sync_log()?;
-        let sealed = engine.bridge.wait(build(&engine, &snapshot, &state))?;
+        let sealed = engine.bridge.wait(build(engine, &snapshot, &state))?;
         let intent = Intent {
             target: sealed.lsn(),
             object: sealed.object().to_vec(),
@@ -96,7 +100,10 @@ pub(crate) struct Pushed {
 /// Finishes the push in flight, if there is one, with its exact bytes.
 /// `None`: there is none, or only voids were in its way and it is unpushed again.
 pub(crate) fn settle_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
-    let Some(intent) = replica.core().state.intent.clone() else { return Ok(None) };
+    let Some(intent) = replica.core().state.intent.clone() else {
+        drop_tentative(replica)?;
+        return Ok(None);
+    };
     let engine = replica.engine();
     let sealed = SealedCommit::decode(intent.object.clone().into())
         .map_err(|e| e.context(format!("volume {}: the push in flight", replica.name())))?;
@@ -106,13 +113,24 @@ pub(crate) fn settle_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
         stores.metastore.append(&remote, &sealed).await
     })?;
     match appended {
-        Appended::Won => won(replica, &sealed, &sealed).map(Some),
-        Appended::Lost(other) if is_ours(&other, &sealed) => won(replica, &other, &sealed).map(Some),
+        Appended::Won => won(replica, &sealed).map(Some),
+        Appended::Lost(other) if is_ours(&other, &sealed) => won(replica, &other).map(Some),
         Appended::Lost(other) => {
             lost(replica, &other)?;
             Ok(None)
         }
     }
+}
+
+/// A commit that awaits its push and has none never left this machine: it has
+/// failed for certain.
+fn drop_tentative(replica: &Arc<Replica>) -> Result<()> {
+    let mut core = replica.core();
+    if core.undecided.is_none() {
+        return Ok(());
+    }
+    let change = StateChange { settle: Some(false), ..StateChange::default() };
+    replica.change_state(&mut core, change, |_| {})
 }
 
 /// Whether a commit that took our LSN carries the very commits that we
@@ -122,7 +140,7 @@ fn is_ours(other: &SealedCommit, mine: &SealedCommit) -> bool {
     other.local_tip == mine.local_tip && other.local_tip != quire_proto::LocalTip::ZERO && other.parent == mine.parent
 }
 
-fn won(replica: &Arc<Replica>, commit: &SealedCommit, sent: &SealedCommit) -> Result<Pushed> {
+fn won(replica: &Arc<Replica>, commit: &SealedCommit) -> Result<Pushed> {
     let engine = replica.engine();
     let header = commit.header();
     let base = BaseState { lsn: header.lsn, hash: header.hash(), page_count: header.page_count };
@@ -150,7 +168,8 @@ fn won(replica: &Arc<Replica>, commit: &SealedCommit, sent: &SealedCommit) -> Re
         }
     };
     engine.counters.pushes.fetch_add(1, Ordering::Relaxed);
-    engine.remember(replica.core().state.remote.clone(), sent.clone());
+    engine.remember(replica.core().state.remote.clone(), commit.clone());
+
     {
         let mut notes = replica.notes.lock();
         notes.store_lsn = Some(header.lsn);
@@ -159,7 +178,7 @@ fn won(replica: &Arc<Replica>, commit: &SealedCommit, sent: &SealedCommit) -> Re
     // The lineage grows by what was pushed; a fault here only makes it be read again.
     let known = replica.lineage.lock().clone();
     if let Some(known) = known.filter(|l| Some(l.head().1) == header.parent)
-        && let Ok(longer) = engine.bridge.wait(known.extended(&engine, vec![header.clone()]))
+        && let Ok(longer) = engine.bridge.wait(known.extended(engine, vec![header.clone()]))
     {
         *replica.lineage.lock() = Some(longer);
     }
@@ -187,7 +206,8 @@ fn lost(replica: &Arc<Replica>, other: &SealedCommit) -> Result<()> {
         if is_void && let Some(base) = &mut state.base {
             (base.lsn, base.hash) = (header.lsn, header.hash());
         }
-        if !is_void && !(header.kind == CommitKind::Void && state.base.is_none()) {
+        let changes_nothing = is_void || header.kind == CommitKind::Void && state.base.is_none();
+        if !changes_nothing {
             state.diverged = Some(header.lsn);
         }
     })?;
@@ -206,7 +226,9 @@ pub(crate) fn diverged_error(replica: &Replica, lsn: Lsn, unpushed: u64) -> Erro
     let name = replica.name();
     Error::new(
         ErrorKind::Conflict,
-        format!("volume {name} has diverged: the store is at LSN {lsn}, and {unpushed} local commits are not on top of it"),
+        format!(
+            "volume {name} has diverged: the store is at LSN {lsn}, and {unpushed} local commits are not on top of it"
+        ),
     )
     .with_remedy(format!(
         "Both sides are intact. `quire reset {name}` (or SELECT quire_reset()) goes to the store's head and keeps the \
@@ -239,7 +261,8 @@ async fn build(engine: &Arc<Shared>, snapshot: &Snapshot, state: &State) -> Resu
     header.author = engine.author().to_owned();
     header.time_ms = engine.now_ms();
     header.page_count = state.page_count;
-    header.min_count = if kind == CommitKind::Create { Default::default() } else { pending.min_count.min(state.page_count) };
+    header.min_count =
+        if kind == CommitKind::Create { Default::default() } else { pending.min_count.min(state.page_count) };
     header.local_tip = state.tip;
     header.attributes = state.attributes.clone();
     SealedCommit::seal(header, Body { sets, index, inline })
@@ -324,7 +347,8 @@ fn encode(snapshot: &Snapshot, pages: &[PageIdx], page_size: PageSize) -> Result
         match snapshot.table().get(*page) {
             // Checked once more before it leaves the machine for good.
             Cell::At { place, .. } => snapshot.replica().read_place(place, *page, buf, true)?,
-            Cell::Zero | Cell::Absent => buf.fill(0),
+            Cell::Zero => buf.fill(0),
+            Cell::Absent => return Err(Error::corrupt(format!("page {page} is to be pushed, and is not here"))),
         }
     }
     encode_frame(&pages.iter().copied().collect(), page_size, &data)
@@ -338,54 +362,34 @@ pub(crate) fn commit_to_store(
     replica: &Arc<Replica>,
     seq: u64,
     mut commit: CommitRecord,
-    mut batch: Batch,
-    slots: &HashMap<PageIdx, usize>,
+    batch: &mut Batch,
     spilled: &Table,
 ) -> Result<Snapshot> {
     let _traffic = replica.traffic.lock();
     let engine = replica.engine();
     // What a crash left unsettled comes first. (A transaction cannot begin while a push is in doubt.)
     settle_intent(replica).inspect_err(|e| replica.note_error(e))?;
-    let id = CommitId::random()?;
-    commit.group = Some(*id.as_bytes());
-    let mut pages = spilled.clone();
-    let by_slot: HashMap<usize, PageIdx> = slots.iter().map(|(page, slot)| (*slot, *page)).collect();
-    let tip = replica.append_commit(&mut batch, &commit, seq, true, |n, place| {
-        if let Some(page) = by_slot.get(&n) {
-            pages.set(*page, Cell::At { place, verified: true });
-        }
-    })?;
-    commit.tip = tip;
-    let (future, snapshot, carries) = {
-        let mut core = replica.core();
-        let carries = core.state.pending.clone();
-        let mut future = core.state.clone();
-        let mut table = replica.snapshot().table().clone();
-        apply_commit(&mut future, &mut table, &commit, &pages);
-        let snapshot = Snapshot::new(replica.clone(), View::new(0, &future, table, core.pin()));
-        core.undecided = Some(Undecided { seq, commit, pages });
-        (future, snapshot, carries)
-    };
-    let sealed = match engine.bridge.wait(build(&engine, &snapshot, &future)) {
+    commit.group = Some(*CommitId::random()?.as_bytes());
+    let (future, snapshot, carries) = replica.append_tentative(batch, spilled, commit, seq)?;
+    let sealed = match engine.bridge.wait(build(engine, &snapshot, &future)) {
         Ok(sealed) => sealed,
         Err(e) => {
-            // Nothing was put: the transaction has failed for certain.
-            let mut core = replica.core();
-            let change = StateChange { settle: Some(false), ..StateChange::default() };
-            replica.change_state(&mut core, change, |_| {})?;
-            drop(core);
             replica.note_error(&e);
+            if let Err(later) = drop_tentative(replica) {
+                tracing::warn!("volume {}: {later}", replica.name());
+            }
             return Err(e);
         }
     };
     {
-        let intent =
-            Intent { target: sealed.lsn(), object: sealed.object().to_vec(), carries, tentative: Some(seq) };
-        let mut core = replica.core();
+        let intent = Intent { target: sealed.lsn(), object: sealed.object().to_vec(), carries, tentative: Some(seq) };
         let change = StateChange { durable: true, ..StateChange::default() };
-        if let Err(e) = replica.change_state(&mut core, change, |state| state.open_intent(intent, Pending::default())) {
-            let change = StateChange { settle: Some(false), ..StateChange::default() };
-            replica.change_state(&mut core, change, |_| {})?;
+        let opened =
+            replica.change_state(&mut replica.core(), change, |state| state.open_intent(intent, Pending::default()));
+        if let Err(e) = opened {
+            if let Err(later) = drop_tentative(replica) {
+                tracing::warn!("volume {}: {later}", replica.name());
+            }
             return Err(e);
         }
     }
@@ -448,7 +452,7 @@ fn void_in_its_place(replica: &Arc<Replica>, sent: &SealedCommit) -> Result<Opti
     match appended {
         Appended::Won => lost(replica, &void).map(|()| None),
         Appended::Lost(other) if other.object_hash() == sent.object_hash() => {
-            won(replica, &other, sent)?;
+            won(replica, &other)?;
             Ok(Some(replica.snapshot()))
         }
         Appended::Lost(other) => lost(replica, &other).map(|()| None),

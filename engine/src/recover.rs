@@ -9,15 +9,18 @@
 //! A bad record ends the log there. It is a torn tail if nothing says that the
 //! place was durable; if a later record, a later file or the table file says
 //! so, bytes that were acknowledged have been damaged: that is `Corrupt`.
+//! Nothing is removed before everything was found to be right.
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use quire_proto::{Error, PageSet, Reader, Result, VolumeName, Writer};
+use quire_proto::{Error, PageSet, Reader, Result, Writer};
 
-use crate::log::{DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RECORD_HEADER_BYTES, RecordHeader, RecordKind, Room};
-use crate::log::check_record;
+use crate::log::{
+    DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RECORD_HEADER_BYTES, RecordHeader, RecordKind, Room,
+    check_record, parse_record,
+};
 use crate::state::{CommitRecord, State};
 use crate::table::{Cell, Table};
 use crate::tablefile::{self, StoredTable};
@@ -97,6 +100,26 @@ pub(crate) struct Recovered {
     pub(crate) replayed_bytes: u64,
     pub(crate) log_files: Vec<FileId>,
     pub(crate) cache_files: Vec<FileId>,
+    /// Log files that a process wrote which may not have made them durable.
+    pub(crate) unsynced: Vec<Arc<DataFile>>,
+}
+
+impl Recovered {
+    /// A replica of which nothing is on disk yet.
+    pub(crate) fn nothing(state: State) -> Recovered {
+        Recovered {
+            state,
+            table: Table::default(),
+            undecided: None,
+            files: Files::new(),
+            end: None,
+            next_file: 1,
+            replayed_bytes: 0,
+            log_files: Vec::new(),
+            cache_files: Vec::new(),
+            unsynced: Vec::new(),
+        }
+    }
 }
 
 /// Makes the commit visible in `state` and `table`; `pages` says where its pages lie.
@@ -117,61 +140,60 @@ pub(crate) fn apply_commit(state: &mut State, table: &mut Table, commit: &Commit
 }
 
 /// Reads a replica's files. `Ok(None)`: there is no log, so nothing was ever stored here.
-pub(crate) fn recover(dir: &Path, name: &VolumeName) -> Result<Option<Recovered>> {
+pub(crate) fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>> {
     let log_ids = Room::Log.list(dir)?;
     let cache_ids = Room::Cache.list(dir)?;
-    let top_id = log_ids.iter().chain(&cache_ids).map(|id| id.0 + 1).max().unwrap_or(1);
+    let next_file = log_ids.iter().chain(&cache_ids).map(|id| id.0.saturating_add(1)).max().unwrap_or(1);
     let mut logs = Vec::new();
+    let mut stale = Vec::new();
     for id in &log_ids {
-        match DataFile::open(Room::Log.path(dir, *id), *id)? {
+        match DataFile::open(Room::Log, dir, *id)? {
             Some(file) => logs.push(Arc::new(file)),
-            None => remove(&Room::Log.path(dir, *id)),
+            None => stale.push(Room::Log.path(dir, *id)),
         }
     }
-    let chain = chain(&logs)?;
-    if chain.is_empty() {
-        return Ok(None);
-    }
-    let mut stored = tablefile::load(dir).unwrap_or_else(|e| {
+    let mut chain = chain(&logs)?;
+    let stored = tablefile::load(dir).unwrap_or_else(|e| {
         tracing::warn!("volume {name}: {e}: rebuilding the page table from the log");
         None
     });
-    if let Some(table) = &stored
-        && !chain.iter().any(|link| link.file.id == table.position.file)
-    {
-        // A table of a log that is not there any more cannot be trusted.
-        stored = None;
+    let stored = match stored {
+        Some(stored) => of_this_log(stored, &chain, dir)?,
+        None => None,
+    };
+    if chain.is_empty() {
+        return Ok(None);
     }
+    let next_file = next_file.max(stored.as_ref().map_or(1, |s| s.next_file));
+    let knows_cache = stored.is_some();
+    let mut replay = Replay::start(stored, &chain);
+    let end = replay.run(&mut chain)?;
 
-    let mut files = Files::new();
-    for file in &logs {
-        if chain.iter().any(|link| link.file.id == file.id) {
-            files.insert(file.id, file.clone());
-        } else {
-            tracing::warn!("volume {name}: {} is not part of the log any more", file.path().display());
-            file.doom();
-        }
-    }
+    let mut files: Files = chain.iter().map(|link| (link.file.id, link.file.clone())).collect();
+    let log_files: Vec<FileId> = chain.iter().map(|link| link.file.id).collect();
+    stale.extend(logs.iter().filter(|file| !files.contains_key(&file.id)).map(|file| file.path().to_owned()));
     let mut cache_files = Vec::new();
     for id in cache_ids {
-        let path = Room::Cache.path(dir, id);
-        match DataFile::open(path.clone(), id) {
-            Ok(Some(file)) if stored.is_some() => {
+        match DataFile::open(Room::Cache, dir, id) {
+            Ok(Some(file)) if knows_cache && !files.contains_key(&id) => {
                 files.insert(id, Arc::new(file));
                 cache_files.push(id);
             }
             // Without its table a cache file says nothing; all of it can be fetched again.
-            _ => remove(&path),
+            _ => stale.push(Room::Cache.path(dir, id)),
         }
     }
-
-    let next_file = top_id.max(stored.as_ref().map_or(1, |s| s.next_file));
-    let log_files = chain.iter().map(|link| link.file.id).collect();
-    let mut replay = Replay::start(stored, &chain)?;
-    let end = replay.run(&chain)?;
     replay.drop_lost_cells(&files, name)?;
     replay.fill_truncated();
+    for path in stale {
+        tracing::debug!("volume {name}: {} is not needed any more", path.display());
+        if let Err(e) = std::fs::remove_file(&path) {
+            tracing::warn!("removing {}: {e}", path.display());
+        }
+    }
+    let replayed = chain.iter().filter(|link| end > replay.from && link.file.id >= replay.from.file);
     Ok(Some(Recovered {
+        unsynced: replayed.map(|link| link.file.clone()).collect(),
         state: replay.state,
         table: replay.table,
         undecided: replay.undecided,
@@ -184,10 +206,29 @@ pub(crate) fn recover(dir: &Path, name: &VolumeName) -> Result<Option<Recovered>
     }))
 }
 
-fn remove(path: &Path) {
-    if let Err(e) = std::fs::remove_file(path) {
-        tracing::warn!("removing {}: {e}", path.display());
+/// The table file, if the log goes on from it. `None`: compaction has moved
+/// the log on since. A log that ends before it has lost what was durable.
+fn of_this_log(stored: StoredTable, chain: &[Link], dir: &Path) -> Result<Option<StoredTable>> {
+    let wanted = stored.position.file;
+    if let Some(link) = chain.iter().find(|link| link.file.id == wanted) {
+        if link.file.len()? < stored.position.offset.into() {
+            return Err(damaged(
+                &link.file,
+                link.file.len()?,
+                "it ends there, and the table file proves that it was longer",
+            ));
+        }
+        return Ok(Some(stored));
     }
+    if chain.first().is_some_and(|oldest| oldest.file.id > wanted) {
+        return Ok(None);
+    }
+    let path = Room::Log.path(dir, wanted);
+    Err(Error::corrupt(format!(
+        "log file {} is missing or empty, and the table file beside it proves that it was not",
+        path.display()
+    ))
+    .with_remedy(DAMAGED))
 }
 
 /// A log file and where the one after it says that it ends.
@@ -207,9 +248,16 @@ fn chain(logs: &[Arc<DataFile>]) -> Result<Vec<Link>> {
         }
         let first = file.records(0).next().filter(|(_, header, _)| header.kind == RecordKind::State);
         let Some((_, _, payload)) = first else {
-            if wanted.is_some() || has_good_record(file, FILE_HEADER_BYTES) {
+            let was_whole = wanted.is_some_and(|(_, durable)| durable)
+                || chain.iter().any(|link| proves_what_was_before(&link.file, FILE_HEADER_BYTES))
+                || begins_in_one_block(file) && good_records(file, FILE_HEADER_BYTES, |_| true).next().is_some()
+                || proves_what_was_before(file, FILE_HEADER_BYTES);
+            if was_whole {
                 return Err(damaged(file, FILE_HEADER_BYTES, "its first record is damaged"));
             }
+            // The power went before this file's beginning reached the disk: it and what came later never happened.
+            chain.clear();
+            wanted = None;
             continue;
         };
         let first = StateRecord::decode(payload).map_err(|e| damaged(file, FILE_HEADER_BYTES, e.message()))?;
@@ -226,41 +274,56 @@ fn chain(logs: &[Arc<DataFile>]) -> Result<Vec<Link>> {
     Ok(chain)
 }
 
+const DAMAGED: &str = "Bytes that were acknowledged are damaged. Copy the data directory away, then `quire rm NAME \
+                       --force` and `quire clone NAME` go back to what was pushed.";
+
 fn damaged(file: &DataFile, offset: u64, problem: &str) -> Error {
-    Error::corrupt(format!("log file {} at byte {offset}: {problem}", file.path().display())).with_remedy(
-        "Bytes that were acknowledged are damaged. Copy the data directory away, then `quire rm NAME --force` and \
-         `quire clone NAME` go back to what was pushed.",
-    )
+    Error::corrupt(format!("log file {} at byte {offset}: {problem}", file.path().display())).with_remedy(DAMAGED)
 }
 
-/// Whether any whole record stands in the file at or after `from`.
-fn has_good_record(file: &DataFile, from: u64) -> bool {
-    good_records(file, from).next().is_some()
+/// Whether a file's header and its first record share a block of the disk, so
+/// that a loss of power takes both or none. The length it says may be damaged, too.
+fn begins_in_one_block(file: &DataFile) -> bool {
+    let bytes = file.mapped().and_then(|bytes| bytes.get(FILE_HEADER_BYTES as usize..)).unwrap_or_default();
+    let end = parse_record(bytes).map_or(0, |header| u64::from(header.payload_bytes));
+    FILE_HEADER_BYTES + RECORD_HEADER_BYTES as u64 + end <= 4096
 }
 
-/// Whole records at or after `from`, wherever they begin.
-fn good_records(file: &DataFile, from: u64) -> impl Iterator<Item = (RecordHeader, &[u8])> {
+/// Whole records of a kind at or after `from`, wherever they begin.
+fn good_records(
+    file: &DataFile,
+    from: u64,
+    wanted: impl Fn(RecordKind) -> bool,
+) -> impl Iterator<Item = (RecordHeader, &[u8])> {
     let bytes = file.mapped().unwrap_or_default();
     let last = (bytes.len() as u64).saturating_sub(RECORD_HEADER_BYTES as u64);
     (from..last).filter_map(move |at| {
-        // Most of a file's end is zeros, and no record begins with four of them and kind 0.
+        // Most of a file's end is zeros, and no record is of kind 0.
         (bytes[at as usize + 4] != 0).then_some(())?;
-        check_record(&bytes[at as usize..], file.salt, at).ok()
+        let rest = &bytes[at as usize..];
+        parse_record(rest).filter(|header| wanted(header.kind))?;
+        check_record(rest, file.salt, at).ok()
     })
+}
+
+/// Whether a commit at or after `from` says that everything before it was
+/// durable when it was written, all files before it included.
+fn proves_what_was_before(file: &DataFile, from: u64) -> bool {
+    good_records(file, from, |kind| kind == RecordKind::Commit)
+        .any(|(_, payload)| CommitRecord::synced_before(payload).is_some_and(|synced| u64::from(synced) > from))
 }
 
 struct Replay {
     state: State,
     table: Table,
     from: Place,
-    durable: Place,
     staged: (u64, Table),
     undecided: Option<Undecided>,
     bytes: u64,
 }
 
 impl Replay {
-    fn start(stored: Option<StoredTable>, chain: &[Link]) -> Result<Replay> {
+    fn start(stored: Option<StoredTable>, chain: &[Link]) -> Replay {
         let oldest = &chain[0];
         let beginning = Place { file: oldest.file.id, offset: FILE_HEADER_BYTES as u32 };
         let (state, table, from) = match stored {
@@ -268,22 +331,25 @@ impl Replay {
             None => (oldest.first.state.clone(), Table::default(), beginning),
         };
         let staged = (0, Table::default());
-        Ok(Replay { state, table, from, durable: from, staged, undecided: None, bytes: 0 })
+        Replay { state, table, from, staged, undecided: None, bytes: 0 }
     }
 
-    fn run(&mut self, chain: &[Link]) -> Result<Place> {
+    /// Applies the records from `from` on; returns where they end. Files that
+    /// come after an end which the power cut short leave the chain.
+    fn run(&mut self, chain: &mut Vec<Link>) -> Result<Place> {
+        let durable = chain.iter().filter_map(|link| link.end).filter(|(_, durable)| *durable).map(|(place, _)| place);
+        let durable = durable.max();
         let mut end = self.from;
+        let mut done = 0;
         let first = self.from.file;
-        for link in chain.iter().filter(|link| link.file.id >= first) {
+        for (n, link) in chain.iter().enumerate().skip_while(|(_, link)| link.file.id < first) {
             let file = &link.file;
             let from = if file.id == self.from.file { self.from.offset.into() } else { FILE_HEADER_BYTES };
-            if let Some((place, true)) = link.end {
-                self.durable = self.durable.max(place);
-            }
+            let stop = link.end.map(|(place, _)| place);
             let mut records = file.records(from);
             loop {
                 end = Place { file: file.id, offset: records.offset() as u32 };
-                if link.end.is_some_and(|(stop, _)| end >= stop) {
+                if stop.is_some_and(|stop| end >= stop) {
                     break;
                 }
                 let Some((offset, header, payload)) = records.next() else { break };
@@ -291,22 +357,26 @@ impl Replay {
                 self.bytes += (RECORD_HEADER_BYTES + payload.len()) as u64;
                 self.record(place, &header, payload).map_err(|e| damaged(file, offset, e.message()))?;
             }
-            if end < self.durable && end.file == self.durable.file || self.is_said_durable(file, end) {
-                return Err(damaged(file, end.offset.into(), "a record is damaged, and later ones prove that it was whole"));
+            done = n + 1;
+            if stop.is_some_and(|stop| end >= stop) {
+                continue;
             }
-            if link.end.is_some_and(|(stop, _)| end < stop) {
-                // Power was lost before the file's end reached the disk: what came later never happened.
-                break;
+            let later = &chain[done..];
+            let was_whole = durable.is_some_and(|durable| durable > end)
+                || proves_what_was_before(file, end.offset.into())
+                || later.iter().any(|link| proves_what_was_before(&link.file, FILE_HEADER_BYTES));
+            if was_whole {
+                return Err(damaged(
+                    file,
+                    end.offset.into(),
+                    "a record is damaged, and later ones prove that it was whole",
+                ));
             }
+            // Power was lost before the file's end reached the disk: what came later never happened.
+            break;
         }
+        chain.truncate(done);
         Ok(end)
-    }
-
-    /// Whether a good commit after `end` says that `end` was durable when it was written.
-    fn is_said_durable(&self, file: &DataFile, end: Place) -> bool {
-        good_records(file, u64::from(end.offset) + 1)
-            .filter(|(header, _)| header.kind == RecordKind::Commit)
-            .any(|(_, payload)| CommitRecord::synced_before(payload).is_some_and(|synced| synced > end.offset))
     }
 
     fn record(&mut self, place: Place, header: &RecordHeader, payload: &[u8]) -> Result<()> {
@@ -340,7 +410,8 @@ impl Replay {
             }
             RecordKind::Commit => {
                 let commit = CommitRecord::decode(payload)?;
-                let pages = if self.staged.0 == header.seq { std::mem::take(&mut self.staged.1) } else { Table::default() };
+                let pages =
+                    if self.staged.0 == header.seq { std::mem::take(&mut self.staged.1) } else { Table::default() };
                 self.state.seq = self.state.seq.max(header.seq);
                 if commit.group.is_some() {
                     self.undecided = Some(Undecided { seq: header.seq, commit, pages });
@@ -377,7 +448,7 @@ impl Replay {
 
     /// Cells that point into files which are not there: such a page can be
     /// fetched again if it is in the store, and is lost otherwise.
-    fn drop_lost_cells(&mut self, files: &Files, name: &VolumeName) -> Result<()> {
+    fn drop_lost_cells(&mut self, files: &Files, name: &str) -> Result<()> {
         let mut lost = Vec::new();
         let mut missing: HashSet<FileId> = HashSet::new();
         self.table.for_each(|page, cell| {
@@ -400,7 +471,9 @@ impl Replay {
         let unpushed = carried.into_iter().chain([&self.state.pending.changed]).flat_map(PageSet::iter);
         for page in unpushed.filter(|page| self.state.page_count.contains(*page)) {
             if self.table.get(page) == Cell::Absent {
-                return Err(Error::corrupt(format!("volume {name}: page {page} was never pushed, and its file is missing")));
+                return Err(Error::corrupt(format!(
+                    "volume {name}: page {page} was never pushed, and its file is missing"
+                )));
             }
         }
         Ok(())

@@ -16,13 +16,13 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
-use quire_proto::{Error, ErrorKind, LocalTip, Lsn, PageIdx, PageSet, Result, VolumeName};
+use quire_proto::{Error, ErrorKind, Lsn, PageIdx, PageSet, Result, VolumeName};
 
 use crate::compact;
 use crate::engine::Shared;
 use crate::lineage::Lineage;
 use crate::log::{Appender, Batch, DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RecordKind, Room};
-use crate::recover::{self, StateRecord, Undecided, apply_commit};
+use crate::recover::{self, Recovered, StateRecord, Undecided, apply_commit};
 use crate::snapshot::{Snapshot, View};
 use crate::state::{CommitRecord, Pending, State};
 use crate::table::{Cell, Table};
@@ -32,6 +32,9 @@ use crate::writer::Writer;
 /// After this much log a table file is written, so that a crash leaves little to replay.
 const TABLE_EVERY_BYTES: u64 = 32 << 20;
 
+/// A replica may have this many files more than its bytes need.
+pub(crate) const SPARE_FILES: usize = 64;
+
 /// One replica, open.
 pub(crate) struct Replica {
     engine: Arc<Shared>,
@@ -40,7 +43,7 @@ pub(crate) struct Replica {
     /// The data files by id; the readers' way from a page table cell to bytes.
     files: ArcSwap<Files>,
     next_file: Arc<AtomicU32>,
-    version: Arc<AtomicU64>,
+    version: AtomicU64,
     visible: ArcSwap<View>,
     writer: Mutex<Option<String>>,
     /// Serializes push, pull, fetch and reset.
@@ -76,8 +79,8 @@ pub(crate) struct Core {
     pub(crate) log_files: Vec<FileId>,
     /// How long they are together.
     pub(crate) log_bytes: u64,
-    /// A transaction may have spilled pages into log files from this one on.
-    writing_from: Option<FileId>,
+    /// Records of the open transaction may stand in the log from here on.
+    writing_from: Option<Place>,
     pub(crate) cache_files: Vec<FileId>,
     /// The oldest log file that holds anything unpushed.
     first_unpushed: Option<FileId>,
@@ -89,7 +92,7 @@ pub(crate) struct Core {
     /// The catalogue has the replica.
     registered: bool,
     /// Why nothing may be written any more.
-    broken: Option<String>,
+    broken: Option<Error>,
 }
 
 /// How [`Replica::change_state`] changes it.
@@ -111,34 +114,41 @@ impl Replica {
         engine: &Arc<Shared>,
         name: &VolumeName,
         dir: PathBuf,
-        version: Arc<AtomicU64>,
+        version: u64,
         fresh: State,
         registered: bool,
     ) -> Result<Arc<Replica>> {
-        let found = if registered { recover::recover(&dir, name)? } else { None };
-        let (state, table, undecided, files, end, next_file, replayed, log_files, cache_files) = match found {
-            Some(r) => (
-                r.state, r.table, r.undecided, r.files, r.end, r.next_file, r.replayed_bytes, r.log_files, r.cache_files,
-            ),
-            None => (fresh, Table::default(), None, Files::new(), None, 1, 0, Vec::new(), Vec::new()),
-        };
+        let found = if registered { recover::recover(&dir, name.as_str())? } else { None };
+        let Recovered {
+            state,
+            table,
+            undecided,
+            files,
+            end,
+            next_file,
+            replayed_bytes,
+            log_files,
+            cache_files,
+            unsynced,
+        } = found.unwrap_or_else(|| Recovered::nothing(fresh));
         let log_bytes = log_files.iter().filter_map(|id| files.get(id)?.len().ok()).sum();
         let next_file = Arc::new(AtomicU32::new(next_file));
         let pin = Arc::new(());
         let file_bytes = engine.file_bytes();
+        let log = Appender::new(Room::Log, dir.clone(), file_bytes, next_file.clone()).continued(end, unsynced);
         // Where the unpushed began is not stored: everything in the log may be it.
         let first_unpushed = if state.is_ahead() || undecided.is_some() { log_files.first().copied() } else { None };
         let replica = Arc::new(Replica {
             engine: engine.clone(),
             name: ArcSwap::from_pointee(name.clone()),
             files: ArcSwap::from_pointee(files),
-            version,
+            version: AtomicU64::new(version),
             visible: ArcSwap::new(View::new(0, &state, Table::default(), pin.clone())),
             writer: Mutex::new(None),
             traffic: Mutex::new(()),
             core: Mutex::new(Core {
                 state,
-                log: Appender::new(Room::Log, dir.clone(), file_bytes, next_file.clone(), end),
+                log,
                 undecided,
                 pin,
                 doomed: Vec::new(),
@@ -148,13 +158,13 @@ impl Replica {
                 cache_files,
                 first_unpushed,
                 since_freeze: Pending::default(),
-                since_table: replayed,
+                since_table: replayed_bytes,
                 keeper: None,
                 registered,
                 broken: None,
             }),
             saving: Mutex::new(()),
-            cache: Mutex::new(Appender::new(Room::Cache, dir.clone(), file_bytes, next_file.clone(), None)),
+            cache: Mutex::new(Appender::new(Room::Cache, dir.clone(), file_bytes, next_file.clone())),
             lineage: Mutex::new(None),
             fetching: crate::fetch::Fetching::default(),
             notes: Mutex::new(Notes::default()),
@@ -167,6 +177,7 @@ impl Replica {
         replica.publish(&mut core, table, true);
         replica.decide_leftover(&mut core)?;
         drop(core);
+        engine.note_replica(&replica);
         Ok(replica)
     }
 
@@ -204,6 +215,22 @@ impl Replica {
         self.core.lock()
     }
 
+    /// The newest version that a snapshot has, or had been promised.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing can be written any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.core().broken.is_some()
+    }
+
+    /// How many local commits are not known to be in the store.
+    pub(crate) fn unpushed(&self) -> u64 {
+        let core = self.core();
+        core.state.unpushed() + u64::from(core.undecided.is_some())
+    }
+
     /// The visible snapshot.
     pub(crate) fn snapshot(self: &Arc<Self>) -> Snapshot {
         Snapshot::new(self.clone(), self.visible.load_full())
@@ -220,7 +247,8 @@ impl Replica {
     pub(crate) fn lock_writer(&self, who: &str) -> Result<()> {
         let mut writer = self.writer.lock();
         if let Some(other) = &*writer {
-            return Err(Error::new(ErrorKind::Busy, format!("volume {}: {other} is writing", self.name())));
+            return Err(Error::new(ErrorKind::Busy, format!("volume {}: {other} is writing", self.name()))
+                .with_remedy("Try again when it has finished."));
         }
         *writer = Some(who.to_owned());
         Ok(())
@@ -253,15 +281,11 @@ impl Replica {
     fn begin_locked(self: &Arc<Self>, on: &Snapshot) -> Result<Writer> {
         let visible = self.snapshot();
         if !Arc::ptr_eq(on.replica(), self) || visible.version() != on.version() {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("volume {}: its snapshot is not the newest any more", self.name()),
-            ));
+            return Err(outdated(&self.name()));
         }
         let mut core = self.core();
         if let Some(why) = &core.broken {
-            return Err(Error::new(ErrorKind::Io, format!("volume {}: {why}", self.name()))
-                .with_remedy("Free the disk or replace it, then open the volume again: nothing acknowledged is lost."));
+            return Err(why.duplicate());
         }
         if core.undecided.is_some() || (self.commits_to_store() && core.state.intent.is_some()) {
             return Err(Error::new(
@@ -271,7 +295,7 @@ impl Replica {
             .with_remedy("Run `quire push` or `SELECT quire_push()` once the store can be reached: it settles it."));
         }
         core.state.seq += 1;
-        core.writing_from = Some(core.log.end().map_or(FileId(0), |end| end.file));
+        core.writing_from = Some(core.log.end().unwrap_or(Place { file: FileId(0), offset: 0 }));
         Ok(Writer::new(self.clone(), visible, core.state.seq))
     }
 
@@ -280,29 +304,35 @@ impl Replica {
     /// Reserves disk space for a batch of this many bytes and its commit record.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<()> {
         let mut core = self.core();
-        self.reserve_locked(&mut core, bytes + 64 * 1024)
+        self.reserve_locked(&mut core, bytes + 64 * 1024, false)
     }
 
-    fn reserve_locked(&self, core: &mut Core, bytes: u64) -> Result<()> {
+    /// With `durable` the records to come are going to be synced at once: if
+    /// they begin a file, it can then say that all before it is durable.
+    fn reserve_locked(&self, core: &mut Core, bytes: u64, durable: bool) -> Result<()> {
         if let Some(why) = &core.broken {
-            return Err(Error::new(ErrorKind::Io, format!("volume {}: {why}", self.name())));
+            return Err(why.duplicate());
         }
         if !core.registered {
             self.engine().register(&self.name(), &self.dir, &core.state.remote)?;
             core.registered = true;
         }
-        let link = core.log.end();
-        if let Some(file) = core.log.reserve(bytes)? {
-            self.add_file(&file);
-            core.log_files.push(file.id);
-            let link = core.log.previous_end().or(link).map(|place| (place, core.log.previous_synced()));
-            let mut batch = Batch::default();
-            let record = StateRecord { link, absent: PageSet::new(), settled: None, state: core.state.clone() };
-            batch.push(RecordKind::State, 0, 0, &record.encode());
-            core.log.reserve(bytes + batch.bytes() as u64)?;
-            core.log.append(&mut batch, |_, _| {})?;
+        if core.log.has_room(bytes) {
+            return core.log.reserve(bytes);
         }
-        Ok(())
+        core.log.seal();
+        if durable {
+            core.log.sync()?;
+        }
+        let link = core.log.end().map(|place| (place, core.log.previous_synced()));
+        let mut batch = Batch::default();
+        let record = StateRecord { link, absent: PageSet::new(), settled: None, state: core.state.clone() };
+        batch.push(RecordKind::State, 0, 0, &record.encode());
+        let file = core.log.begin(batch.bytes() as u64 + bytes)?;
+        self.add_file(&file);
+        core.log_files.push(file.id);
+        core.log_bytes += FILE_HEADER_BYTES + batch.bytes() as u64;
+        core.log.append(&mut batch).map(|_| ())
     }
 
     fn add_file(&self, file: &Arc<DataFile>) {
@@ -314,84 +344,118 @@ impl Replica {
     }
 
     /// Appends records that mean nothing yet (pages of an open transaction).
-    pub(crate) fn append(&self, batch: &mut Batch, placed: impl FnMut(usize, Place)) -> Result<()> {
-        let mut core = self.core();
-        self.append_locked(&mut core, batch, placed)
+    pub(crate) fn append(&self, batch: &mut Batch) -> Result<Place> {
+        self.append_locked(&mut self.core(), batch, false)
     }
 
-    pub(crate) fn append_locked(&self, core: &mut Core, batch: &mut Batch, placed: impl FnMut(usize, Place)) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.reserve_locked(core, batch.bytes() as u64)?;
+    /// Appends a batch that is not empty; says where its first record went.
+    pub(crate) fn append_locked(&self, core: &mut Core, batch: &mut Batch, durable: bool) -> Result<Place> {
+        self.reserve_locked(core, batch.bytes() as u64, durable)?;
+        let first = core.log.append(batch)?;
         core.since_table += batch.bytes() as u64;
         core.log_bytes += batch.bytes() as u64;
-        core.log.append(batch, placed)
+        Ok(first)
     }
 
-    /// Appends a batch and the commit record after it; syncs if `durable`.
-    fn append_commit_locked(
-        &self,
-        core: &mut Core,
-        batch: &mut Batch,
-        commit: &mut CommitRecord,
-        seq: u64,
-        durable: bool,
-        mut placed: impl FnMut(usize, Place),
-    ) -> Result<()> {
-        let pages = batch.len();
-        let mut crcs = crc32fast::Hasher::new();
-        for n in 0..pages {
-            crcs.update(&batch.payload(n)[..batch.payload(n).len().min(64)]);
-        }
-        let place = core.log.end().map_or([0; 8], |p| (u64::from(p.file.0) << 32 | u64::from(p.offset)).to_le_bytes());
-        commit.tip = core.state.tip.extend(&[&self.engine().nonce(), &seq.to_le_bytes(), &place, &crcs.finalize().to_le_bytes()]);
-        commit.synced = core.log.synced_in_file();
-        batch.push(RecordKind::Commit, 0, seq, &commit.encode());
-        self.reserve_locked(core, batch.bytes() as u64)?;
-        let mut first = None;
-        core.log.append(batch, |n, place| {
-            first.get_or_insert(place);
-            if n < pages {
-                placed(n, place);
-            }
-        })?;
-        core.since_table += batch.bytes() as u64;
-        core.log_bytes += batch.bytes() as u64;
+    /// Appends records that change something; with `durable` they are synced,
+    /// or count for nothing.
+    fn append_synced(&self, core: &mut Core, batch: &mut Batch, durable: bool) -> Result<Place> {
+        let first = self.append_locked(core, batch, durable)?;
         if durable && let Err(e) = core.log.sync() {
             self.disown(core, first);
             return Err(e);
         }
-        if core.first_unpushed.is_none() {
-            core.first_unpushed = core.log_files.first().copied();
+        Ok(first)
+    }
+
+    /// Appends the pages of a batch and the commit record after them, whose
+    /// predecessor is filled in. Returns where all pages of the transaction lie.
+    fn append_commit(
+        &self,
+        core: &mut Core,
+        batch: &mut Batch,
+        spilled: &Table,
+        commit: &mut CommitRecord,
+        seq: u64,
+        durable: bool,
+    ) -> Result<Table> {
+        let mut crcs = crc32fast::Hasher::new();
+        for n in 0..batch.len() {
+            crcs.update(&batch.payload(n)[..batch.payload(n).len().min(64)]);
         }
-        Ok(())
+        let place = core.log.end().map_or([0; 8], |p| (u64::from(p.file.0) << 32 | u64::from(p.offset)).to_le_bytes());
+        commit.tip = core.state.tip.extend(&[
+            &self.engine().nonce(),
+            &seq.to_le_bytes(),
+            &place,
+            &crcs.finalize().to_le_bytes(),
+        ]);
+        commit.synced = core.log.synced_in_file();
+        batch.push(RecordKind::Commit, 0, seq, &commit.encode());
+        let appended = self.append_synced(core, batch, durable);
+        batch.pop();
+        let first = appended?;
+        if core.first_unpushed.is_none() {
+            core.first_unpushed = Some(core.writing_from.map_or(first.file, |from| from.file));
+        }
+        let mut pages = spilled.clone();
+        for (page, place) in batch.pages(first).filter(|(page, _)| commit.changed.contains(*page)) {
+            pages.set(page, Cell::At { place, verified: true });
+        }
+        Ok(pages)
     }
 
     /// The records from `place` on were written and could not be made durable:
-    /// a new file says that the log ended before them.
-    fn disown(&self, core: &mut Core, place: Option<Place>) {
-        let Some(place) = place else { return };
-        core.log.give_up(place);
-        let said = self.reserve_locked(core, FILE_HEADER_BYTES).and_then(|()| core.log.sync());
-        if let Err(e) = said {
-            core.broken = Some(format!("its disk fails to sync ({e})"));
+    /// a new file says that the log ended before them. If more than them is in
+    /// doubt, nothing can be promised any more until the replica is opened again.
+    fn disown(&self, core: &mut Core, place: Place) {
+        let proven = core.log.give_up(place);
+        let said = self.reserve_locked(core, FILE_HEADER_BYTES, false).and_then(|()| core.log.sync_tail());
+        if !proven || said.is_err() {
+            let why = said.err().map_or_else(String::new, |e| format!(" ({e})"));
+            self.stop(core, format!("its disk failed to sync what was committed before{why}"));
         }
     }
 
-    /// As [`commit`](Self::commit), for a commit that a group will decide.
-    pub(crate) fn append_commit(
+    /// Nothing may be written any more until the replica is opened again.
+    fn stop(&self, core: &mut Core, why: String) {
+        core.broken = Some(Error::new(ErrorKind::Io, format!("volume {}: {why}", self.name())).with_remedy(
+            "Close every program that uses the volume, look after the disk, and open it again: what was acknowledged \
+             as durable is there.",
+        ));
+    }
+
+    /// Appends a commit that counts only once its group is decided.
+    pub(crate) fn prepare(
         &self,
         batch: &mut Batch,
-        commit: &CommitRecord,
+        spilled: &Table,
+        mut commit: CommitRecord,
         seq: u64,
         durable: bool,
-        placed: impl FnMut(usize, Place),
-    ) -> Result<LocalTip> {
+    ) -> Result<(CommitRecord, Table)> {
+        let pages = self.append_commit(&mut self.core(), batch, spilled, &mut commit, seq, durable)?;
+        Ok((commit, pages))
+    }
+
+    /// Appends, durably, a commit that counts only if the push that carries it
+    /// wins. Returns what it makes of the replica, and what was unpushed before.
+    pub(crate) fn append_tentative(
+        self: &Arc<Self>,
+        batch: &mut Batch,
+        spilled: &Table,
+        mut commit: CommitRecord,
+        seq: u64,
+    ) -> Result<(State, Snapshot, Pending)> {
         let mut core = self.core();
-        let mut commit = commit.clone();
-        self.append_commit_locked(&mut core, batch, &mut commit, seq, durable, placed)?;
-        Ok(commit.tip)
+        let pages = self.append_commit(&mut core, batch, spilled, &mut commit, seq, true)?;
+        let carries = core.state.pending.clone();
+        let mut future = core.state.clone();
+        let mut table = self.visible.load().table().clone();
+        apply_commit(&mut future, &mut table, &commit, &pages);
+        let view = View::new(0, &future, table, core.pin.clone());
+        core.undecided = Some(Undecided { seq, commit, pages });
+        Ok((future, Snapshot::new(self.clone(), view), carries))
     }
 
     /// Says in the log whether the undecided commit `seq` counts.
@@ -402,47 +466,46 @@ impl Replica {
     pub(crate) fn settle_locked(&self, core: &mut Core, seq: u64, counts: bool) -> Result<()> {
         let mut batch = Batch::default();
         batch.push(RecordKind::Settled, 0, seq, &[u8::from(counts)]);
-        self.append_locked(core, &mut batch, |_, _| {})
+        self.append_locked(core, &mut batch, false).map(|_| ())
     }
 
     /// Commits a transaction.
     pub(crate) fn commit(
         self: &Arc<Self>,
         batch: &mut Batch,
-        slots: &std::collections::HashMap<PageIdx, usize>,
         spilled: &Table,
         mut commit: CommitRecord,
         seq: u64,
         durable: bool,
     ) -> Result<Snapshot> {
-        let by_slot: std::collections::HashMap<usize, PageIdx> = slots.iter().map(|(p, n)| (*n, *p)).collect();
         let mut core = self.core();
-        let mut places = Vec::with_capacity(slots.len());
-        self.append_commit_locked(&mut core, batch, &mut commit, seq, durable, |n, place| {
-            if let Some(page) = by_slot.get(&n) {
-                places.push((*page, place));
-            }
-        })?;
-        let mut pages = spilled.clone();
-        for (page, place) in places {
-            pages.set(page, Cell::At { place, verified: true });
-        }
+        let pages = self.append_commit(&mut core, batch, spilled, &mut commit, seq, durable)?;
         Ok(self.make_visible(&mut core, &commit, &pages))
     }
 
-    /// A prepared commit was decided: only now it is seen.
-    pub(crate) fn publish_prepared(self: &Arc<Self>, seq: u64, commit: &CommitRecord, pages: &Table) -> Result<Snapshot> {
+    /// A prepared commit was decided: only now it is seen. False: the log could
+    /// not be told, so the decision must be kept.
+    pub(crate) fn publish_prepared(
+        self: &Arc<Self>,
+        seq: u64,
+        commit: &CommitRecord,
+        pages: &Table,
+    ) -> (Snapshot, bool) {
         let mut core = self.core();
-        if let Err(e) = self.settle_locked(&mut core, seq, true) {
-            // The decision file says the same after a crash.
-            tracing::warn!("volume {}: {e}", self.name());
+        let settled = self.settle_locked(&mut core, seq, true);
+        let snapshot = self.make_visible(&mut core, commit, pages);
+        if let Err(e) = &settled {
+            // A later commit would be replayed before this one.
+            self.stop(&mut core, format!("its log could not take a decided transaction in ({e})"));
         }
-        Ok(self.make_visible(&mut core, commit, pages))
+        (snapshot, settled.is_ok())
     }
 
     /// Applies a commit whose record counts to state and table.
     pub(crate) fn make_visible(self: &Arc<Self>, core: &mut Core, commit: &CommitRecord, pages: &Table) -> Snapshot {
         let mut table = self.visible.load().table().clone();
+        // What it wrote is in the table from now on.
+        core.writing_from = None;
         core.since_freeze.add(commit, core.state.page_size, core.state.page_count);
         apply_commit(&mut core.state, &mut table, commit, pages);
         self.engine().counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -452,7 +515,12 @@ impl Replica {
     }
 
     /// Changes the state by a record of its own, and makes the result visible.
-    pub(crate) fn change_state(self: &Arc<Self>, core: &mut Core, change: StateChange<'_>, apply: impl FnOnce(&mut State)) -> Result<()> {
+    pub(crate) fn change_state(
+        self: &Arc<Self>,
+        core: &mut Core,
+        change: StateChange<'_>,
+        apply: impl FnOnce(&mut State),
+    ) -> Result<()> {
         let mut state = core.state.clone();
         let mut table = self.visible.load().table().clone();
         let undecided = if change.settle.is_some() { core.undecided.take() } else { None };
@@ -464,17 +532,12 @@ impl Replica {
         let record = StateRecord { link: None, absent: change.absent.clone().into_owned(), settled, state };
         let mut batch = Batch::default();
         batch.push(RecordKind::State, 0, 0, &record.encode());
-        let mut first = None;
-        let mut written = self.append_locked(core, &mut batch, |_, place| first = Some(place));
-        if written.is_ok() && change.durable {
-            written = core.log.sync();
-            if written.is_err() {
-                self.disown(core, first);
-            }
-        }
-        if let Err(e) = written {
+        if let Err(e) = self.append_synced(core, &mut batch, change.durable) {
             core.undecided = core.undecided.take().or(undecided);
             return Err(e);
+        }
+        if change.settle.is_some() {
+            core.writing_from = None;
         }
         if !record.state.is_ahead() {
             core.first_unpushed = None;
@@ -510,15 +573,43 @@ impl Replica {
     pub(crate) fn read_place(&self, place: Place, page: PageIdx, buf: &mut [u8], verify: bool) -> Result<()> {
         let files = self.files.load();
         let file = files.get(&place.file).ok_or_else(|| {
-            Error::corrupt(format!("volume {}: page {page} lies in file {} which is not there", self.name(), place.file.0))
+            Error::corrupt(format!(
+                "volume {}: page {page} lies in file {} which is not there",
+                self.name(),
+                place.file.0
+            ))
         })?;
         file.read_page(place, page.get(), buf, verify)
     }
 
-    /// Registers a cache file that was begun just now.
-    pub(crate) fn add_cache_file(&self, file: &Arc<DataFile>) {
-        self.add_file(file);
-        self.core().cache_files.push(file.id);
+    /// Whether the page at `place` can be fetched again.
+    pub(crate) fn is_in_cache(&self, place: Place) -> bool {
+        self.files.load().get(&place.file).is_some_and(|file| file.room == Room::Cache)
+    }
+
+    /// Keeps fetched pages, and fills the cells of `table` with their places.
+    /// True: a new cache file was begun for them.
+    pub(crate) fn append_to_cache(&self, batch: &mut Batch, table: &Table) -> Result<bool> {
+        let bytes = batch.bytes() as u64;
+        // Held until the cells are filled: eviction looks for them under this lock.
+        let mut cache = self.cache.lock();
+        let begins = !cache.has_room(bytes);
+        if begins {
+            let mut core = self.core();
+            if let Some(why) = &core.broken {
+                return Err(why.duplicate());
+            }
+            let file = cache.begin(bytes)?;
+            self.add_file(&file);
+            core.cache_files.push(file.id);
+        } else {
+            cache.reserve(bytes)?;
+        }
+        let first = cache.append(batch)?;
+        for (page, place) in batch.pages(first) {
+            table.fill(page, place);
+        }
+        Ok(begins)
     }
 
     /// Bytes on disk that can be fetched again.
@@ -527,6 +618,17 @@ impl Replica {
         let files = self.files.load();
         let evictable = self.evictable(&core);
         evictable.iter().filter_map(|id| files.get(id)).filter_map(|f| f.len().ok()).sum()
+    }
+
+    /// Each session begins new files. More than these are too many to open.
+    fn most_cache_files(&self) -> usize {
+        (self.engine.cache_size() / self.engine.file_bytes()) as usize + SPARE_FILES
+    }
+
+    /// Whether the cache should shrink because of the number of its files.
+    pub(crate) fn has_many_files(&self) -> bool {
+        let core = self.core();
+        self.evictable(&core).len() > self.most_cache_files()
     }
 
     /// Sealed files, oldest first, that hold nothing but pages which are in the store.
@@ -547,23 +649,28 @@ impl Replica {
         let _saving = self.saving.lock();
         let mut cache = self.cache.lock();
         let mut core = self.core();
+        self.reclaim(&mut core);
         let files = self.files.load_full();
         let evictable = self.evictable(&core);
         let sizes: Vec<u64> = evictable.iter().map(|id| files.get(id).map_or(0, |f| f.len().unwrap_or(0))).collect();
         let mut total: u64 = sizes.iter().sum();
         let mut victims = Vec::new();
+        let mut count = sizes.len();
         for (id, size) in evictable.into_iter().zip(sizes) {
-            if total <= bound {
+            if total <= bound && count <= self.most_cache_files() {
                 break;
             }
             total -= size;
+            count -= 1;
             victims.push(id);
         }
         if victims.is_empty() {
             return Ok(0);
         }
+        // That they are in the store must survive what forgets where they are here.
+        core.log.sync()?;
         if cache.end().is_some_and(|end| victims.contains(&end.file)) {
-            cache.seal()?;
+            cache.seal();
         }
         drop(cache);
         let mut table = self.visible.load().table().clone();
@@ -579,8 +686,12 @@ impl Replica {
             table.set(*page, Cell::Absent);
         }
         self.publish(&mut core, table, false);
+        let logs = victims.iter().any(|id| core.log_files.contains(id));
         self.retire(&mut core, victims);
-        self.save_table_locked(&mut core)?;
+        if logs {
+            // The table file may go on from one of them. (Cells of cache files that are not there count as absent.)
+            self.save_table_locked(&mut core)?;
+        }
         self.reclaim(&mut core);
         Ok(gone.len() as u64)
     }
@@ -605,6 +716,7 @@ impl Replica {
     pub(crate) fn retire_log_file(self: &Arc<Self>, file: FileId) -> Result<()> {
         let _saving = self.saving.lock();
         let mut core = self.core();
+        core.log.sync()?;
         self.retire(&mut core, vec![file]);
         self.save_table_locked(&mut core)?;
         self.reclaim(&mut core);
@@ -634,7 +746,7 @@ impl Replica {
     fn after_append(self: &Arc<Self>, core: &mut Core) {
         self.reclaim(core);
         let busy = core.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished());
-        let compacts = compact::is_due(core);
+        let compacts = compact::is_due(core, self.engine.file_bytes());
         if busy || !(compacts || core.since_table > TABLE_EVERY_BYTES) {
             return;
         }
@@ -655,12 +767,12 @@ impl Replica {
     fn save_table(&self) -> Result<()> {
         let _saving = self.saving.lock();
         let stored = self.stored_table(&mut self.core())?;
-        stored.map_or(Ok(()), |stored| tablefile::save(&self.dir, &stored, true))
+        stored.map_or(Ok(()), |stored| tablefile::save(&self.dir, &stored))
     }
 
     fn save_table_locked(&self, core: &mut Core) -> Result<()> {
         match self.stored_table(core)? {
-            Some(stored) => tablefile::save(&self.dir, &stored, true),
+            Some(stored) => tablefile::save(&self.dir, &stored),
             None => Ok(()),
         }
     }
@@ -670,10 +782,17 @@ impl Replica {
             return Ok(None);
         }
         core.log.sync()?;
-        let Some(position) = core.log.end() else { return Ok(None) };
+        let Some(end) = core.log.end() else { return Ok(None) };
+        // The records of an open transaction will be needed again.
+        let position = core.writing_from.unwrap_or(end);
         core.since_table = 0;
         let next_file = self.next_file.load(Ordering::Relaxed);
-        Ok(Some(StoredTable { state: core.state.clone(), table: self.visible.load().table().clone(), position, next_file }))
+        Ok(Some(StoredTable {
+            state: core.state.clone(),
+            table: self.visible.load().table().clone(),
+            position,
+            next_file,
+        }))
     }
 
     /// Leaves the replica so that the next opening is quick. Called once, when its last user goes.
@@ -685,9 +804,10 @@ impl Replica {
         }
         let mut cache = self.cache.lock();
         let mut core = self.core();
+        self.reclaim(&mut core);
         if core.registered && core.log.end().is_some() && core.broken.is_none() {
-            core.log.seal()?;
-            cache.seal()?;
+            core.log.seal();
+            cache.seal();
             self.save_table_locked(&mut core)?;
         }
         Ok(())
@@ -695,12 +815,15 @@ impl Replica {
 
     /// The replica is being removed: nothing more is written to it.
     pub(crate) fn abandon(&self) {
-        self.core().broken = Some("it was removed".into());
+        let text = format!("volume {}: it was removed", self.name());
+        self.core().broken = Some(Error::not_found(text).with_remedy("Open the volume again."));
     }
 
-    /// The first STATE of a replica that was adopted from the store.
-    pub(crate) fn store_first_state(self: &Arc<Self>) -> Result<()> {
-        self.reserve_locked(&mut self.core(), FILE_HEADER_BYTES)
+    /// Makes the state of a replica that begins at a commit of the store durable.
+    pub(crate) fn store_first_state(&self) -> Result<()> {
+        let mut core = self.core();
+        self.reserve_locked(&mut core, 0, true)?;
+        core.log.sync()
     }
 
     /// Keeps an error for `status`.
@@ -709,15 +832,25 @@ impl Replica {
     }
 }
 
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // Every snapshot holds the replica: nobody reads what was retired any more.
+        let files = self.files.load();
+        let doomed = self.core.get_mut().doomed.iter().flat_map(|(_, ids)| ids);
+        doomed.filter_map(|id| files.get(id)).for_each(|file| file.doom());
+    }
+}
+
+/// Somebody else has committed, or pulled, since a snapshot was taken.
+pub(crate) fn outdated(name: &VolumeName) -> Error {
+    Error::new(ErrorKind::Conflict, format!("volume {name}: its snapshot is not the newest any more"))
+        .with_remedy("Begin the transaction again, on the newest one.")
+}
+
 impl Core {
     /// Log files before this one are sealed, and no open transaction has pages there.
     pub(crate) fn free_log_limit(&self) -> Option<FileId> {
         let newest = self.log_files.last().copied()?;
-        Some(self.writing_from.map_or(newest, |from| from.min(newest)))
-    }
-
-    /// What a snapshot of now holds, so that the files which it may read stay.
-    pub(crate) fn pin(&self) -> Arc<()> {
-        self.pin.clone()
+        Some(self.writing_from.map_or(newest, |from| from.file.min(newest)))
     }
 }

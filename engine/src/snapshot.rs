@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use quire_proto::{Attributes, Lsn, PageCount, PageIdx, PageSize, Result, VolumeName};
+use quire_proto::{Attributes, ErrorKind, Lsn, PageCount, PageIdx, PageSize, Result, VolumeName};
 
+use crate::log::Place;
 use crate::replica::Replica;
 use crate::state::{BaseState, State};
 use crate::table::{Cell, Table};
@@ -113,22 +114,63 @@ impl Snapshot {
             return Ok(());
         }
         match view.table.get(page) {
-            Cell::Zero => buf.fill(0),
-            Cell::Absent if view.base.is_none() => buf.fill(0),
-            Cell::Absent => return crate::fetch::read_absent(self, page, buf),
-            Cell::At { place, verified } => {
-                self.replica.read_place(place, page, buf, !verified)?;
-                if !verified {
-                    view.table.mark_verified(page, place);
-                }
-            }
+            Cell::At { place, verified: true } => self.replica.read_place(place, page, buf, false)?,
+            Cell::At { place, verified: false } => return self.read_unverified(page, place, buf),
+            Cell::Absent if self.is_in_base(page) => return crate::fetch::read_absent(self, page, buf),
+            Cell::Absent | Cell::Zero => buf.fill(0),
         }
-        self.replica.engine().counters.pages_from_cache.fetch_add(1, Ordering::Relaxed);
+        self.count_read();
         Ok(())
+    }
+
+    /// As [`read`](Self::read), but a page that is here is checked as it lies on disk.
+    pub(crate) fn read_as_on_disk(&self, page: PageIdx, buf: &mut [u8]) -> Result<()> {
+        match self.view.table.get(page) {
+            Cell::At { place, .. } if self.view.page_count.contains(page) => self.read_unverified(page, place, buf),
+            _ => self.read(page, buf),
+        }
+    }
+
+    /// Checks a page, then marks it as checked. A damaged page of the cache is
+    /// fetched again: cache files are never synced, so a loss of power may
+    /// leave anything in them.
+    fn read_unverified(&self, page: PageIdx, place: Place, buf: &mut [u8]) -> Result<()> {
+        let table = &self.view.table;
+        match self.replica.read_place(place, page, buf, true) {
+            Ok(()) => {
+                table.mark_verified(page, place);
+                self.count_read();
+                Ok(())
+            }
+            Err(e) if e.kind() == ErrorKind::Corrupt && self.replica.is_in_cache(place) => {
+                tracing::warn!("{e}: it is fetched again");
+                table.forget(page, place);
+                crate::fetch::read_absent(self, page, buf)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn count_read(&self) {
+        self.replica.engine().counters.pages_from_cache.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the base has the page: if not, and nobody has written it since, it is zeros.
+    fn is_in_base(&self, page: PageIdx) -> bool {
+        self.view.base.as_ref().is_some_and(|base| base.page_count.contains(page))
     }
 
     /// Whether a page can be read without the store.
     pub(crate) fn is_here(&self, page: PageIdx) -> bool {
-        self.view.base.is_none() || self.view.table.get(page) != Cell::Absent
+        !self.is_in_base(page) || self.view.table.get(page) != Cell::Absent
+    }
+
+    /// How many pages can be read without the store.
+    pub(crate) fn pages_here(&self) -> u64 {
+        let count = self.view.page_count;
+        let in_base = self.view.base.as_ref().map_or(0, |base| base.page_count.get()).min(count.get());
+        let mut here = u64::from(count.get() - in_base);
+        self.view.table.for_each(|page, _| here += u64::from(page.get() <= in_base));
+        here
     }
 }

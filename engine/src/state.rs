@@ -3,7 +3,8 @@
 //! in no other way, so that replaying the log gives the same state again.
 
 use quire_proto::{
-    Attributes, CommitHash, Error, LocalTip, Lsn, PageCount, PageSet, PageSize, Reader, Result, VolumeName, Writer,
+    Attributes, CommitHash, CommitHeader, Error, LocalTip, Lsn, PageCount, PageSet, PageSize, Reader, Result,
+    VolumeName, Writer,
 };
 
 /// The snapshot of the store that a replica stands on.
@@ -90,6 +91,16 @@ impl State {
             seq: 0,
             diverged: None,
         }
+    }
+
+    /// A replica of `remote` as it is at one of its commits.
+    pub(crate) fn at(remote: VolumeName, commit: &CommitHeader) -> State {
+        let mut state = State::new(remote);
+        state.base = Some(BaseState { lsn: commit.lsn, hash: commit.hash(), page_count: commit.page_count });
+        state.page_size = Some(commit.page_size);
+        state.page_count = commit.page_count;
+        state.attributes = commit.attributes.clone();
+        state
     }
 
     /// The LSN of the base.
@@ -319,7 +330,10 @@ mod tests {
         state.page_count = PageCount::new(10);
         state.apply_commit(&commit(12, 10, &[3, 11, 12]));
         let carries = state.pending.clone();
-        state.open_intent(Intent { target: Lsn::FIRST.next(), object: b"object".to_vec(), carries, tentative: Some(4) }, Pending::default());
+        state.open_intent(
+            Intent { target: Lsn::FIRST.next(), object: b"object".to_vec(), carries, tentative: Some(4) },
+            Pending::default(),
+        );
         state.apply_commit(&commit(11, 5, &[4, 11]));
         state
     }

@@ -2,13 +2,14 @@
 //!
 //! Two levels: a vector of chunks, each with [`CHUNK_PAGES`] cells of eight
 //! bytes. Snapshots share chunks; a change copies only the chunks it touches.
-//! A cell of a *shared* chunk changes in one way only, from absent to the place
-//! of the page's content as it is in every snapshot that shares the chunk
-//! (a reader fetched it), or by gaining the mark that it was verified. Readers
-//! therefore take no lock, and a snapshot never changes under them.
+//! A cell of a *shared* chunk changes only from absent to the place of the
+//! page's content as it is in every snapshot that shares the chunk (a reader
+//! fetched it), by gaining the mark that it was verified, or back to absent if
+//! that copy is damaged. Readers therefore take no lock, and a snapshot never
+//! changes under them.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use quire_proto::{PageCount, PageIdx};
 
@@ -150,9 +151,10 @@ impl Table {
         }
     }
 
-    /// Puts a fetched page where it was absent. False if it was not absent any more.
+    /// Puts a fetched page where it was absent. False if it was not absent any more. Its
+    /// next reader treats it as one from disk: see `DataFile::read_verified`.
     pub(crate) fn fill(&self, page: PageIdx, place: Place) -> bool {
-        let cell = Cell::At { place, verified: true }.to_bits();
+        let cell = Cell::At { place, verified: false }.to_bits();
         let (chunk, n) = split(page);
         self.chunks.get(chunk).is_some_and(|slot| {
             let chunk = slot.get_or_init(|| Arc::new(Chunk::filled(ABSENT)));
@@ -165,6 +167,16 @@ impl Table {
         if let Some(slot) = self.slot(page) {
             let old = Cell::At { place, verified: false }.to_bits();
             let _ = slot.compare_exchange(old, old | VERIFIED, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Makes a page absent again whose copy at `place` turned out to be damaged.
+    pub(crate) fn forget(&self, page: PageIdx, place: Place) {
+        if let Some(slot) = self.slot(page) {
+            for verified in [false, true] {
+                let old = Cell::At { place, verified }.to_bits();
+                let _ = slot.compare_exchange(old, ABSENT, Ordering::AcqRel, Ordering::Acquire);
+            }
         }
     }
 
@@ -248,7 +260,7 @@ mod tests {
         let other = table.clone();
         let place = Place { file: FileId(3), offset: 99 };
         assert!(other.fill(page(10), place));
-        assert_eq!(table.get(page(10)), at(3, 99));
+        assert_eq!(table.get(page(10)), Cell::At { place, verified: false });
         assert!(!table.fill(page(10), Place { file: FileId(4), offset: 1 }));
     }
 

@@ -3,6 +3,7 @@
 //! place it names, replaced atomically, and ignored when damaged.
 //! Layout: `FORMAT.md`, "Table file".
 
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -31,9 +32,8 @@ fn path(replica: &Path) -> PathBuf {
 }
 
 /// Writes the table file, replacing the one before.
-pub(crate) fn save(replica: &Path, stored: &StoredTable, durable: bool) -> Result<()> {
+pub(crate) fn save(replica: &Path, stored: &StoredTable) -> Result<()> {
     let fresh = replica.join("table.qtab.new");
-    let wrong = |e| Error::from_io(format!("writing {}", fresh.display()), e);
     let mut head = Writer::new();
     head.bytes(&MAGIC);
     head.u8(VERSION);
@@ -43,26 +43,31 @@ pub(crate) fn save(replica: &Path, stored: &StoredTable, durable: bool) -> Resul
     let mut state = Writer::new();
     stored.state.encode(&mut state);
     head.block(state.as_slice());
+    head.u32(stored.table.chunks().count() as u32);
     head.u32(crc32fast::hash(head.as_slice()));
-    let file = std::fs::File::create(&fresh).map_err(wrong)?;
-    let mut out = BufWriter::with_capacity(256 << 10, file);
-    out.write_all(&(head.len() as u32).to_le_bytes()).map_err(wrong)?;
-    out.write_all(head.as_slice()).map_err(wrong)?;
+    let written = write(&fresh, head.as_slice(), &stored.table);
+    if let Err(e) = written.and_then(|()| std::fs::rename(&fresh, path(replica))) {
+        // A disk that is full needs the space.
+        let _ = std::fs::remove_file(&fresh);
+        return Err(Error::from_io(format!("writing {}", fresh.display()), e));
+    }
+    sync_dir(replica)
+}
+
+fn write(path: &Path, head: &[u8], table: &Table) -> std::io::Result<()> {
+    let mut out = BufWriter::with_capacity(256 << 10, File::create(path)?);
+    out.write_all(&(head.len() as u32).to_le_bytes())?;
+    out.write_all(head)?;
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-    for (n, cells) in stored.table.chunks() {
+    for (n, cells) in table.chunks() {
         chunk.clear();
         chunk.extend_from_slice(&n.to_le_bytes());
         cells.iter().for_each(|bits| chunk.extend_from_slice(&bits.to_le_bytes()));
         let crc = crc32fast::hash(&chunk);
         chunk.extend_from_slice(&crc.to_le_bytes());
-        out.write_all(&chunk).map_err(wrong)?;
+        out.write_all(&chunk)?;
     }
-    let file = out.into_inner().map_err(|e| wrong(e.into_error()))?;
-    if durable {
-        file.sync_data().map_err(wrong)?;
-    }
-    std::fs::rename(&fresh, path(replica)).map_err(wrong)?;
-    if durable { sync_dir(replica) } else { Ok(()) }
+    out.into_inner().map_err(|e| e.into_error())?.sync_data()
 }
 
 /// Reads the table file. `Ok(None)`: there is none.
@@ -94,9 +99,10 @@ fn parse(bytes: &[u8]) -> Result<StoredTable> {
     let mut state_bytes = Reader::new("replica state", head.block()?);
     let state = State::decode(&mut state_bytes)?;
     state_bytes.finish()?;
+    let chunks = head.u32()?;
     head.finish()?;
     let mut table = Table::default();
-    while r.remaining() > 0 {
+    for _ in 0..chunks {
         let chunk = r.bytes(CHUNK_BYTES)?;
         let (covered, crc) = chunk.split_at(CHUNK_BYTES - 4);
         if crc32fast::hash(covered).to_le_bytes() != crc {
@@ -118,6 +124,7 @@ fn parse(bytes: &[u8]) -> Result<StoredTable> {
             }
         });
     }
+    r.finish()?;
     Ok(StoredTable { state, table, position, next_file })
 }
 
@@ -135,7 +142,7 @@ mod tests {
         table.set(page, Cell::At { place, verified: true });
         let state = State::new(VolumeName::parse("x").unwrap());
         let position = Place { file: FileId(5), offset: 1234 };
-        save(dir.path(), &StoredTable { state: state.clone(), table, position, next_file: 6 }, true).unwrap();
+        save(dir.path(), &StoredTable { state: state.clone(), table, position, next_file: 6 }).unwrap();
         let back = load(dir.path()).unwrap().unwrap();
         assert_eq!((back.state, back.position, back.next_file), (state, position, 6));
         assert_eq!(back.table.get(page), Cell::At { place, verified: false });
@@ -144,6 +151,7 @@ mod tests {
             let mut bad = bytes.clone();
             bad[at] ^= 1;
             assert!(parse(&bad).is_err(), "byte {at}");
+            assert!(parse(&bytes[..at]).is_err(), "cut to {at} bytes");
         }
     }
 }

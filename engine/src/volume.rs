@@ -1,7 +1,6 @@
 //! One replica as its users hold it.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,13 +12,12 @@ use quire_proto::{
     VolumeState,
 };
 
-use crate::catalog::{Change, ReplicaId};
+use crate::catalog::Change;
 use crate::engine::Shared;
 use crate::options::SyncMode;
 use crate::replica::{Replica, StateChange};
 use crate::snapshot::Snapshot;
-use crate::state::{BaseState, State};
-use crate::table::Cell;
+use crate::state::BaseState;
 use crate::writer::Writer;
 use crate::{fetch, pull, push};
 
@@ -34,13 +32,12 @@ pub(crate) struct Open {
     engine: Arc<Shared>,
     /// Another one after `reset`.
     replica: ArcSwap<Replica>,
-    version: Arc<AtomicU64>,
     closing: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Open {
-    pub(crate) fn new(engine: &Arc<Shared>, replica: Arc<Replica>, version: Arc<AtomicU64>) -> Arc<Open> {
-        Arc::new(Open { engine: engine.clone(), replica: ArcSwap::new(replica), version, closing: Arc::default() })
+    pub(crate) fn new(engine: &Arc<Shared>, replica: Arc<Replica>) -> Arc<Open> {
+        Arc::new(Open { engine: engine.clone(), replica: ArcSwap::new(replica), closing: Arc::default() })
     }
 
     pub(crate) fn replica(&self) -> Arc<Replica> {
@@ -118,7 +115,13 @@ impl Volume {
     /// is at it. `Conflict`: `on` is not the visible snapshot any more.
     /// `who` is shown to others meanwhile.
     pub fn writer(&self, on: &Snapshot, who: &str) -> Result<Writer> {
-        self.replica().begin(on, who)
+        let replica = self.replica();
+        let writer = replica.begin(on, who)?;
+        if !Arc::ptr_eq(&replica, &self.replica()) {
+            // A reset has put another replica in its place since; this one goes by another name now.
+            return Err(crate::replica::outdated(&self.name()));
+        }
+        Ok(writer)
     }
 
     /// Pushes what is unpushed.
@@ -158,11 +161,7 @@ impl Volume {
         let mut buf = vec![0; size.bytes()];
         let total = u64::from(snapshot.page_count().get());
         for page in (1..=snapshot.page_count().get()).filter_map(PageIdx::new) {
-            if let Cell::At { place, .. } = snapshot.table().get(page) {
-                snapshot.replica().read_place(place, page, &mut buf, true)?;
-            } else {
-                snapshot.read(page, &mut buf)?;
-            }
+            snapshot.read_as_on_disk(page, &mut buf)?;
             if page.get().is_multiple_of(1024) {
                 progress(page.get().into(), total);
             }
@@ -259,6 +258,7 @@ impl Volume {
         let name = replica.name();
         let (last_error, error_remedy) = notes.last_error.unzip();
         let remedy = match condition {
+            Condition::Diverged if notes.ended.is_some() => Some(format!("quire export {name} FILE")),
             Condition::Diverged => Some(format!("quire reset {name}")),
             Condition::InDoubt => Some(format!("quire push {name}")),
             _ => error_remedy.flatten(),
@@ -267,8 +267,7 @@ impl Volume {
         let lsn = if unpushed > 0 { None } else { base_lsn };
         let diverged_at = state.diverged;
         drop(core);
-        let mut cached_pages = 0;
-        self.snapshot().table().for_each(|_, _| cached_pages += 1);
+        let cached_pages = self.snapshot().pages_here();
         Status {
             name: name.clone(),
             volume_id,
@@ -306,8 +305,7 @@ impl Volume {
             return Err(Error::not_found(format!("there is no volume {name} in the store to go to"))
                 .with_remedy("Unpushed commits are untouched. `quire export` saves them as a file."));
         };
-        let ahead = old.core().state.is_ahead();
-        if !ahead {
+        if !old.core().state.is_ahead() {
             match pull::pull_locked(&old) {
                 Ok(_) => return Ok(Reset { lsn: Some(head.lsn()), kept_as: None }),
                 Err(e) if e.kind() == ErrorKind::Conflict || e.kind() == ErrorKind::Gone => {}
@@ -315,30 +313,21 @@ impl Volume {
             }
         }
         old.lock_writer("a reset")?;
-        let done = self.replace(&old, &head, ahead);
+        let done = self.replace(&old, *head);
         old.release_writer(false);
         done
     }
 
-    /// Puts a replica that begins at `head` in the place of `old`.
-    fn replace(&self, old: &Arc<Replica>, head: &quire_proto::SealedCommit, keep: bool) -> Result<Reset> {
+    /// Puts a replica that begins at `head` in the place of `old`, whose
+    /// writer's lock is held: nothing is committed to it meanwhile.
+    fn replace(&self, old: &Arc<Replica>, head: quire_proto::SealedCommit) -> Result<Reset> {
         let engine = &self.open.engine;
         let name = old.name();
+        let keep = old.core().state.is_ahead();
         old.sync_log()?;
-        let header = head.header();
+        let lsn = head.lsn();
         let remote = old.core().state.remote.clone();
-        let mut state = State::new(remote.clone());
-        state.base = Some(BaseState { lsn: header.lsn, hash: header.hash(), page_count: header.page_count });
-        state.page_size = Some(header.page_size);
-        state.page_count = header.page_count;
-        state.attributes = header.attributes.clone();
-        let id = ReplicaId::random()?;
-        let dir = engine.replica_dir(id);
-        std::fs::create_dir_all(&dir).map_err(|e| Error::from_io(format!("making folder {}", dir.display()), e))?;
-        engine.remember(remote.clone(), head.clone());
-        let fresh = Replica::open(engine, &name, dir, self.open.version.clone(), state, true)?;
-        fresh.store_first_state()?;
-        fresh.sync_log()?;
+        let (id, fresh) = engine.replica_at(&name, &remote, head, old.version())?;
 
         // From here on under the lock that opening takes, so that nobody sees half of it.
         let mut volumes = engine.volumes.lock();
@@ -346,22 +335,22 @@ impl Volume {
         let mut changes = vec![Change::Put { name: name.clone(), id, remote: remote.clone() }];
         let mut kept_as = None;
         if keep && let Some(entry) = catalog.get(&name).cloned() {
-            let dropped = (1..)
-                .map(|n: u64| VolumeName::parse(&format!("{name}.dropped-{n}")))
-                .find(|candidate| candidate.as_ref().map_or(true, |name| catalog.get(name).is_none()))
-                .unwrap_or_else(|| Err(Error::invalid("no name is left for the dropped commits")))?;
+            let dropped = catalog.name_for_dropped(&name)?;
             changes.push(Change::Put { name: dropped.clone(), id: entry.id, remote });
             kept_as = Some(dropped);
         }
-        catalog.change(changes, true)?;
+        if let Err(e) = catalog.change(changes) {
+            fresh.abandon();
+            let _ = std::fs::remove_dir_all(fresh.dir());
+            return Err(e);
+        }
         drop(catalog);
-        fresh.notes.lock().store_lsn = Some(header.lsn);
         self.open.replica.store(fresh);
         match &kept_as {
             Some(dropped) => {
-                old.set_name(dropped);
                 // Snapshots may still read it; whoever opens the dropped volume gets this same replica.
-                let open = Open::new(engine, old.clone(), self.open.version.clone());
+                old.set_name(dropped);
+                let open = Open::new(engine, old.clone());
                 volumes.insert(dropped.clone(), Arc::downgrade(&open));
                 drop(volumes);
                 drop(open);
@@ -372,20 +361,32 @@ impl Volume {
                 let _ = std::fs::remove_dir_all(old.dir());
             }
         }
-        Ok(Reset { lsn: Some(header.lsn), kept_as })
+        Ok(Reset { lsn: Some(lsn), kept_as })
     }
 
     /// Gives the volume another name, in the store too if it is there.
     pub(crate) fn rename(&self, new: &VolumeName) -> Result<()> {
         let replica = self.replica();
+        let is_its_own = {
+            let core = replica.core();
+            core.state.base.is_some() && core.state.remote == replica.name() && !core.state.is_ahead()
+        };
+        if is_its_own {
+            self.pull()?;
+        }
+        // A transaction's decision names its volumes.
+        replica.lock_writer("a renaming")?;
+        let renamed = self.rename_locked(&replica, new);
+        replica.release_writer(false);
+        renamed
+    }
+
+    fn rename_locked(&self, replica: &Arc<Replica>, new: &VolumeName) -> Result<()> {
         let engine = replica.engine();
         let old = replica.name();
         let remote = replica.core().state.remote.clone();
         let in_store = replica.core().state.base.is_some();
         if in_store && remote == old {
-            if !replica.core().state.is_ahead() {
-                self.pull()?;
-            }
             let _traffic = replica.traffic.lock();
             let first = engine.rename_in_store(&old, new)?;
             let header = first.header();
@@ -415,12 +416,13 @@ impl Volume {
                 state.remote = new.clone();
             })?;
         }
+        replica.sync_log()?;
+        let remote = replica.core().state.remote.clone();
         let mut volumes = engine.volumes.lock();
         let mut catalog = engine.catalog.lock();
         if let Some(entry) = catalog.get(&old).cloned() {
-            let remote = replica.core().state.remote.clone();
             let put = Change::Put { name: new.clone(), id: entry.id, remote };
-            catalog.change(vec![Change::Remove { name: old.clone() }, put], true)?;
+            catalog.change(vec![Change::Remove { name: old.clone() }, put])?;
         }
         drop(catalog);
         replica.set_name(new);
@@ -473,7 +475,11 @@ impl Moved {
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((lsn, commits)) = self.pushed {
-            write!(f, "pushed {commits} commits as LSN {lsn} ({} pages, {} bytes)", self.pages_pushed, self.bytes_pushed)?;
+            write!(
+                f,
+                "pushed {commits} commits as LSN {lsn} ({} pages, {} bytes)",
+                self.pages_pushed, self.bytes_pushed
+            )?;
         }
         if let Some((from, to)) = self.pulled {
             let comma = if self.pushed.is_some() { "; " } else { "" };

@@ -165,14 +165,13 @@ impl Writer {
     }
 
     fn spill(&mut self) -> Result<()> {
-        let spilled = &mut self.spilled;
-        let slots = &self.slots;
-        let pages: HashMap<usize, PageIdx> = slots.iter().map(|(page, slot)| (*slot, *page)).collect();
-        self.replica.append(&mut self.batch, |n, place| {
-            if let Some(page) = pages.get(&n) {
-                spilled.set(*page, Cell::At { place, verified: true });
+        let first = self.replica.append(&mut self.batch)?;
+        for (n, (page, place)) in self.batch.pages(first).enumerate() {
+            // A page that was truncated away, and perhaps written again, has a record of its own that means nothing.
+            if self.slots.get(&page) == Some(&n) {
+                self.spilled.set(page, Cell::At { place, verified: true });
             }
-        })?;
+        }
         self.batch.clear();
         self.slots.clear();
         Ok(())
@@ -187,24 +186,14 @@ impl Writer {
     /// has decided `group`, also after a crash. [`commit`](Self::commit) then only makes it visible.
     pub fn prepare(&mut self, group: &str, durable: bool) -> Result<()> {
         let group = group_id(group);
-        let mut commit = self.record(Some(group))?;
-        commit.tip = self.spill_commit(&commit, durable)?;
+        let commit = self.record(Some(group))?;
+        let (commit, pages) = self.replica.prepare(&mut self.batch, &self.spilled, commit, self.seq, durable)?;
+        self.batch.clear();
+        self.slots.clear();
+        self.spilled = pages;
         self.replica.engine().groups.join(group, self.replica.name());
         self.prepared = Some(Prepared { group, commit });
         Ok(())
-    }
-
-    fn spill_commit(&mut self, commit: &CommitRecord, durable: bool) -> Result<LocalTip> {
-        let slots = std::mem::take(&mut self.slots);
-        let pages: HashMap<usize, PageIdx> = slots.iter().map(|(page, slot)| (*slot, *page)).collect();
-        let spilled = &mut self.spilled;
-        let written = self.replica.append_commit(&mut self.batch, commit, self.seq, durable, |n, place| {
-            if let Some(page) = pages.get(&n) {
-                spilled.set(*page, Cell::At { place, verified: true });
-            }
-        });
-        self.batch.clear();
-        written
     }
 
     fn record(&self, group: Option<[u8; 16]>) -> Result<CommitRecord> {
@@ -230,41 +219,53 @@ impl Writer {
     pub fn commit(mut self, durable: bool) -> Result<Snapshot> {
         if let Some(prepared) = self.prepared.take() {
             if !self.replica.engine().groups.is_decided(prepared.group) {
-                let refused = Error::new(ErrorKind::Conflict, "the transaction's other volumes did not commit");
-                self.replica.settle(self.seq, false)?;
-                return Err(refused);
+                self.prepared = Some(prepared);
+                return Err(Error::new(ErrorKind::Conflict, "the transaction's other volumes did not commit")
+                    .with_remedy("It is rolled back in all of them: run it again."));
             }
-            self.touched = false;
-            let snapshot = self.replica.publish_prepared(self.seq, &prepared.commit, &self.spilled)?;
-            self.replica.engine().groups.settled(prepared.group);
-            return Ok(snapshot);
+            return Ok(self.publish(&prepared));
         }
         if self.is_empty() {
             return Ok(self.snapshot.clone());
         }
-        if self.replica.commits_to_store() {
-            let commit = self.record(None)?;
-            let (batch, slots) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.slots));
-            let snapshot = crate::push::commit_to_store(&self.replica, self.seq, commit, batch, &slots, &self.spilled)?;
-            self.touched = false;
-            return Ok(snapshot);
-        }
         let commit = self.record(None)?;
-        let slots = std::mem::take(&mut self.slots);
-        let snapshot =
-            self.replica.commit(&mut self.batch, &slots, &self.spilled, commit, self.seq, durable)?;
+        let snapshot = if self.replica.commits_to_store() {
+            let snapshot =
+                crate::push::commit_to_store(&self.replica, self.seq, commit, &mut self.batch, &self.spilled)?;
+            self.replica.engine().trim_cache();
+            snapshot
+        } else {
+            self.replica.commit(&mut self.batch, &self.spilled, commit, self.seq, durable)?
+        };
         self.touched = false;
         Ok(snapshot)
+    }
+
+    /// Makes a decided commit visible.
+    fn publish(&mut self, prepared: &Prepared) -> Snapshot {
+        self.touched = false;
+        let (snapshot, settled) = self.replica.publish_prepared(self.seq, &prepared.commit, &self.spilled);
+        if settled {
+            self.replica.engine().groups.settled(prepared.group);
+        }
+        snapshot
+    }
+
+    /// Takes a prepared commit back, or lets it count if it was decided after all.
+    fn leave_group(&mut self, prepared: &Prepared) {
+        if !self.replica.engine().groups.leave(prepared.group, &self.replica.name()) {
+            self.publish(prepared);
+        } else if let Err(e) = self.replica.settle(self.seq, false) {
+            // Without a decision the commit does not count after a restart either.
+            tracing::warn!("volume {}: {e}", self.replica.name());
+        }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.prepared.is_some()
-            && let Err(e) = self.replica.settle(self.seq, false)
-        {
-            // Without a decision the commit does not count after a restart either.
-            tracing::warn!("volume {}: {e}", self.replica.name());
+        if let Some(prepared) = self.prepared.take() {
+            self.leave_group(&prepared);
         }
         self.replica.release_writer(self.touched);
     }

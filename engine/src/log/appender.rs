@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use quire_proto::Result;
+use quire_proto::{Error, PageIdx, Result};
 
 use super::file::FILE_HEADER_BYTES;
 use super::record::{self, HEADER_BYTES, RecordKind};
@@ -53,6 +53,22 @@ impl Batch {
         &mut self.buf[start + HEADER_BYTES..end]
     }
 
+    /// The page of each record and where it is, if the first one is at `first`.
+    pub(crate) fn pages(&self, first: Place) -> impl Iterator<Item = (PageIdx, Place)> {
+        (0..self.len()).filter_map(move |n| {
+            let (start, end) = self.bounds(n);
+            let page = record::parse_header(&self.buf[start..end])?.page;
+            Some((PageIdx::new(page)?, Place { offset: first.offset + start as u32, ..first }))
+        })
+    }
+
+    /// Takes the last record back.
+    pub(crate) fn pop(&mut self) {
+        if let Some(start) = self.starts.pop() {
+            self.buf.truncate(start as usize);
+        }
+    }
+
     fn bounds(&self, n: usize) -> (usize, usize) {
         let end = self.starts.get(n + 1).map_or(self.buf.len(), |next| *next as usize);
         (self.starts[n] as usize, end)
@@ -83,9 +99,13 @@ pub(crate) struct Appender {
     file_bytes: u64,
     next_id: Arc<AtomicU32>,
     tail: Option<Tail>,
-    /// Sealed files whose bytes may not be durable yet.
+    /// Sealed log files whose bytes may not be durable yet. (Cache files never
+    /// need to be: what they lose is fetched again.)
     unsynced: Vec<Arc<DataFile>>,
     dir_unsynced: bool,
+    /// A file could not be synced: what it holds may be lost with the power,
+    /// and nothing after it can be called durable.
+    doubt: Option<Error>,
     /// Where the records of the last sealed file end.
     sealed_end: Option<Place>,
 }
@@ -99,97 +119,133 @@ struct Tail {
 
 impl Appender {
     /// Appends from the next free id on; no file is made before the first append.
-    /// `sealed_end` is where the records end that were found at opening.
     /// A file is sealed once it has `file_bytes`.
-    pub(crate) fn new(
-        room: Room,
-        replica: PathBuf,
-        file_bytes: u64,
-        next_id: Arc<AtomicU32>,
-        sealed_end: Option<Place>,
-    ) -> Appender {
-        Appender { room, replica, file_bytes, next_id, tail: None, unsynced: Vec::new(), dir_unsynced: false, sealed_end }
+    pub(crate) fn new(room: Room, replica: PathBuf, file_bytes: u64, next_id: Arc<AtomicU32>) -> Appender {
+        Appender {
+            room,
+            replica,
+            file_bytes,
+            next_id,
+            tail: None,
+            unsynced: Vec::new(),
+            dir_unsynced: false,
+            doubt: None,
+            sealed_end: None,
+        }
     }
 
-    /// Makes sure that a file is open with room for `bytes` more and that the
-    /// disk has them. Returns the file if it is new: the caller registers it
+    /// As [`new`](Self::new), after files that were found at opening: their
+    /// records end at `end`, and those in `unsynced` may not be durable.
+    pub(crate) fn continued(mut self, end: Option<Place>, unsynced: Vec<Arc<DataFile>>) -> Appender {
+        self.dir_unsynced = !unsynced.is_empty();
+        self.sealed_end = end;
+        self.unsynced = unsynced;
+        self
+    }
+
+    /// Whether the current file takes `bytes` more.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.tail.as_ref().is_some_and(|t| t.end == FILE_HEADER_BYTES || t.end + bytes <= self.file_bytes)
+    }
+
+    /// Begins a new file, with space for `bytes`. The caller registers it
     /// before anybody can read from it.
-    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<Option<Arc<DataFile>>> {
-        if self.tail.as_ref().is_some_and(|t| t.end > FILE_HEADER_BYTES && t.end + bytes > self.file_bytes) {
-            self.seal()?;
-        }
-        let mut fresh = None;
-        if self.tail.is_none() {
-            let id = FileId(self.next_id.fetch_add(1, Ordering::Relaxed));
-            let dir = self.room.dir(&self.replica);
-            std::fs::create_dir_all(&dir)
-                .map_err(|e| quire_proto::Error::from_io(format!("creating folder {}", dir.display()), e))?;
-            let file = Arc::new(DataFile::create(self.room.path(&self.replica, id), id)?);
-            self.dir_unsynced = true;
-            fresh = Some(file.clone());
-            self.tail = Some(Tail { file, end: FILE_HEADER_BYTES, reserved: FILE_HEADER_BYTES, synced: 0 });
-        }
-        if let Some(tail) = &mut self.tail
-            && tail.end + bytes > tail.reserved
-        {
-            let zeros = tail.synced > FILE_HEADER_BYTES && bytes < ZERO_AHEAD_BYTES;
-            let step = if zeros { ZERO_AHEAD_BYTES } else { RESERVE_BYTES }.min(self.file_bytes);
-            let reserved = (tail.end + bytes).next_multiple_of(step);
-            let ahead = if zeros {
-                tail.file.write_all(&vec![0; (reserved - tail.reserved) as usize], tail.reserved)
-            } else {
-                tail.file.allocate(tail.reserved, reserved)
-            };
-            if let Err(e) = ahead {
-                if let Some(file) = fresh {
-                    // Nothing was written to it; the id stays burnt.
-                    file.doom();
-                    self.tail = None;
-                }
-                return Err(e);
-            }
-            tail.reserved = reserved;
-        }
-        Ok(fresh)
-    }
-
-    /// Writes a batch after everything so far. Space must be [reserved](Self::reserve)
-    /// for it. `placed` is told where each of its records went.
-    pub(crate) fn append(&mut self, batch: &mut Batch, mut placed: impl FnMut(usize, Place)) -> Result<()> {
-        let tail = self.tail.as_mut().expect("space was reserved before an append");
-        let ends = batch.starts.iter().skip(1).map(|s| *s as usize).chain([batch.buf.len()]).collect::<Vec<_>>();
-        for (start, end) in batch.starts.iter().map(|s| *s as usize).zip(ends) {
-            record::finish(&mut batch.buf[start..end], tail.file.salt, tail.end + start as u64);
-        }
-        if let Err(e) = tail.file.write_all(&batch.buf, tail.end) {
-            // A part may have been written: nothing may follow it in this file,
-            // but what stands before it must still become durable.
-            if let Some(tail) = self.abandon() {
-                self.unsynced.push(tail);
-            }
+    pub(crate) fn begin(&mut self, bytes: u64) -> Result<Arc<DataFile>> {
+        self.seal();
+        let id = FileId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let dir = self.room.dir(&self.replica);
+        std::fs::create_dir_all(&dir).map_err(|e| Error::from_io(format!("creating folder {}", dir.display()), e))?;
+        let file = Arc::new(DataFile::create(self.room, &self.replica, id)?);
+        self.dir_unsynced = true;
+        self.tail = Some(Tail { file: file.clone(), end: FILE_HEADER_BYTES, reserved: FILE_HEADER_BYTES, synced: 0 });
+        if let Err(e) = self.reserve(bytes) {
+            // Nothing was written to it; the id stays burnt.
+            file.doom();
+            self.tail = None;
             return Err(e);
         }
-        for (n, start) in batch.starts.iter().enumerate() {
-            placed(n, Place { file: tail.file.id, offset: (tail.end + u64::from(*start)) as u32 });
+        Ok(file)
+    }
+
+    /// Makes sure that the disk has space for `bytes` more in the current file.
+    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<()> {
+        let Some(tail) = &mut self.tail else { return Ok(()) };
+        if tail.end + bytes <= tail.reserved {
+            return Ok(());
         }
-        tail.end += batch.buf.len() as u64;
+        let zeros = tail.synced > FILE_HEADER_BYTES && bytes < ZERO_AHEAD_BYTES;
+        let step = if zeros { ZERO_AHEAD_BYTES } else { RESERVE_BYTES }.min(self.file_bytes);
+        let reserved = (tail.end + bytes).next_multiple_of(step);
+        if zeros {
+            tail.file.write_all(&vec![0; (reserved - tail.reserved) as usize], tail.reserved)?;
+        } else {
+            tail.file.allocate(tail.reserved, reserved)?;
+        }
+        tail.reserved = reserved;
         Ok(())
     }
 
-    /// Gives up the current file from `place` on: the record there was written and
-    /// could not be synced. Later files say that this one ends at `place`.
-    pub(crate) fn give_up(&mut self, place: Place) {
-        if self.tail.as_ref().is_some_and(|t| t.file.id == place.file) {
-            self.abandon();
+    /// Writes a batch after everything so far, and says where its first record
+    /// went. There must be a current file, with space [reserved](Self::reserve).
+    pub(crate) fn append(&mut self, batch: &mut Batch) -> Result<Place> {
+        let tail = self.tail.as_mut().expect("space was reserved before an append");
+        for n in 0..batch.len() {
+            let (start, end) = batch.bounds(n);
+            record::finish(&mut batch.buf[start..end], tail.file.salt, tail.end + start as u64);
         }
-        self.sealed_end = Some(place);
+        if let Err(e) = tail.file.write_all(&batch.buf, tail.end) {
+            // A part may have been written: nothing may follow it in this file.
+            self.seal();
+            return Err(e);
+        }
+        let first = Place { file: tail.file.id, offset: tail.end as u32 };
+        tail.end += batch.buf.len() as u64;
+        Ok(first)
     }
 
-    /// Makes everything appended so far durable. What failed to sync is not tried again.
-    pub(crate) fn sync(&mut self) -> Result<()> {
-        while let Some(file) = self.unsynced.pop() {
-            file.sync()?;
+    /// Gives up the current file from `place` on: the records there were
+    /// written and could not be synced. Later files say that this one ends at
+    /// `place`. True if everything before it is durable, so that the log can go on.
+    pub(crate) fn give_up(&mut self, place: Place) -> bool {
+        let synced = self.tail.as_ref().filter(|t| t.file.id == place.file).map(|t| t.synced);
+        self.seal();
+        self.sealed_end = Some(place);
+        let proven = synced.is_some_and(|synced| u64::from(place.offset) <= synced)
+            && self.unsynced.iter().all(|file| file.id == place.file);
+        if proven {
+            self.unsynced.clear();
+            self.doubt = None;
         }
+        proven
+    }
+
+    /// Makes everything appended so far durable. What failed to sync is never
+    /// tried again: after a failed `fdatasync` the kernel may have dropped the
+    /// very pages that mattered, and would say yes.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        if let Some(doubt) = &self.doubt {
+            return Err(doubt.duplicate());
+        }
+        while let Some(file) = self.unsynced.last() {
+            if let Err(e) = file.sync() {
+                self.doubt = Some(e.duplicate());
+                return Err(e);
+            }
+            self.unsynced.pop();
+        }
+        self.sync_tail()
+    }
+
+    /// Makes the current file durable, whatever became of those before.
+    pub(crate) fn sync_tail(&mut self) -> Result<()> {
+        let synced = self.try_sync_tail();
+        if let Err(e) = &synced {
+            self.doubt = Some(e.duplicate());
+        }
+        synced
+    }
+
+    fn try_sync_tail(&mut self) -> Result<()> {
         if let Some(tail) = &mut self.tail
             && tail.synced < tail.end
         {
@@ -212,45 +268,29 @@ impl Appender {
         }
     }
 
-    /// Where the records of the file before the current one end.
-    pub(crate) fn previous_end(&self) -> Option<Place> {
-        self.sealed_end
-    }
-
-    /// Up to which offset of the current file everything is durable.
+    /// Up to which offset of the current file everything is durable, and all files before it.
     pub(crate) fn synced_in_file(&self) -> u32 {
         self.tail.as_ref().map_or(0, |tail| tail.synced as u32)
     }
 
     /// Whether all files before the current one are durable.
     pub(crate) fn previous_synced(&self) -> bool {
-        self.unsynced.is_empty()
+        self.unsynced.is_empty() && self.doubt.is_none()
     }
 
-    /// Ends the current file: trims what was reserved, maps it.
-    pub(crate) fn seal(&mut self) -> Result<()> {
-        if let Some(tail) = self.tail.take() {
-            self.sealed_end = Some(Place { file: tail.file.id, offset: tail.end as u32 });
-            if tail.end < tail.reserved {
-                tail.file.truncate(tail.end)?;
-            }
-            tail.file.seal()?;
-            if tail.synced < tail.end {
-                self.unsynced.push(tail.file);
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the current file after a failure, as it is.
-    fn abandon(&mut self) -> Option<Arc<DataFile>> {
-        let tail = self.tail.take()?;
+    /// Ends the current file: trims what was reserved, maps it. Where that
+    /// fails, the file stays longer, or is read without a map.
+    pub(crate) fn seal(&mut self) {
+        let Some(tail) = self.tail.take() else { return };
         if tail.end > FILE_HEADER_BYTES {
             self.sealed_end = Some(Place { file: tail.file.id, offset: tail.end as u32 });
         }
-        if let Err(e) = tail.file.seal() {
+        let trimmed = if tail.end < tail.reserved { tail.file.truncate(tail.end) } else { Ok(()) };
+        if let Err(e) = trimmed.and_then(|()| tail.file.seal()) {
             tracing::warn!("{e}");
         }
-        Some(tail.file)
+        if self.room == Room::Log && tail.synced < tail.end {
+            self.unsynced.push(tail.file);
+        }
     }
 }

@@ -17,16 +17,19 @@ use memmap2::Mmap;
 use quire_proto::{Error, Result};
 
 use super::record::{self, HEADER_BYTES, RecordHeader};
-use super::{FileId, Place};
+use super::{FileId, Place, Room};
 
 /// The length of a file's header.
 pub(crate) const FILE_HEADER_BYTES: u64 = 32;
+/// No file is longer: a place has 30 bits for the offset.
+const MAX_BYTES: u64 = 1 << 30;
 const MAGIC: [u8; 4] = *b"QLOG";
 const VERSION: u8 = 1;
 
 /// One file of records.
 pub(crate) struct DataFile {
     pub(crate) id: FileId,
+    pub(crate) room: Room,
     pub(crate) salt: u64,
     path: PathBuf,
     file: File,
@@ -35,8 +38,9 @@ pub(crate) struct DataFile {
 }
 
 impl DataFile {
-    /// Creates `path`, which must not exist, and writes its header.
-    pub(crate) fn create(path: PathBuf, id: FileId) -> Result<DataFile> {
+    /// Creates a file of a replica, which must not exist, and writes its header.
+    pub(crate) fn create(room: Room, replica: &Path, id: FileId) -> Result<DataFile> {
+        let path = room.path(replica, id);
         let wrong = |e| Error::from_io(format!("creating {}", path.display()), e);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(wrong)?;
         let mut salt = [0; 8];
@@ -53,12 +57,13 @@ impl DataFile {
             let _ = std::fs::remove_file(&path);
             return Err(wrong(e));
         }
-        Ok(DataFile::new(path, file, id, u64::from_le_bytes(salt)))
+        Ok(DataFile::new(room, path, file, id, u64::from_le_bytes(salt)))
     }
 
     /// Opens an existing file, which is sealed by that. `Ok(None)`: it was
     /// created and never got its header, so nothing can be in it.
-    pub(crate) fn open(path: PathBuf, id: FileId) -> Result<Option<DataFile>> {
+    pub(crate) fn open(room: Room, replica: &Path, id: FileId) -> Result<Option<DataFile>> {
+        let path = room.path(replica, id);
         let wrong = |e| Error::from_io(format!("opening {}", path.display()), e);
         let file = File::open(&path).map_err(wrong)?;
         let len = file.metadata().map_err(wrong)?.len();
@@ -70,7 +75,11 @@ impl DataFile {
         if header == [0; FILE_HEADER_BYTES as usize] {
             return Ok(None);
         }
-        let corrupt = |problem: &str| Error::corrupt(format!("{}: {problem}", path.display()));
+        let corrupt =
+            |problem: &str| Error::corrupt(format!("{}: {problem}", path.display())).with_remedy(room.remedy());
+        if len > MAX_BYTES {
+            return Err(corrupt("it is longer than any file of Quire"));
+        }
         if header[..4] != MAGIC || crc32fast::hash(&header[..28]).to_le_bytes() != header[28..] {
             return Err(corrupt("its header is damaged"));
         }
@@ -83,13 +92,13 @@ impl DataFile {
         }
         let mut salt = [0; 8];
         salt.copy_from_slice(&header[16..24]);
-        let data = DataFile::new(path, file, id, u64::from_le_bytes(salt));
+        let data = DataFile::new(room, path, file, id, u64::from_le_bytes(salt));
         data.seal()?;
         Ok(Some(data))
     }
 
-    fn new(path: PathBuf, file: File, id: FileId, salt: u64) -> DataFile {
-        DataFile { id, salt, path, file, map: OnceLock::new(), doomed: AtomicBool::new(false) }
+    fn new(room: Room, path: PathBuf, file: File, id: FileId, salt: u64) -> DataFile {
+        DataFile { id, room, salt, path, file, map: OnceLock::new(), doomed: AtomicBool::new(false) }
     }
 
     /// Maps the file as it is now. Nothing may be written or truncated from here on.
@@ -186,10 +195,8 @@ impl DataFile {
     }
 
     fn damage(&self, offset: u64, page: u32, problem: &str) -> Error {
-        Error::corrupt(format!("{}: page {page} at byte {offset}: {problem}", self.path.display())).with_remedy(
-            "The local copy is damaged. If the page is in the store, `quire rm NAME` and `quire clone NAME` fetch it \
-             again; keep a copy of the data directory if there are unpushed commits.",
-        )
+        Error::corrupt(format!("{}: page {page} at byte {offset}: {problem}", self.path.display()))
+            .with_remedy(self.room.remedy())
     }
 
     fn error(&self, doing: &str, e: io::Error) -> Error {

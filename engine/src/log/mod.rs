@@ -17,7 +17,9 @@ use quire_proto::{Error, Result};
 
 pub(crate) use appender::{Appender, Batch, MAX_FILE_BYTES, MIN_FILE_BYTES};
 pub(crate) use file::{DataFile, FILE_HEADER_BYTES};
-pub(crate) use record::{HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader, RecordKind, check as check_record};
+pub(crate) use record::{
+    HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader, RecordKind, check as check_record, parse_header as parse_record,
+};
 
 /// The number of a data file in its replica; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +56,17 @@ impl Room {
             Room::Log => "log",
             Room::Cache => "cache",
         })
+    }
+
+    /// What to do about damage there.
+    fn remedy(self) -> &'static str {
+        match self {
+            Room::Log => {
+                "The local copy is damaged. Copy the data directory away, then `quire rm NAME --force` and `quire clone \
+                 NAME` go back to what was pushed."
+            }
+            Room::Cache => "It holds nothing that is not in the store: remove it.",
+        }
     }
 
     pub(crate) fn path(self, replica: &Path, id: FileId) -> PathBuf {

@@ -1,0 +1,634 @@
+//! Schedules and leftovers that once broke the replica, or could have.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use common::*;
+use futures::stream::BoxStream;
+use quire_bucket::Bucket;
+use quire_engine::{Condition, Engine, ErrorKind, Lsn, PageCount, Stores, Volume, VolumeName};
+use quire_proto::{Appended, CommitHeader, Metastore, Result, SealedCommit, VolumeState};
+
+/// A metastore that does something of the test's before it says what the head is.
+struct Interrupted {
+    inner: Arc<dyn Metastore>,
+    before_head: Arc<dyn Fn() + Send + Sync>,
+}
+
+#[async_trait]
+impl Metastore for Interrupted {
+    async fn head(&self, volume: &VolumeName) -> Result<VolumeState> {
+        let act = self.before_head.clone();
+        tokio::task::spawn_blocking(move || act()).await.unwrap();
+        self.inner.head(volume).await
+    }
+    async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
+        self.inner.append(volume, commit).await
+    }
+    async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit> {
+        self.inner.commit(volume, lsn).await
+    }
+    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
+        self.inner.headers(volume, first, last).await
+    }
+    fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {
+        self.inner.watch(volume, after)
+    }
+    fn volumes(&self, prefix: &str) -> BoxStream<'static, Result<VolumeName>> {
+        self.inner.volumes(prefix)
+    }
+    async fn tidy(&self, volume: &VolumeName, head: &CommitHeader) -> Result<()> {
+        self.inner.tidy(volume, head).await
+    }
+    async fn delete(&self, volume: &VolumeName, expected: Lsn, author: &str) -> Result<SealedCommit> {
+        self.inner.delete(volume, expected, author).await
+    }
+    async fn rename(&self, volume: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit> {
+        self.inner.rename(volume, new, author).await
+    }
+}
+
+/// What a test does between two steps of the engine, once.
+type Interruption = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// Stores that run `interruption`, if one is set, when the head is asked for
+/// the `nth` time from then on.
+fn interrupted(bucket: &Bucket, interruption: &Interruption, nth: usize) -> Stores {
+    let (interruption, asked) = (interruption.clone(), AtomicUsize::new(0));
+    let before_head = Arc::new(move || {
+        let is_set = interruption.lock().unwrap().is_some();
+        if is_set && asked.fetch_add(1, Ordering::SeqCst) + 1 == nth {
+            let act = interruption.lock().unwrap().take();
+            act.into_iter().for_each(|act| act());
+        }
+    });
+    let mut stores = stores(bucket);
+    stores.metastore = Arc::new(Interrupted { inner: stores.metastore, before_head });
+    stores
+}
+
+fn memory() -> Bucket {
+    Bucket::open("memory://").unwrap()
+}
+
+/// What a kill at this moment leaves on disk.
+fn killed(dir: &Path, to: &Path) -> PathBuf {
+    let status = std::process::Command::new("cp").arg("-r").arg(dir).arg(to).status().unwrap();
+    assert!(status.success());
+    to.to_owned()
+}
+
+/// Waits for another thread's work, which shows on disk.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what} never came");
+        std::thread::yield_now();
+    }
+}
+
+/// The only replica's folder.
+fn replica(dir: &Path) -> PathBuf {
+    let mut replicas = std::fs::read_dir(dir.join("replicas")).unwrap();
+    replicas.next().unwrap().unwrap().path()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = match std::fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
+        Err(_) => Vec::new(),
+    };
+    files.sort();
+    files
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    files(dir).iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+}
+
+/// A volume of many pages in the store, and a replica of it with a tiny cache
+/// that has none of them.
+struct Cold {
+    engine: Engine,
+    volume: Volume,
+    dir: PathBuf,
+    _root: tempfile::TempDir,
+}
+
+const COLD_PAGES: u32 = 20_000;
+
+impl Cold {
+    fn new(bucket: &Bucket, cache_size: u64) -> Cold {
+        let root = tempfile::tempdir().unwrap();
+        let first = open(&root.path().join("first"), bucket);
+        let volume = first.volume(&name("v")).unwrap();
+        write(&volume, &(1..=COLD_PAGES).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+        volume.push().unwrap();
+        let dir = root.path().join("cold");
+        let mut options = options(&dir, stores(bucket));
+        options.cache_size = cache_size;
+        let engine = Engine::open(options).unwrap();
+        let volume = engine.existing(&name("v")).unwrap();
+        Cold { engine, volume, dir, _root: root }
+    }
+}
+
+// ----- the table file and transactions that are not over
+
+/// A volume that is ahead of the store, in a data directory with a tiny cache.
+fn ahead(dir: &Path, bucket: &Bucket) -> (Engine, Volume) {
+    let mut options = options(dir, stores(bucket));
+    options.cache_size = 1 << 20;
+    let engine = Engine::open(options).unwrap();
+    let volume = engine.volume(&name("v")).unwrap();
+    write(&volume, &(1..=10_000).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+    (engine, volume)
+}
+
+/// What was pushed is cache, and too much for it: a table file gets written.
+fn push_until_table_file(volume: &Volume, dir: &Path) {
+    let table = replica(dir).join("table.qtab");
+    assert!(!table.exists());
+    volume.push().unwrap();
+    until("a table file", || table.exists());
+}
+
+#[test]
+fn a_table_file_written_during_a_transaction_does_not_lose_its_spilled_pages() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let dir = root.path().join("live");
+    let (_engine, volume) = ahead(&dir, &bucket);
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    for n in 1..=9000 {
+        writer.write(page(n), &content(1_000_000 + u64::from(n))).unwrap();
+    }
+    push_until_table_file(&volume, &dir);
+    writer.commit(false).unwrap();
+    let copy = open(&killed(&dir, &root.path().join("killed")), &bucket);
+    let volume = copy.existing(&name("v")).unwrap();
+    for n in 1..=10_000 {
+        assert_eq!(read(&volume, n), if n <= 9000 { 1_000_000 + u64::from(n) } else { n.into() }, "page {n}");
+    }
+    assert_eq!(volume.status().unpushed, 1);
+}
+
+#[test]
+fn a_table_file_written_between_prepare_and_decision_does_not_lose_the_commit() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let dir = root.path().join("live");
+    let (engine, volume) = ahead(&dir, &bucket);
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    writer.write(page(1), &content(77)).unwrap();
+    writer.prepare("the group", true).unwrap();
+    push_until_table_file(&volume, &dir);
+    engine.decide("the group").unwrap();
+    let copy = open(&killed(&dir, &root.path().join("killed")), &bucket);
+    let volume = copy.existing(&name("v")).unwrap();
+    assert_eq!((read(&volume, 1), read(&volume, 2), volume.status().unpushed), (77, 2, 1));
+}
+
+// ----- work that comes between the steps of another
+
+#[test]
+fn a_commit_made_during_a_reset_is_kept() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let other = open(&root.path().join("other"), &bucket);
+    let theirs = other.volume(&name("v")).unwrap();
+    write(&theirs, &[(1, 1), (2, 2)]);
+    theirs.push().unwrap();
+
+    let interruption = Interruption::default();
+    let engine = Engine::open(options(&root.path().join("mine"), interrupted(&bucket, &interruption, 2))).unwrap();
+    let mine = engine.existing(&name("v")).unwrap();
+    write(&theirs, &[(1, 10)]);
+    theirs.push().unwrap();
+    let writes = mine.clone();
+    *interruption.lock().unwrap() = Some(Box::new(move || write(&writes, &[(2, 20)])));
+    let reset = mine.reset().unwrap();
+    assert!(interruption.lock().unwrap().is_none(), "the commit came between");
+    let kept = engine.existing(&reset.kept_as.expect("the commit is kept")).unwrap();
+    assert_eq!((read(&kept, 1), read(&kept, 2)), (1, 20));
+    assert_eq!((read(&mine, 1), read(&mine, 2)), (10, 2));
+}
+
+#[test]
+fn a_first_commit_made_during_a_pull_does_not_land_on_another_volume() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let interruption = Interruption::default();
+    let engine = Engine::open(options(&root.path().join("mine"), interrupted(&bucket, &interruption, 1))).unwrap();
+    let mine = engine.volume(&name("v")).unwrap();
+    let other = open(&root.path().join("other"), &bucket);
+    let theirs = other.volume(&name("v")).unwrap();
+    write(&theirs, &[(1, 1), (2, 2)]);
+    theirs.push().unwrap();
+    let writes = mine.clone();
+    *interruption.lock().unwrap() = Some(Box::new(move || write(&writes, &[(2, 20)])));
+    assert_eq!(mine.pull().unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(interruption.lock().unwrap().is_none(), "the commit came between");
+    assert_eq!(mine.push().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(mine.status().state, Condition::Diverged);
+    assert_eq!(theirs.fetch().unwrap(), Some(Lsn::FIRST), "nothing was put on top of it");
+}
+
+#[test]
+fn a_copy_whose_work_is_in_the_store_already_reads_the_pages_it_never_had() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let first = open(&root.path().join("first"), &bucket);
+    let volume = first.volume(&name("v")).unwrap();
+    write(&volume, &(1..=500).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+    volume.push().unwrap();
+    let dir = root.path().join("a");
+    {
+        let a = open(&dir, &bucket);
+        write(&a.existing(&name("v")).unwrap(), &[(1, 11)]);
+    }
+    let copy = killed(&dir, &root.path().join("b"));
+    let (a, b) = (open(&dir, &bucket), open(&copy, &bucket));
+    a.existing(&name("v")).unwrap().push().unwrap();
+    let theirs = b.existing(&name("v")).unwrap();
+    theirs.push().unwrap();
+    assert_eq!(theirs.status().state, Condition::Clean);
+    assert_eq!((read(&theirs, 1), read(&theirs, 400)), (11, 400));
+}
+
+#[test]
+fn a_name_that_was_lost_and_became_free_again_can_be_pushed() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let (a, b) = (open(&root.path().join("a"), &bucket), open(&root.path().join("b"), &bucket));
+    let (mine, theirs) = (a.volume(&name("v")).unwrap(), b.volume(&name("v")).unwrap());
+    write(&mine, &[(1, 1)]);
+    write(&theirs, &[(1, 2)]);
+    theirs.push().unwrap();
+    assert_eq!(mine.push().unwrap_err().kind(), ErrorKind::Conflict);
+    b.delete_in_store(&name("v")).unwrap();
+    assert_eq!(mine.push().unwrap().pushed, Lsn::new(3).map(|lsn| (lsn, 1)));
+    assert_eq!(mine.status().state, Condition::Clean);
+}
+
+// ----- the cache
+
+#[test]
+fn readers_of_a_tiny_cache_always_get_their_pages() {
+    let bucket = memory();
+    let cold = Cold::new(&bucket, 1 << 20);
+    let failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..4u32 {
+            let (volume, failed) = (&cold.volume, &failed);
+            scope.spawn(move || {
+                let mut n = reader * 5000;
+                for _ in 0..400 {
+                    n = (n * 31 + 7) % COLD_PAGES;
+                    let mut data = [0; PAGE];
+                    if let Err(e) = volume.snapshot().read(page(n + 1), &mut data) {
+                        failed.store(true, Ordering::SeqCst);
+                        panic!("{e:?}");
+                    }
+                    assert_eq!(stamp(&data), u64::from(n + 1));
+                }
+            });
+        }
+    });
+    assert!(!failed.load(Ordering::SeqCst));
+}
+
+#[test]
+fn evicted_cache_files_leave_the_disk() {
+    let bucket = memory();
+    let cold = Cold::new(&bucket, 1 << 20);
+    for n in 1..=COLD_PAGES {
+        assert_eq!(read(&cold.volume, n), u64::from(n));
+    }
+    let cache = replica(&cold.dir).join("cache");
+    until("a small cache", || {
+        read(&cold.volume, 1);
+        bytes_in(&cache) < 3 << 20
+    });
+}
+
+#[test]
+fn pushed_pages_are_cache_and_count_as_such() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let mut options = options(root.path(), stores(&bucket));
+    options.cache_size = 1 << 20;
+    let engine = Engine::open(options).unwrap();
+    let volume = engine.volume(&name("v")).unwrap();
+    for first in [0, 5000, 10_000, 15_000] {
+        write(&volume, &(1..=5000).map(|n| (first + n, u64::from(n))).collect::<Vec<_>>());
+    }
+    volume.push().unwrap();
+    // The newest file stays: it is still written to.
+    until("a small log", || bytes_in(&replica(root.path()).join("log")) < 5 << 20);
+    for n in [1, 5001, 20_000] {
+        assert_eq!(read(&volume, n), u64::from((n - 1) % 5000 + 1));
+    }
+}
+
+#[test]
+fn a_damaged_page_of_the_cache_is_fetched_again() {
+    let bucket = memory();
+    let cold = Cold::new(&bucket, 1 << 30);
+    for n in 1..=2000 {
+        read(&cold.volume, n);
+    }
+    let Cold { engine, volume, dir, _root } = cold;
+    drop((engine, volume));
+    for file in files(&replica(&dir).join("cache")) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        for at in (100..bytes.len()).step_by(1000) {
+            bytes[at] ^= 0xFF;
+        }
+        bytes.truncate(bytes.len() - 5000);
+        std::fs::write(&file, &bytes).unwrap();
+    }
+    let engine = open(&dir, &bucket);
+    let volume = engine.existing(&name("v")).unwrap();
+    volume.verify(&mut |_, _| {}).unwrap();
+    for n in 1..=2000 {
+        assert_eq!(read(&volume, n), u64::from(n));
+    }
+}
+
+#[test]
+fn hundreds_of_readers_of_one_cold_page_do_not_starve_the_one_who_fetches_it() {
+    let store = tempfile::tempdir().unwrap();
+    let bucket = Bucket::open(&format!("file://{}", store.path().display())).unwrap();
+    let cold = Cold::new(&bucket, 1 << 30);
+    let ready = std::sync::Barrier::new(700);
+    std::thread::scope(|scope| {
+        for _ in 0..700 {
+            scope.spawn(|| {
+                ready.wait();
+                for n in [1, 5000, 10_000, 15_000] {
+                    assert_eq!(read(&cold.volume, n), u64::from(n));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn pages_past_the_base_are_zeros_without_asking_the_store() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let engine = open(root.path(), &bucket);
+    let volume = engine.volume(&name("v")).unwrap();
+    write(&volume, &[(1, 1)]);
+    volume.push().unwrap();
+    write(&volume, &[(1000, 5)]);
+    let before = engine.stats().requests;
+    assert_eq!((read(&volume, 500), read(&volume, 1000)), (0, 5));
+    assert_eq!(volume.hydrate(&mut |_, _| {}).unwrap(), 0);
+    assert_eq!(engine.stats().requests, before);
+    assert_eq!(volume.status().cached_pages, 1000);
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    writer.truncate(PageCount::new(10)).unwrap();
+    writer.commit(false).unwrap();
+    assert_eq!(volume.status().cached_pages, 10, "pages that are gone are not cached");
+}
+
+// ----- opening, closing, opening again
+
+#[test]
+fn many_short_sessions_leave_few_files() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    for session in 1..=300 {
+        let engine = open(root.path(), &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        write(&volume, &[(1, session), (session as u32, session)]);
+    }
+    let engine = open(root.path(), &bucket);
+    let volume = engine.volume(&name("v")).unwrap();
+    assert_eq!((read(&volume, 1), read(&volume, 150)), (300, 150));
+    let count = files(&replica(root.path()).join("log")).len();
+    assert!(count < 200, "{count} log files");
+}
+
+#[test]
+fn many_sessions_that_only_read_leave_few_files() {
+    let bucket = memory();
+    let cold = Cold::new(&bucket, 1 << 20);
+    let Cold { engine, volume, dir, _root } = cold;
+    drop((engine, volume));
+    for session in 1..=150 {
+        let engine = loop {
+            let mut options = options(&dir, stores(&bucket));
+            options.cache_size = 64 << 20;
+            match Engine::open(options) {
+                Ok(engine) => break engine,
+                Err(e) => assert_eq!(e.kind(), ErrorKind::Busy),
+            }
+        };
+        read(&engine.existing(&name("v")).unwrap(), session * 128);
+    }
+    let count = files(&replica(&dir).join("cache")).len();
+    assert!(count < 120, "{count} cache files");
+}
+
+#[test]
+fn a_writer_that_outlives_its_volume_shares_the_replica_with_the_next_one() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let engine = open(root.path(), &bucket);
+    let volume = engine.volume(&name("v")).unwrap();
+    write(&volume, &[(1, 1), (2, 2)]);
+    let mut writer = volume.writer(&volume.snapshot(), "the first").unwrap();
+    writer.write(page(1), &content(11)).unwrap();
+    drop(volume);
+    let again = engine.volume(&name("v")).unwrap();
+    let busy = again.writer(&again.snapshot(), "the second").map(|_| ()).unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Busy);
+    writer.commit(false).unwrap();
+    write(&again, &[(2, 22)]);
+    assert_eq!((read(&again, 1), read(&again, 2)), (11, 22));
+    drop((again, engine));
+    let engine = open(root.path(), &bucket);
+    let volume = engine.volume(&name("v")).unwrap();
+    assert_eq!((read(&volume, 1), read(&volume, 2)), (11, 22));
+}
+
+#[test]
+fn versions_of_a_volume_and_of_what_a_reset_kept_are_counted_apart() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let (a, b) = (open(&root.path().join("a"), &bucket), open(&root.path().join("b"), &bucket));
+    let (mine, theirs) = (a.volume(&name("v")).unwrap(), b.volume(&name("v")).unwrap());
+    write(&theirs, &[(1, 2)]);
+    theirs.push().unwrap();
+    write(&mine, &[(1, 1)]);
+    let kept = mine.reset().unwrap().kept_as.unwrap();
+    let kept = a.existing(&kept).unwrap();
+    let before = mine.snapshot().version();
+    write(&kept, &[(1, 3)]);
+    write(&kept, &[(1, 4)]);
+    write(&mine, &[(1, 5)]);
+    assert_eq!(mine.snapshot().version(), before + 1);
+}
+
+#[test]
+fn a_diverged_volume_with_the_longest_name_can_be_reset() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let (a, b) = (open(&root.path().join("a"), &bucket), open(&root.path().join("b"), &bucket));
+    let long = name(&"x".repeat(200));
+    let (mine, theirs) = (a.volume(&long).unwrap(), b.volume(&long).unwrap());
+    write(&theirs, &[(1, 2)]);
+    theirs.push().unwrap();
+    write(&mine, &[(1, 1)]);
+    mine.push().unwrap_err();
+    let kept = mine.reset().unwrap().kept_as.unwrap();
+    assert_eq!((read(&mine, 1), read(&a.existing(&kept).unwrap(), 1)), (2, 1));
+}
+
+// ----- loss of power
+
+/// Cuts the last record off a log file: what it held had not reached the disk.
+fn lose_tail(log: &Path) {
+    let bytes = std::fs::read(log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    std::fs::write(log, &bytes[..end - 100]).unwrap();
+}
+
+#[test]
+fn a_tail_that_was_never_synced_may_vanish_with_the_power() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let live = open(&root.path().join("live"), &bucket);
+    let volume = live.volume(&name("v")).unwrap();
+    write(&volume, &[(1, 1)]);
+    write(&volume, &[(1, 2)]);
+    let dir = killed(&root.path().join("live"), &root.path().join("second"));
+    let second = open(&dir, &bucket);
+    let volume = second.volume(&name("v")).unwrap();
+    write(&volume, &[(1, 3)]);
+    let dir = killed(&dir, &root.path().join("third"));
+    // Nobody asked for any of it to be durable, and the first file comes back short.
+    lose_tail(&files(&replica(&dir).join("log"))[0]);
+    let third = open(&dir, &bucket);
+    let volume = third.volume(&name("v")).unwrap();
+    assert_eq!(read(&volume, 1), 1);
+    write(&volume, &[(1, 4)]);
+    drop((volume, third));
+    assert_eq!(read(&open(&dir, &bucket).volume(&name("v")).unwrap(), 1), 4);
+}
+
+#[test]
+fn a_synced_commit_proves_that_all_before_it_was_durable() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let live = open(&root.path().join("live"), &bucket);
+    let volume = live.volume(&name("v")).unwrap();
+    write(&volume, &[(1, 1)]);
+    write(&volume, &[(1, 2)]);
+    let dir = killed(&root.path().join("live"), &root.path().join("second"));
+    let second = open(&dir, &bucket);
+    let volume = second.volume(&name("v")).unwrap();
+    for stamp in [3, 4] {
+        let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+        writer.write(page(1), &content(stamp)).unwrap();
+        writer.commit(true).unwrap();
+    }
+    let dir = killed(&dir, &root.path().join("third"));
+    let oldest = files(&replica(&dir).join("log"))[0].clone();
+    lose_tail(&oldest);
+    let error = open(&dir, &bucket).volume(&name("v")).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(oldest.to_str().unwrap()), "{error}");
+    assert!(error.remedy().is_some());
+    assert!(oldest.exists(), "an error destroys nothing");
+}
+
+// ----- transactions over several volumes
+
+#[test]
+fn a_volume_that_cannot_be_opened_does_not_close_the_whole_data_directory() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let dir = root.path().join("live");
+    let engine = open(&dir, &bucket);
+    let volumes = ["a", "b", "c"].map(|n| engine.volume(&name(n)).unwrap());
+    volumes.iter().for_each(|v| write(v, &[(1, 1)]));
+    let mut writers: Vec<_> = volumes[..2].iter().map(|v| v.writer(&v.snapshot(), "test").unwrap()).collect();
+    for writer in &mut writers {
+        writer.write(page(1), &content(2)).unwrap();
+        writer.prepare("the group", true).unwrap();
+    }
+    engine.decide("the group").unwrap();
+    let dir = killed(&dir, &root.path().join("killed"));
+    drop(writers);
+    let mut broken = None;
+    for replica in files(&dir.join("replicas")) {
+        let log = files(&replica.join("log")).pop().unwrap();
+        let mut bytes = std::fs::read(&log).unwrap();
+        bytes[8] ^= 1; // in the file's header
+        if broken.is_none() && bytes.windows(3).any(|w| w == [1, b'a', 0]) {
+            std::fs::write(&log, &bytes).unwrap();
+            broken = Some(log);
+        }
+    }
+    let log = broken.expect("volume a has a log");
+    let engine = open(&dir, &bucket);
+    assert_eq!(read(&engine.volume(&name("b")).unwrap(), 1), 2);
+    assert_eq!(read(&engine.volume(&name("c")).unwrap(), 1), 1);
+    assert_eq!(engine.volume(&name("a")).map(|_| ()).unwrap_err().kind(), ErrorKind::Corrupt);
+    drop(engine);
+    // Once it is mended, the decision still stands.
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[8] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    assert_eq!(read(&open(&dir, &bucket).volume(&name("a")).unwrap(), 1), 2);
+}
+
+#[test]
+fn a_decided_commit_that_nobody_publishes_counts_all_the_same() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let engine = open(root.path(), &bucket);
+    let volumes = ["a", "b"].map(|n| engine.volume(&name(n)).unwrap());
+    volumes.iter().for_each(|v| write(v, &[(1, 1)]));
+    let mut writers: Vec<_> = volumes.iter().map(|v| v.writer(&v.snapshot(), "test").unwrap()).collect();
+    for writer in &mut writers {
+        writer.write(page(1), &content(2)).unwrap();
+        writer.prepare("the group", false).unwrap();
+    }
+    engine.decide("the group").unwrap();
+    drop(writers);
+    assert_eq!((read(&volumes[0], 1), read(&volumes[1], 1)), (2, 2));
+    // One that was not decided does not, and its name can be used again.
+    let mut writer = volumes[0].writer(&volumes[0].snapshot(), "test").unwrap();
+    writer.write(page(1), &content(3)).unwrap();
+    writer.prepare("another", false).unwrap();
+    drop(writer);
+    engine.decide("another").unwrap();
+    let mut writer = volumes[0].writer(&volumes[0].snapshot(), "test").unwrap();
+    writer.write(page(1), &content(4)).unwrap();
+    writer.prepare("another", false).unwrap();
+    assert_eq!(writer.commit(false).map(|_| ()).unwrap_err().kind(), ErrorKind::Conflict, "nobody decided it");
+    drop((volumes, engine));
+    let engine = open(root.path(), &bucket);
+    assert_eq!(read(&engine.volume(&name("a")).unwrap(), 1), 2);
+}
+
+#[test]
+fn a_damaged_decision_is_an_error_that_names_it() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let dir = root.path().join("live");
+    let engine = open(&dir, &bucket);
+    let volume = engine.volume(&name("a")).unwrap();
+    write(&volume, &[(1, 1)]);
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    writer.write(page(1), &content(2)).unwrap();
+    writer.prepare("the group", true).unwrap();
+    engine.decide("the group").unwrap();
+    let dir = killed(&dir, &root.path().join("killed"));
+    let decision = files(&dir.join("groups")).pop().unwrap();
+    let bytes = std::fs::read(&decision).unwrap();
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        std::fs::write(&decision, &bad).unwrap();
+        let error = Engine::open(options(&dir, stores(&bucket))).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}");
+        assert!(error.to_string().contains(decision.to_str().unwrap()) && error.remedy().is_some(), "{error:?}");
+    }
+    std::fs::write(&decision, &bytes).unwrap();
+    assert_eq!(read(&open(&dir, &bucket).volume(&name("a")).unwrap(), 1), 2);
+}
