@@ -11,11 +11,10 @@
 //! so, bytes that were acknowledged have been damaged: that is `Corrupt`.
 //! Nothing is removed before everything was found to be right.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use quire_proto::{Error, PageSet, Reader, Result, Writer};
+use quire_proto::{Error, PageIdx, PageSet, Reader, Result, Writer};
 
 use crate::log::{
     DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RECORD_HEADER_BYTES, RecordHeader, RecordKind, Room,
@@ -183,7 +182,7 @@ pub(crate) fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>> {
             _ => stale.push(Room::Cache.path(dir, id)),
         }
     }
-    replay.drop_lost_cells(&files, name)?;
+    replay.drop_lost_cells(&files, dir, &chain[0].first)?;
     replay.fill_truncated();
     for path in stale {
         tracing::debug!("volume {name}: {} is not needed any more", path.display());
@@ -396,7 +395,7 @@ impl Replay {
                 self.table.cover(self.state.page_count);
             }
             RecordKind::Page | RecordKind::Moved => {
-                let page = quire_proto::PageIdx::try_new(header.page)?;
+                let page = PageIdx::try_new(header.page)?;
                 let cell = Cell::At { place, verified: true };
                 if header.kind == RecordKind::Moved {
                     self.table.set(page, cell);
@@ -448,34 +447,36 @@ impl Replay {
 
     /// Cells that point into files which are not there: such a page can be
     /// fetched again if it is in the store, and is lost otherwise.
-    fn drop_lost_cells(&mut self, files: &Files, name: &str) -> Result<()> {
-        let mut lost = Vec::new();
-        let mut missing: HashSet<FileId> = HashSet::new();
+    fn drop_lost_cells(&mut self, files: &Files, dir: &Path, oldest: &StateRecord) -> Result<()> {
+        let mut lost: Vec<(PageIdx, FileId)> = Vec::new();
         self.table.for_each(|page, cell| {
             if let Cell::At { place, .. } = cell
                 && !files.contains_key(&place.file)
             {
-                missing.insert(place.file);
-                lost.push(page);
+                lost.push((page, place.file));
             }
         });
-        let carried = self.state.intent.as_ref().map(|i| &i.carries.changed);
-        for page in lost {
-            if self.state.pending.changed.contains(page) || carried.is_some_and(|set| set.contains(page)) {
-                return Err(Error::corrupt(format!(
-                    "volume {name}: page {page} was never pushed, and the file with it is missing: {missing:?}"
-                )));
+        let mut unpushed = self.state.pending.changed.clone();
+        if let Some(intent) = &self.state.intent {
+            unpushed.union_with(&intent.carries.changed);
+        }
+        unpushed.truncate(self.state.page_count);
+        let missing = |page: PageIdx, file: FileId| {
+            let path = Room::Log.path(dir, file);
+            Err(Error::corrupt(format!("page {page} was never pushed, and log file {} is missing", path.display()))
+                .with_remedy(DAMAGED))
+        };
+        for (page, file) in lost {
+            if unpushed.contains(page) {
+                return missing(page, file);
             }
             self.table.set(page, Cell::Absent);
         }
-        let unpushed = carried.into_iter().chain([&self.state.pending.changed]).flat_map(PageSet::iter);
-        for page in unpushed.filter(|page| self.state.page_count.contains(*page)) {
-            if self.table.get(page) == Cell::Absent {
-                return Err(Error::corrupt(format!(
-                    "volume {name}: page {page} was never pushed, and its file is missing"
-                )));
-            }
+        // What the oldest file follows may have been collected, unless it held one of these.
+        let before = oldest.link.map_or(FileId(0), |(place, _)| place.file);
+        match unpushed.iter().find(|page| self.table.get(*page) == Cell::Absent) {
+            Some(page) => missing(page, before),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
