@@ -158,7 +158,12 @@ impl Error {
             Io::AlreadyExists => ErrorKind::AlreadyExists,
             _ => ErrorKind::Io,
         };
-        Error::new(kind, what).with_source(source)
+        let error = Error::new(kind, what).with_source(source);
+        match kind {
+            ErrorKind::Full => error.with_remedy("Free space on that disk, then try again."),
+            ErrorKind::Denied => error.with_remedy("Look at the permissions of that path."),
+            _ => error,
+        }
     }
 }
 

@@ -1,0 +1,382 @@
+//! Disks that are full or broken: system calls fail at each place where the
+//! replica relies on them. Linux only, by a seccomp filter on the one thread
+//! that works; x86-64 and arm64.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::*;
+use quire_bucket::Bucket;
+use quire_engine::{Condition, Engine, ErrorKind, PageCount, Snapshot, SyncMode, Volume};
+
+/// Runs `work` on a thread of its own in which these system calls fail with `errno`.
+fn failing<T: Send>(calls: &[libc::c_long], errno: i32, work: impl FnOnce() -> T + Send) -> T {
+    let mut program = vec![load(0)];
+    for call in calls {
+        program.extend([unless_equal(*call as u32, 1), answer(libc::SECCOMP_RET_ERRNO | errno as u32)]);
+    }
+    filtered(program, work)
+}
+
+/// As [`failing`], for one call on one file descriptor.
+fn failing_on<T: Send>(call: libc::c_long, fd: u32, errno: i32, work: impl FnOnce() -> T + Send) -> T {
+    const FIRST_ARGUMENT: u32 = 16;
+    let fails = answer(libc::SECCOMP_RET_ERRNO | errno as u32);
+    filtered(vec![load(0), unless_equal(call as u32, 3), load(FIRST_ARGUMENT), unless_equal(fd, 1), fails], work)
+}
+
+/// Loads a field of the system call: 0 is its number.
+fn load(offset: u32) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset }
+}
+
+/// Skips so many steps unless what was loaded equals `k`.
+fn unless_equal(k: u32, skipped: u8) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: 0, jf: skipped, k }
+}
+
+fn answer(k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k }
+}
+
+fn filtered<T: Send>(mut program: Vec<libc::sock_filter>, work: impl FnOnce() -> T + Send) -> T {
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+            // SAFETY: both calls take integers and a pointer to a filter that outlives them; they change this thread only.
+            let installed = unsafe {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                    && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0
+            };
+            assert!(installed, "a seccomp filter: {}", std::io::Error::last_os_error());
+            work()
+        });
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The descriptor of the newest log file under `dir`.
+fn newest_log(dir: &Path) -> u32 {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| {
+        let entry = entry.unwrap();
+        let path = std::fs::read_link(entry.path()).ok()?;
+        let is_log = path.starts_with(dir) && path.parent()?.ends_with("log");
+        is_log.then(|| (path, entry.file_name().to_str().unwrap().parse().unwrap()))
+    });
+    open.max().unwrap().1
+}
+
+const SYNCS: [libc::c_long; 2] = [libc::SYS_fdatasync, libc::SYS_fsync];
+const WRITES: [libc::c_long; 3] = [libc::SYS_pwrite64, libc::SYS_write, libc::SYS_writev];
+
+fn opened(dir: &Path) -> (Engine, Volume) {
+    let engine = open(dir, &Bucket::open("memory://").unwrap());
+    let volume = engine.volume(&name("v")).unwrap();
+    (engine, volume)
+}
+
+fn commit(volume: &Volume, n: u32, stamp: u64, durable: bool) -> quire_engine::Result<Snapshot> {
+    let mut writer = volume.writer(&volume.snapshot(), "test")?;
+    writer.set_page_size(page_size())?;
+    writer.write(page(n), &content(stamp))?;
+    writer.commit(durable)
+}
+
+fn killed(dir: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").arg("-r").arg(dir).arg(to).status().unwrap().success());
+}
+
+#[test]
+fn a_full_disk_fails_the_commit_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let (_engine, volume) = opened(&dir);
+    commit(&volume, 1, 1, true).unwrap();
+    let calls: [&[libc::c_long]; 3] = [&WRITES, &[libc::SYS_fallocate], &[libc::SYS_pwrite64]];
+    for (round, calls) in calls.into_iter().enumerate() {
+        // A page and a transaction that spills, each of them into the current file and into a new one.
+        for pages in [1, 9000, 20_000] {
+            let work = || {
+                let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+                for n in 1..=pages {
+                    writer.write(page(n), &content(99))?;
+                }
+                writer.commit(true)
+            };
+            match failing(calls, libc::ENOSPC, work) {
+                Ok(_) => {
+                    // There was space reserved for it.
+                    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+                    writer.truncate(PageCount::new(2.min(writer.page_count().get()))).unwrap();
+                    writer.commit(true).unwrap();
+                    commit(&volume, 1, round as u64 + 1, true).unwrap();
+                }
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Full, "{e:?}");
+                    assert!(e.remedy().is_some(), "{e:?}");
+                }
+            }
+            assert_eq!(read(&volume, 1), round as u64 + 1, "nothing of it is visible");
+            commit(&volume, 1, round as u64 + 1, true).unwrap();
+        }
+        commit(&volume, 1, round as u64 + 2, true).unwrap();
+        let copy = root.path().join(format!("killed-{round}"));
+        killed(&dir, &copy);
+        assert_eq!(read(&opened(&copy).1, 1), round as u64 + 2);
+    }
+}
+
+#[test]
+fn a_new_file_on_a_full_disk_gets_a_beginning_or_is_none() {
+    let root = tempfile::tempdir().unwrap();
+    let (engine, volume) = opened(root.path());
+    commit(&volume, 1, 1, false).unwrap();
+    // The current file becomes full, so that each try begins a new one.
+    let mut stamp = 1;
+    for calls in [&[libc::SYS_fallocate][..], &[libc::SYS_pwrite64], &[libc::SYS_openat], &[libc::SYS_fallocate]] {
+        let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+        for n in 1..=65_000 {
+            writer.write(page(n), &content(7)).unwrap();
+        }
+        drop(writer);
+        let tried = failing(calls, libc::ENOSPC, || commit(&volume, 1, 99, true).map(|_| ()));
+        if let Err(e) = tried {
+            assert_eq!(e.kind(), ErrorKind::Full, "{e:?}");
+        }
+        stamp += 1;
+        commit(&volume, 1, stamp, true).unwrap();
+    }
+    drop((volume, engine));
+    // The log alone tells.
+    for replica in std::fs::read_dir(root.path().join("replicas")).unwrap() {
+        std::fs::remove_file(replica.unwrap().path().join("table.qtab")).unwrap();
+    }
+    assert_eq!(read(&opened(root.path()).1, 1), stamp);
+}
+
+#[test]
+fn a_commit_that_could_not_be_synced_leaves_no_trace() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let (_engine, volume) = opened(&dir);
+    commit(&volume, 1, 10, true).unwrap();
+    commit(&volume, 2, 20, true).unwrap();
+    // The new file that would say where the log ended cannot be synced either.
+    let error = failing(&SYNCS[..1], libc::EIO, || commit(&volume, 1, 99, true).map(|_| ())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+    assert_eq!(read(&volume, 1), 10);
+    let copy = root.path().join("killed");
+    killed(&dir, &copy);
+    let (_other, after) = opened(&copy);
+    assert_eq!((read(&after, 1), read(&after, 2)), (10, 20), "no trace after a crash either");
+    commit(&after, 1, 50, true).unwrap();
+    // In the process itself the disk cannot be trusted any more, and it says so.
+    let refused = commit(&volume, 1, 98, true).map(|_| ()).unwrap_err();
+    assert!(refused.remedy().is_some_and(|remedy| remedy.contains("open it again")), "{refused:?}");
+}
+
+#[test]
+fn a_log_file_that_could_not_be_synced_is_left_for_a_new_one() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let (_engine, volume) = opened(&dir);
+    let mut stamp = 0;
+    for round in 0..4 {
+        for _ in 0..3 {
+            stamp += 1;
+            commit(&volume, 1, stamp, true).unwrap();
+        }
+        let log = newest_log(&dir);
+        let tried = failing_on(libc::SYS_fdatasync, log, libc::EIO, || commit(&volume, 1, 99, true).map(|_| ()));
+        assert_eq!(tried.unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(read(&volume, 1), stamp, "it is not there");
+        commit(&volume, 2, stamp, true).unwrap();
+        let copy = root.path().join(format!("killed-{round}"));
+        killed(&dir, &copy);
+        let (_other, after) = opened(&copy);
+        assert_eq!((read(&after, 1), read(&after, 2)), (stamp, stamp), "nor after a crash");
+    }
+}
+
+#[test]
+fn what_was_not_synced_is_never_called_durable_later() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let (_engine, volume) = opened(&dir);
+    commit(&volume, 1, 1, true).unwrap();
+    commit(&volume, 1, 2, false).unwrap();
+    let pushed = failing(&SYNCS[..1], libc::EIO, || volume.push().map(|_| ())).unwrap_err();
+    assert_eq!(pushed.kind(), ErrorKind::Io);
+    // The kernel would say yes now, although it may have dropped the pages of commit 2.
+    assert_eq!(commit(&volume, 1, 3, true).map(|_| ()).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(volume.push().map(|_| ()).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(read(&volume, 1), 2, "what was committed can be read");
+    assert!(volume.status().last_error.is_some());
+}
+
+#[test]
+fn a_clone_on_a_full_disk_can_be_repeated_and_is_never_an_empty_volume() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let first = open(&root.path().join("first"), &bucket);
+    let volume = first.volume(&name("v")).unwrap();
+    write(&volume, &[(1, 1)]);
+    volume.push().unwrap();
+    let calls = [&[libc::SYS_fallocate][..], &[libc::SYS_pwrite64], &SYNCS, &[libc::SYS_fsync], &[libc::SYS_fdatasync]];
+    for (n, calls) in calls.into_iter().enumerate() {
+        let dir = root.path().join(format!("clone-{n}"));
+        let engine = open(&dir, &bucket);
+        let error = failing(calls, libc::ENOSPC, || engine.existing(&name("v")).map(|_| ())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+        assert_eq!(read(&engine.volume(&name("v")).unwrap(), 1), 1);
+    }
+}
+
+#[test]
+fn a_reset_on_a_full_disk_changes_nothing() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = (open(&root.path().join("a"), &bucket), open(&root.path().join("b"), &bucket));
+    let (mine, theirs) = (a.volume(&name("v")).unwrap(), b.volume(&name("v")).unwrap());
+    write(&mine, &[(1, 1)]);
+    write(&theirs, &[(1, 2)]);
+    theirs.push().unwrap();
+    for calls in [&[libc::SYS_fallocate][..], &[libc::SYS_pwrite64], &[libc::SYS_write], &[libc::SYS_fsync]] {
+        let error = failing(calls, libc::ENOSPC, || mine.reset().map(|_| ())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+        assert_eq!((read(&mine, 1), mine.status().unpushed, mine.status().writer), (1, 1, None));
+        assert_eq!(a.local_volumes().unwrap(), [name("v")]);
+        let folders = std::fs::read_dir(root.path().join("a/replicas")).unwrap().count();
+        assert_eq!(folders, 1, "what was begun is gone");
+    }
+    write(&mine, &[(1, 1)]);
+    assert_eq!(mine.reset().unwrap().kept_as, Some(name("v.dropped-1")));
+    assert_eq!(read(&mine, 1), 2);
+}
+
+#[test]
+fn a_removal_that_cannot_be_written_down_leaves_the_volume_as_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    let (engine, volume) = opened(root.path());
+    commit(&volume, 1, 1, true).unwrap();
+    for calls in [&[libc::SYS_fsync][..], &[libc::SYS_write]] {
+        let error = failing(calls, libc::ENOSPC, || engine.remove_replica(&name("v"), true)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+        commit(&volume, 1, 2, true).unwrap();
+        assert_eq!((read(&volume, 1), volume.status().writer), (2, None));
+    }
+    let unpushed = engine.remove_replica(&name("v"), false).unwrap_err();
+    assert_eq!(unpushed.kind(), ErrorKind::Conflict);
+    commit(&volume, 1, 3, true).unwrap();
+    engine.remove_replica(&name("v"), true).unwrap();
+    let gone = commit(&volume, 1, 4, true).map(|_| ()).unwrap_err();
+    assert!(gone.remedy().is_some(), "{gone:?}");
+    assert_eq!(engine.volume(&name("v")).unwrap().snapshot().page_count().get(), 0);
+}
+
+#[test]
+fn a_decision_that_cannot_be_written_decides_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let engine = open(&dir, &Bucket::open("memory://").unwrap());
+    let volumes = ["a", "b"].map(|n| engine.volume(&name(n)).unwrap());
+    volumes.iter().for_each(|v| write(v, &[(1, 1)]));
+    for (n, calls) in [&SYNCS[..], &[libc::SYS_write], &[libc::SYS_rename, libc::SYS_renameat2]].into_iter().enumerate()
+    {
+        let mut writers: Vec<_> = volumes.iter().map(|v| v.writer(&v.snapshot(), "test").unwrap()).collect();
+        for writer in &mut writers {
+            writer.write(page(1), &content(99)).unwrap();
+            writer.prepare("the group", true).unwrap();
+        }
+        failing(calls, libc::ENOSPC, || engine.decide("the group")).unwrap_err();
+        for writer in writers {
+            assert_eq!(writer.commit(true).map(|_| ()).unwrap_err().kind(), ErrorKind::Conflict);
+        }
+        assert_eq!((read(&volumes[0], 1), read(&volumes[1], 1)), (1, 1));
+        let copy = root.path().join(format!("killed-{n}"));
+        killed(&dir, &copy);
+        let after = open(&copy, &Bucket::open("memory://").unwrap());
+        for volume in ["a", "b"] {
+            assert_eq!(read(&after.volume(&name(volume)).unwrap(), 1), 1);
+        }
+    }
+    volumes.iter().for_each(|v| write(v, &[(1, 5)]));
+}
+
+#[test]
+fn a_decided_transaction_counts_even_if_the_log_cannot_say_so() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let (engine, volume) = opened(&dir);
+    commit(&volume, 1, 1, true).unwrap();
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    writer.write(page(1), &content(2)).unwrap();
+    writer.prepare("the group", true).unwrap();
+    engine.decide("the group").unwrap();
+    failing(&[libc::SYS_pwrite64], libc::EIO, || writer.commit(true).map(|_| ())).unwrap();
+    assert_eq!(read(&volume, 1), 2);
+    // A later commit would be replayed before this one.
+    assert_eq!(commit(&volume, 1, 3, true).map(|_| ()).unwrap_err().kind(), ErrorKind::Io);
+    let copy = root.path().join("killed");
+    killed(&dir, &copy);
+    let (_other, after) = opened(&copy);
+    assert_eq!(read(&after, 1), 2);
+    commit(&after, 1, 3, true).unwrap();
+    assert_eq!(read(&after, 1), 3);
+}
+
+#[test]
+fn sync_commit_on_a_full_disk_fails_or_counts_and_goes_on() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let mut options = options(root.path(), stores(&bucket));
+    options.sync = SyncMode::Commit;
+    let engine = Engine::open(options).unwrap();
+    let volume = engine.volume(&name("v")).unwrap();
+    commit(&volume, 1, 1, true).unwrap();
+    for stamp in 2..6 {
+        let tried = failing(&[libc::SYS_pwrite64], libc::ENOSPC, || commit(&volume, 1, 99, true).map(|_| ()));
+        assert_eq!(tried.unwrap_err().kind(), ErrorKind::Full);
+        assert_eq!((read(&volume, 1), volume.status().state), (stamp - 1, Condition::Clean));
+        commit(&volume, 1, stamp, true).unwrap();
+    }
+    let fresh = tempfile::tempdir().unwrap();
+    assert_eq!(read(&open(fresh.path(), &bucket).existing(&name("v")).unwrap(), 1), 5);
+}
+
+#[test]
+fn a_cache_on_a_full_disk_only_costs_speed() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let first = open(&root.path().join("first"), &bucket);
+    let volume = first.volume(&name("v")).unwrap();
+    write(&volume, &(1..=1000).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+    volume.push().unwrap();
+    let engine = open(&root.path().join("second"), &bucket);
+    let volume = engine.existing(&name("v")).unwrap();
+    for calls in [&[libc::SYS_fallocate][..], &[libc::SYS_pwrite64], &[libc::SYS_openat]] {
+        failing(calls, libc::ENOSPC, || {
+            (1..=1000).step_by(100).for_each(|n| assert_eq!(read(&volume, n), u64::from(n)))
+        });
+        assert_eq!(volume.status().cached_pages, 0);
+    }
+    (1..=1000).for_each(|n| assert_eq!(read(&volume, n), u64::from(n)));
+    assert_eq!(volume.status().cached_pages, 1000);
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_an_error_with_a_remedy() {
+    let root = tempfile::tempdir().unwrap();
+    drop(opened(root.path()));
+    let bucket = Bucket::open("memory://").unwrap();
+    for errno in [libc::EACCES, libc::EROFS] {
+        let open = || Engine::open(options(root.path(), stores(&bucket))).map(|_| ());
+        let error = failing(&[libc::SYS_openat], errno, open).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(error.remedy().is_some_and(|remedy| remedy.contains("QUIRE_DATA_DIR")), "{error:?}");
+    }
+}
