@@ -167,7 +167,7 @@ fn writing(path: &Path) -> impl Fn(std::io::Error) -> Error {
 }
 
 /// A decision file: the volumes whose prepared commits count.
-fn encode(volumes: &[VolumeName]) -> Vec<u8> {
+pub(crate) fn encode(volumes: &[VolumeName]) -> Vec<u8> {
     let mut w = Writer::new();
     w.bytes(&MAGIC);
     w.u8(VERSION);
@@ -178,7 +178,8 @@ fn encode(volumes: &[VolumeName]) -> Vec<u8> {
     w.into_vec()
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<VolumeName>> {
+/// Reads a decision file.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<VolumeName>> {
     let mut r = Reader::new("decision", bytes);
     let (covered, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| r.corrupt("it is cut off"))?;
     if crc32fast::hash(covered).to_le_bytes() != *crc {

@@ -16,6 +16,8 @@ mod catalog;
 mod compact;
 mod engine;
 mod fetch;
+#[cfg(test)]
+mod golden;
 mod groups;
 mod lineage;
 mod log;

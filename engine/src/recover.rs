@@ -60,7 +60,8 @@ impl StateRecord {
         w.into_vec()
     }
 
-    fn decode(payload: &[u8]) -> Result<StateRecord> {
+    /// Reads the payload of a STATE record.
+    pub(crate) fn decode(payload: &[u8]) -> Result<StateRecord> {
         let mut r = Reader::new("state record", payload);
         let link = match r.u8()? {
             0 => None,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
-use quire_proto::{Error, ErrorKind, Lsn, PageIdx, PageSet, Result, VolumeName};
+use quire_proto::{CommitHash, Error, ErrorKind, Lsn, PageIdx, PageSet, Result, VolumeName};
 
 use crate::compact;
 use crate::engine::Shared;
@@ -229,6 +229,11 @@ impl Replica {
     pub(crate) fn unpushed(&self) -> u64 {
         let core = self.core();
         core.state.unpushed() + u64::from(core.undecided.is_some())
+    }
+
+    /// Whether its base is this commit.
+    pub(crate) fn stands_on(&self, commit: &CommitHash) -> bool {
+        self.core().state.base.as_ref().is_some_and(|base| base.hash == *commit)
     }
 
     /// The visible snapshot.

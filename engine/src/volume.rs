@@ -260,7 +260,7 @@ impl Volume {
         let remedy = match condition {
             Condition::Diverged if notes.ended.is_some() => Some(format!("quire export {name} FILE")),
             Condition::Diverged => Some(format!("quire reset {name}")),
-            Condition::InDoubt => Some(format!("quire push {name}")),
+            Condition::InDoubt => error_remedy.flatten().or(Some(format!("quire push {name}"))),
             _ => error_remedy.flatten(),
         };
         let (pages, page_size) = (state.page_count, state.page_size);
@@ -295,7 +295,8 @@ impl Volume {
             // A push whose outcome is unknown may be in the store: first learn it.
             match push::settle_intent(&old) {
                 Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::Conflict => {}
+                // It cannot be put there: diverged, or the store has another history, or a shorter one.
+                Err(e) if matches!(e.kind(), ErrorKind::Conflict | ErrorKind::Invalid) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -307,7 +308,10 @@ impl Volume {
         };
         if !old.core().state.is_ahead() {
             match pull::pull_locked(&old) {
-                Ok(_) => return Ok(Reset { lsn: Some(head.lsn()), kept_as: None }),
+                Ok(moved) if moved.pulled.is_some() || old.stands_on(&head.hash()) => {
+                    return Ok(Reset { lsn: old.core().state.base_lsn(), kept_as: None });
+                }
+                Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::Conflict || e.kind() == ErrorKind::Gone => {}
                 Err(e) => return Err(e),
             }

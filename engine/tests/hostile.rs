@@ -271,6 +271,54 @@ fn a_name_that_was_lost_and_became_free_again_can_be_pushed() {
     assert_eq!(mine.status().state, Condition::Clean);
 }
 
+/// A store with a volume of some other history, `commits` long.
+fn another_store(commits: u64) -> (Bucket, tempfile::TempDir) {
+    let (bucket, dir) = (memory(), tempfile::tempdir().unwrap());
+    let engine = open(dir.path(), &bucket);
+    let volume = engine.volume(&name("v")).unwrap();
+    for n in 1..=commits {
+        write(&volume, &[(1, 1000 + n)]);
+        volume.push().unwrap();
+    }
+    (bucket, dir)
+}
+
+#[test]
+fn a_replica_whose_store_has_another_history_can_always_be_reset() {
+    for (ahead, theirs) in [(false, 1), (false, 2), (false, 3), (true, 1), (true, 2), (true, 3)] {
+        let root = tempfile::tempdir().unwrap();
+        {
+            let engine = open(root.path(), &another_store(0).0);
+            let volume = engine.volume(&name("v")).unwrap();
+            for n in 1..=2 {
+                write(&volume, &[(1, n), (2, n)]);
+                volume.push().unwrap();
+            }
+            if ahead {
+                write(&volume, &[(1, 3)]);
+            }
+        }
+        let (bucket, _dir) = another_store(theirs);
+        let engine = open(root.path(), &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        if ahead {
+            for _ in 0..2 {
+                let refused = volume.push().unwrap_err();
+                assert!(refused.remedy().is_some(), "{refused:?}");
+            }
+            assert_ne!(volume.status().state, Condition::Clean);
+        }
+        let reset = volume.reset().unwrap();
+        assert_eq!(read(&volume, 1), 1000 + theirs, "ahead: {ahead}, their LSN {theirs}");
+        assert_eq!(reset.kept_as.is_some(), ahead);
+        if let Some(kept) = reset.kept_as {
+            assert_eq!(read(&engine.existing(&kept).unwrap(), 1), 3);
+        }
+        write(&volume, &[(1, 7)]);
+        assert_eq!(volume.push().unwrap().pushed, Lsn::new(theirs + 1).map(|lsn| (lsn, 1)));
+    }
+}
+
 // ----- the cache
 
 #[test]
