@@ -271,6 +271,8 @@ impl Engine {
         volumes.insert(name.clone(), Arc::downgrade(&open));
         drop(volumes);
         open.start_background();
+        // What a crash left in doubt. If the store cannot be reached, the next write asks again.
+        let _ = crate::push::settle_doubt(&open.replica());
         Ok(Volume::new(open))
     }
 

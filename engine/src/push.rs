@@ -122,6 +122,16 @@ pub(crate) fn settle_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
     }
 }
 
+/// Asks the store what became of a commit whose process, or whose reply, was
+/// lost (`sync=commit`): nothing is written on top of a doubt. Without a doubt it does nothing.
+pub(crate) fn settle_doubt(replica: &Arc<Replica>) -> Result<()> {
+    if !replica.is_in_doubt() {
+        return Ok(());
+    }
+    let _traffic = replica.traffic.lock();
+    settle_intent(replica).map(|_| ()).inspect_err(|e| replica.note_error(e))
+}
+
 /// A commit that awaits its push and has none never left this machine: it has
 /// failed for certain.
 fn drop_tentative(replica: &Arc<Replica>) -> Result<()> {

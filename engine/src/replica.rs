@@ -273,14 +273,32 @@ impl Replica {
         self.writer.lock().clone()
     }
 
+    /// Whether a transaction cannot begin before the store has said what became of the last one.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        let core = self.core();
+        core.undecided.is_some() || (self.commits_to_store() && core.state.intent.is_some())
+    }
+
     /// Begins a transaction on `on`, which must be the visible snapshot.
     pub(crate) fn begin(self: &Arc<Self>, on: &Snapshot, who: &str) -> Result<Writer> {
         self.lock_writer(who)?;
-        let begun = self.begin_locked(on);
+        let begun = self.clear_doubt().and_then(|()| self.begin_locked(on));
         if begun.is_err() {
             self.release_writer(false);
         }
         begun
+    }
+
+    fn clear_doubt(self: &Arc<Self>) -> Result<()> {
+        crate::push::settle_doubt(self).map_err(|e| match e.kind() {
+            ErrorKind::Unavailable => Error::new(
+                ErrorKind::Unavailable,
+                format!("volume {}: whether the last commit reached the store is not known", self.name()),
+            )
+            .with_source(e)
+            .with_remedy("Try again once the store can be reached: that settles it, and so does `quire push`."),
+            _ => e,
+        })
     }
 
     fn begin_locked(self: &Arc<Self>, on: &Snapshot) -> Result<Writer> {
@@ -291,13 +309,6 @@ impl Replica {
         let mut core = self.core();
         if let Some(why) = &core.broken {
             return Err(why.duplicate());
-        }
-        if core.undecided.is_some() || (self.commits_to_store() && core.state.intent.is_some()) {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("volume {}: whether the last commit reached the store is not known", self.name()),
-            )
-            .with_remedy("Run `quire push` or `SELECT quire_push()` once the store can be reached: it settles it."));
         }
         core.state.seq += 1;
         core.writing_from = Some(core.log.end().unwrap_or(Place { file: FileId(0), offset: 0 }));
