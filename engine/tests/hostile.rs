@@ -324,14 +324,14 @@ fn a_replica_whose_store_has_another_history_can_always_be_reset() {
 #[test]
 fn readers_of_a_tiny_cache_always_get_their_pages() {
     let bucket = memory();
-    let cold = Cold::new(&bucket, 1 << 20);
+    let cold = Cold::new(&bucket, 64 << 10);
     let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for reader in 0..4u32 {
             let (volume, failed) = (&cold.volume, &failed);
             scope.spawn(move || {
                 let mut n = reader * 5000;
-                for _ in 0..400 {
+                for _ in 0..150 {
                     n = (n * 31 + 7) % COLD_PAGES;
                     let mut data = [0; PAGE];
                     if let Err(e) = volume.snapshot().read(page(n + 1), &mut data) {
