@@ -1,6 +1,8 @@
 //! Real files: in by the command line, through the store to another data
 //! directory, changed there by a program that uses the extension, and back.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic like tests
+
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
