@@ -10,10 +10,12 @@
 mod app;
 mod built;
 mod content;
+mod files;
 mod memory;
 mod world;
 
 pub use app::{Answer, App, Failure};
 pub use content::{Content, content};
+pub use files::{files_below, text_of};
 pub use memory::{Measured, measure};
 pub use world::{Ended, Machine, World};

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::built::built;
+use crate::content::content;
+use crate::files::text_of;
 
 /// A folder with one store, in which any number of machines live.
 pub struct World {
@@ -110,6 +112,29 @@ impl Machine<'_> {
         let words: Vec<&OsStr> = std::iter::once("--json".as_ref()).chain(words.iter().map(AsRef::as_ref)).collect();
         let stdout = self.ok(&words);
         serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}"))
+    }
+
+    /// Makes a database of this many rows of 1 KiB, and imports it; gives its file.
+    pub fn import_sample(&self, volume: &str, rows: u32) -> PathBuf {
+        let file = self.world.path(&format!("{volume}.db"));
+        let mut app = self.plain_app(&file);
+        app.sql(&format!(
+            "CREATE TABLE t (n INTEGER PRIMARY KEY, body BLOB); \
+             WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < {rows}) \
+             INSERT INTO t SELECT n, randomblob(1000) FROM i"
+        ));
+        app.finish();
+        self.ok(&["import", text_of(&file), volume]);
+        file
+    }
+
+    /// Asserts that a volume, exported, holds what the file holds.
+    #[track_caller]
+    pub fn holds(&self, volume: &str, expected: &Path) {
+        let copy = self.world.path("held.db");
+        self.ok(&["export", "--force", volume, text_of(&copy)]);
+        assert_eq!(content(&copy), content(expected));
+        std::fs::remove_file(copy).unwrap();
     }
 
     /// Starts a SQLite program on a volume. `parameters` are those of the URI: `""` or `"&sync=commit"`.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use quire_e2e::{Machine, Measured, World, content, measure};
+use quire_e2e::{Machine, Measured, World, content, measure, text_of};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -57,10 +57,10 @@ fn travel(world: &World, source: &Path, change: &str) {
     let (here, there) = (world.machine("here"), world.machine("there"));
     let expected = world.path("expected.db");
     std::fs::copy(source, &expected).unwrap();
-    here.ok(&["import", path(source), "app"]);
+    here.ok(&["import", text_of(source), "app"]);
     here.ok(&["push", "app"]);
     there.ok(&["clone", "app"]);
-    compare(world, &there, &expected);
+    there.holds("app", &expected);
 
     let (mut plain, mut app) = (here.plain_app(&expected), there.app("app"));
     for sql in [change, "VACUUM"] {
@@ -73,24 +73,12 @@ fn travel(world: &World, source: &Path, change: &str) {
     app.sql("SELECT quire_push()");
     app.finish();
     plain.finish();
-    compare(world, &there, &expected);
+    there.holds("app", &expected);
 
     here.ok(&["pull", "app"]);
-    compare(world, &here, &expected);
+    here.holds("app", &expected);
     let verified = here.json(&["verify", "--deep", "app"]);
     assert_eq!(verified["integrity_check"], true, "{verified}");
-}
-
-/// A machine's volume, exported, holds what the file holds.
-fn compare(world: &World, machine: &Machine<'_>, expected: &Path) {
-    let copy = world.path("copy.db");
-    machine.ok(&["export", "--force", "app", path(&copy)]);
-    assert_eq!(content(&copy), content(expected));
-    std::fs::remove_file(copy).unwrap();
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 #[test]
@@ -185,7 +173,7 @@ fn a_database_travels_while_another_process_writes_to_its_write_ahead_log() {
         (0..200).for_each(|_| writer.send(TRANSFER));
         (0..20).for_each(|_| drop(writer.answer().unwrap().unwrap()));
         let name = format!("live-{round}");
-        here.ok(&["import", path(&source), &name]);
+        here.ok(&["import", text_of(&source), &name]);
         let written = 200 * (round + 1);
         (20..200).for_each(|_| drop(writer.answer().unwrap().unwrap()));
         here.ok(&["push", &name]);
@@ -220,7 +208,7 @@ fn a_database_over_one_gibibyte_travels() {
     );
     assert!(source.metadata().unwrap().len() > 1 << 30);
     let run = |machine: &Machine<'_>, words: &[&str]| frugal("1 GiB database", machine, words);
-    run(&here, &["import", path(&source), "app"]);
+    run(&here, &["import", text_of(&source), "app"]);
     run(&here, &["push", "app"]);
 
     let change = "UPDATE large SET data = zeroblob(3) WHERE id < 20; \
@@ -238,7 +226,7 @@ fn a_database_over_one_gibibyte_travels() {
 
     run(&here, &["pull", "app"]);
     let copy = world.path("copy.db");
-    run(&here, &["export", "app", path(&copy)]);
+    run(&here, &["export", "app", text_of(&copy)]);
     assert_eq!(content(&copy), content(&source));
 }
 
@@ -259,12 +247,12 @@ fn a_file_of_one_and_a_half_gibibytes_takes_bounded_memory() {
     file.write_all(b"and a last page that is not full").unwrap();
     drop((file, part));
     let run = |machine: &Machine<'_>, words: &[&str]| frugal("1.5 GiB file", machine, words);
-    run(&here, &["import", path(&source), "file"]);
+    run(&here, &["import", text_of(&source), "file"]);
     run(&here, &["push", "file"]);
     std::fs::remove_dir_all(here.data_dir()).unwrap();
     run(&there, &["clone", "file"]);
     let copy = world.path("copy");
-    run(&there, &["export", "file", path(&copy)]);
+    run(&there, &["export", "file", text_of(&copy)]);
     assert!(same_bytes(&source, &copy));
 }
 

@@ -217,7 +217,8 @@ fn lost(replica: &Arc<Replica>, other: &SealedCommit) -> Result<()> {
             (base.lsn, base.hash) = (header.lsn, header.hash());
         }
         let changes_nothing = is_void || header.kind == CommitKind::Void && state.base.is_none();
-        if !changes_nothing {
+        // With nothing left to push, such as after a transaction that is rolled back, it is only behind.
+        if !changes_nothing && state.is_ahead() {
             state.diverged = Some(header.lsn);
         }
     })?;
@@ -408,7 +409,8 @@ pub(crate) fn commit_to_store(
         Ok(None) => Err(Error::new(
             ErrorKind::Conflict,
             format!("volume {}: another commit came first; the transaction is rolled back", replica.name()),
-        )),
+        )
+        .with_remedy("Pull, then run the transaction again.")),
         Err(e) if e.kind() == ErrorKind::Conflict => Err(e),
         Err(e) => match void_in_its_place(replica, &sealed) {
             Ok(Some(snapshot)) => Ok(snapshot),

