@@ -2,7 +2,11 @@
 //! together, and says itself which pages they are, so that it can be checked
 //! and used without its index. Layout: `FORMAT.md`, "Frame".
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::{CParameter, ParamSwitch, Strategy};
 
 use crate::{Error, PageIdx, PageSet, PageSize, Reader, Result, Writer};
 
@@ -11,8 +15,8 @@ use crate::{Error, PageIdx, PageSet, PageSize, Reader, Result, Writer};
 /// `docs/decisions/0002-frames-of-128-kib.md`.
 pub const FRAME_TARGET_BYTES: usize = 128 * 1024;
 
-/// zstd's level, measured in the same note.
-const ZSTD_LEVEL: i32 = 6;
+/// Up to so many bytes, compression costs less time than the request that carries it.
+const SMALL_BYTES: usize = 16 * 1024;
 const CODING_RAW: u8 = 0;
 const CODING_ZSTD: u8 = 1;
 const CRC_BYTES: usize = 4;
@@ -51,7 +55,7 @@ impl DecodedFrame {
 pub fn encode_frame(pages: &PageSet, page_size: PageSize, data: &[u8]) -> Result<EncodedFrame> {
     let first = pages.iter().next().expect("a frame holds at least one page");
     assert_eq!(data.len() as u64, pages.len() * page_size.bytes() as u64, "a frame's pages fill its data");
-    let packed = zstd::bulk::compress(data, ZSTD_LEVEL).map_err(|e| Error::from_io("compressing a frame", e))?;
+    let packed = compress(data).map_err(|e| Error::from_io("compressing a frame", e))?;
     let (coding, payload) =
         if packed.len() < data.len() { (CODING_ZSTD, packed.as_slice()) } else { (CODING_RAW, data) };
     let mut w = Writer::new();
@@ -62,6 +66,38 @@ pub fn encode_frame(pages: &PageSet, page_size: PageSize, data: &[u8]) -> Result
     let crc = crc32fast::hash(w.as_slice());
     w.u32(crc);
     Ok(EncodedFrame { first, page_count: pages.len() as u32, bytes: w.into_vec().into() })
+}
+
+/// Compresses with this thread's compressors, whose settings are measured in
+/// `docs/decisions/0004-zstd-greedy.md`.
+fn compress(data: &[u8]) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static SMALL: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+        static LARGE: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    }
+    let (compressor, parameters): (_, &[CParameter]) = if data.len() <= SMALL_BYTES {
+        (&SMALL, &[CParameter::CompressionLevel(15)])
+    } else {
+        let greedy = &[
+            CParameter::Strategy(Strategy::ZSTD_greedy),
+            CParameter::WindowLog(17),
+            CParameter::HashLog(14),
+            CParameter::ChainLog(14),
+            CParameter::SearchLog(1),
+            CParameter::MinMatch(4),
+            // Else this finder looks at 16 places whatever the search log says.
+            CParameter::UseRowMatchFinder(ParamSwitch::Disable),
+        ];
+        (&LARGE, greedy)
+    };
+    compressor.with_borrow_mut(|compressor| {
+        if compressor.is_none() {
+            let mut new = Compressor::default();
+            parameters.iter().try_for_each(|&parameter| new.set_parameter(parameter))?;
+            *compressor = Some(new);
+        }
+        compressor.as_mut().expect("made above").compress(data)
+    })
 }
 
 /// Checks a frame's checksum without decoding it.
