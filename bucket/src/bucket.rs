@@ -162,15 +162,17 @@ impl Bucket {
         let inner = &self.inner;
         let path = inner.path(key)?;
         let got = inner.limits.retry(&inner.tally, 0, || inner.get_once(key, &path, range.clone())).await;
-        if let Err(e) = &got
-            && e.kind() == ErrorKind::NotFound
-        {
-            self.check_version().await?;
-            if let Listing::Folder(root) = &inner.store.listing
-                && !root.is_dir()
-            {
-                return Err(inner.missing_folder());
+        match &got {
+            Ok(_) => self.found(),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.check_version().await?;
+                if let Listing::Folder(root) = &inner.store.listing
+                    && !root.is_dir()
+                {
+                    return Err(inner.missing_folder());
+                }
             }
+            Err(_) => {}
         }
         got
     }

@@ -83,6 +83,8 @@ impl Bucket {
         };
         if found.is_empty() {
             self.check_version().await?;
+        } else {
+            self.found();
         }
         Ok(found)
     }

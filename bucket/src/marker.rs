@@ -2,6 +2,8 @@
 //! the version of its layout. Everything else relies on both, so nothing is
 //! written before they are known.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use bytes::Bytes;
 use quire_proto::{Error, ErrorKind, Reader, Result, Writer};
 use tokio::sync::OnceCell;
@@ -22,6 +24,8 @@ const FOLDED_MARKER_KEY: &str = ".quire/STORE";
 pub(crate) struct Marker {
     /// The version has been looked at, and this crate speaks it.
     version: OnceCell<()>,
+    /// Some object lies where this crate looks for it.
+    found: AtomicBool,
     /// Create-only writes work.
     proof: OnceCell<()>,
     assumed: bool,
@@ -29,7 +33,7 @@ pub(crate) struct Marker {
 
 impl Marker {
     pub(crate) fn new(assumed: bool) -> Marker {
-        Marker { version: OnceCell::new(), proof: OnceCell::new(), assumed }
+        Marker { version: OnceCell::new(), found: AtomicBool::new(false), proof: OnceCell::new(), assumed }
     }
 }
 
@@ -45,11 +49,16 @@ impl Bucket {
     /// Called where the store seems to be empty: perhaps its objects lie where
     /// a newer version puts them.
     pub(crate) async fn check_version(&self) -> Result<()> {
-        if self.inner.store.trust == Trust::Memory {
+        if self.inner.store.trust == Trust::Memory || self.inner.marker.found.load(Relaxed) {
             return Ok(());
         }
         let checked = self.inner.marker.version.get_or_try_init(|| async { self.read_version(&marker_key()).await });
         checked.await.map(|_| ())
+    }
+
+    /// Called for what was found: the store is not empty, nor its layout another.
+    pub(crate) fn found(&self) {
+        self.inner.marker.found.store(true, Relaxed);
     }
 
     /// Called before every write: the first one of a bucket's life makes sure

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use quire_proto::{
     Appended, Body, CommitHash, CommitHeader, CommitId, CommitKind, EncodedFrame, Error, ErrorKind, FRAME_TARGET_BYTES,
     FrameIndex, INLINE_LIMIT_BYTES, Lsn, PageIdx, PageSet, PageSets, PageSize, Result, SealedCommit, VolumeState,
@@ -294,7 +294,7 @@ async fn free_place(engine: &Arc<Shared>, replica: &Arc<Replica>, state: &State)
     Ok((found.next(), found.head().map(SealedCommit::hash)))
 }
 
-/// Brings the owned pages into the store: inline if they are few, else as segments.
+/// Brings the owned pages into the store: inline if they are few, else all but the first frame as segments.
 async fn frames(
     engine: &Arc<Shared>,
     snapshot: &Snapshot,
@@ -331,9 +331,15 @@ async fn frames(
         }
     }
     let stores = engine.stores().await?;
-    let stream = futures::stream::iter(small.into_iter().map(Ok)).chain(encoded);
-    let index = stores.pagestore.write(snapshot.remote(), target, stream.boxed()).await?;
-    Ok((index, Bytes::new()))
+    let mut stream = futures::stream::iter(small.into_iter().map(Ok)).chain(encoded).boxed();
+    // Who opens the volume needs its first page next: it comes with the commit, for no further round trip.
+    let mut first = if owned.contains(PageIdx::FIRST) { stream.try_next().await? } else { None };
+    if let Some(large) = first.take_if(|first| first.bytes.len() > INLINE_LIMIT_BYTES) {
+        stream = futures::stream::iter([Ok(large)]).chain(stream).boxed();
+    }
+    let mut index = FrameIndex::inline(first.iter().map(|f| (f.first, f.page_count, f.bytes.len() as u32)));
+    index.append(stores.pagestore.write(snapshot.remote(), target, stream).await?);
+    Ok((index, first.map_or_else(Bytes::new, |first| first.bytes)))
 }
 
 /// The pages of a set in groups of at most `per_frame`, in order.

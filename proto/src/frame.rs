@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use zstd::bulk::Compressor;
-use zstd::zstd_safe::{CParameter, ParamSwitch, Strategy};
+use zstd::zstd_safe::{self, CParameter, ParamSwitch};
 
 use crate::{Error, PageIdx, PageSet, PageSize, Reader, Result, Writer};
 
@@ -69,7 +69,7 @@ pub fn encode_frame(pages: &PageSet, page_size: PageSize, data: &[u8]) -> Result
 }
 
 /// Compresses with this thread's compressors, whose settings are measured in
-/// `docs/decisions/0004-zstd-greedy.md`.
+/// `docs/decisions/0003-zstd-greedy.md`.
 fn compress(data: &[u8]) -> std::io::Result<Vec<u8>> {
     thread_local! {
         static SMALL: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
@@ -79,7 +79,7 @@ fn compress(data: &[u8]) -> std::io::Result<Vec<u8>> {
         (&SMALL, &[CParameter::CompressionLevel(15)])
     } else {
         let greedy = &[
-            CParameter::Strategy(Strategy::ZSTD_greedy),
+            CParameter::Strategy(zstd_safe::Strategy::ZSTD_greedy),
             CParameter::WindowLog(17),
             CParameter::HashLog(14),
             CParameter::ChainLog(14),

@@ -77,6 +77,15 @@ impl FrameIndex {
         debug_assert!(self.frames.is_sorted_by(|a, b| a.first < b.first), "frames come in page order");
     }
 
+    /// Adds an index of segments whose frames come after all frames so far.
+    /// Panics if both refer to segments.
+    pub fn append(&mut self, other: FrameIndex) {
+        assert!(self.segments.is_empty() && other.inline_bytes() == 0, "inline frames first, then those in segments");
+        self.segments = other.segments;
+        self.frames.extend(other.frames);
+        debug_assert!(self.frames.is_sorted_by(|a, b| a.first < b.first), "frames come in page order");
+    }
+
     /// The segments, in the order in which frames refer to them.
     pub fn segments(&self) -> &[SegmentRef] {
         &self.segments
