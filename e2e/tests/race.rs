@@ -38,7 +38,7 @@ fn push(app: &mut App, racer: u64) -> Told {
         app.sql(&format!("INSERT INTO t VALUES ('{row}', randomblob(3000))"));
         match app.try_sql("SELECT quire_push()") {
             Ok(line) => {
-                // "pushed 1 commits as LSN 7 (...)"
+                // "pushed 1 commit as LSN 7 (...)"
                 let lsn = line[0].split("LSN ").nth(1).and_then(|rest| rest.split(' ').next());
                 told.won.push((row, Some(lsn.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap())));
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -68,7 +68,7 @@ pub(crate) struct Shared {
     commits: Mutex<Commits>,
     trimming: AtomicBool,
     nonce: [u8; 16],
-    _lock: File,
+    _lock: DirLock,
 }
 
 #[derive(Default)]
@@ -413,8 +413,18 @@ impl Engine {
     }
 }
 
+/// The data directory's lock. It is given up when this is dropped, even while a
+/// child that is being started still holds the same open file.
+struct DirLock(File);
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
 /// Takes the data directory's lock and writes our pid into it.
-fn lock(dir: &Path) -> Result<File> {
+fn lock(dir: &Path) -> Result<DirLock> {
     let path = dir.join("lock");
     let wrong = |e| {
         Error::from_io(format!("opening {}", path.display()), e)
@@ -426,14 +436,16 @@ fn lock(dir: &Path) -> Result<File> {
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 let pid = std::process::id().to_string();
-                file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(wrong)?;
-                return Ok(file);
+                let written =
+                    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
+                written.map_err(wrong)?;
+                return Ok(DirLock(file));
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {}
             Err(e) => return Err(wrong(e.into())),
         }
         let mut pid = String::new();
-        let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut pid));
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
         if pid == std::process::id().to_string() && since.elapsed() < OWN_LOCK_WAIT {
             // An engine of this process that was dropped may still be finishing background work.
             std::thread::sleep(Duration::from_millis(1));

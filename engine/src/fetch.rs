@@ -16,7 +16,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use quire_proto::{
-    DecodedFrame, Error, FrameAddress, FramePlace, Lsn, PageIdx, Result, SealedCommit, VolumeName, decode_frame,
+    DecodedFrame, Error, ErrorKind, FrameAddress, FramePlace, Lsn, PageIdx, Result, SealedCommit, VolumeName,
+    decode_frame,
 };
 use tokio::sync::Notify;
 
@@ -112,7 +113,14 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
                 wanted.push(more);
             }
         }
-        let frames = fetch_frames(engine, &wanted).await?;
+        let frames = match fetch_frames(engine, &wanted).await {
+            // What was to come along must not fail the page that was asked for.
+            Err(e) if wanted.len() > 1 && matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                wanted.truncate(1);
+                fetch_frames(engine, &wanted).await?
+            }
+            fetched => fetched?,
+        };
         let mut found = None;
         for ((key, _), frame) in wanted.iter().zip(&frames) {
             if found.is_none() {

@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use futures::StreamExt;
 use parking_lot::{Condvar, Mutex};
 use quire_proto::{
-    CommitHash, CommitHeader, CommitId, Error, ErrorKind, Lsn, PageCount, PageIdx, PageSize, Result, VolumeName,
-    VolumeState,
+    CommitHash, CommitHeader, CommitId, Error, ErrorKind, Lsn, PageCount, PageIdx, PageSet, PageSize, Result,
+    VolumeName, VolumeState,
 };
 
 use crate::catalog::Change;
@@ -155,18 +155,35 @@ impl Volume {
 
     /// Checks every page of the visible snapshot against its checksum: those
     /// here as they lie on disk, the others in the store, by fetching them.
+    /// Damage does not end it: the error at the end names every damaged page.
     pub fn verify(&self, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verified> {
         let snapshot = self.snapshot();
         let Some(size) = snapshot.page_size() else { return Ok(Verified::default()) };
         let mut buf = vec![0; size.bytes()];
         let total = u64::from(snapshot.page_count().get());
+        let mut damaged = PageSet::new();
+        let mut first = None;
         for page in (1..=snapshot.page_count().get()).filter_map(PageIdx::new) {
-            snapshot.read_as_on_disk(page, &mut buf)?;
+            match snapshot.read_as_on_disk(page, &mut buf) {
+                Err(e) if e.kind() == ErrorKind::Corrupt => {
+                    damaged.insert(page);
+                    first.get_or_insert(e);
+                }
+                read => read?,
+            }
             if page.get().is_multiple_of(1024) {
                 progress(page.get().into(), total);
             }
         }
         progress(total, total);
+        if let Some(first) = first {
+            return Err(first.context(format_args!(
+                "volume {}: {} of {total} pages are damaged ({}); the first",
+                self.name(),
+                damaged.len(),
+                ranges_in_words(&damaged)
+            )));
+        }
         Ok(Verified { pages: total, bytes: snapshot.page_count().bytes(size) })
     }
 
@@ -476,13 +493,26 @@ impl Moved {
     }
 }
 
+/// `1-3, 9, ...`: no more than a line of it.
+fn ranges_in_words(pages: &PageSet) -> String {
+    const MOST: usize = 10;
+    let word = |(first, last): (u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let mut words: Vec<String> = pages.ranges().take(MOST + 1).map(word).collect();
+    if words.len() > MOST {
+        words[MOST] = "...".to_owned();
+    }
+    words.join(", ")
+}
+
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((lsn, commits)) = self.pushed {
             write!(
                 f,
-                "pushed {commits} commits as LSN {lsn} ({} pages, {} bytes)",
-                self.pages_pushed, self.bytes_pushed
+                "pushed {commits} {} as LSN {lsn} ({} pages, {} bytes)",
+                if commits == 1 { "commit" } else { "commits" },
+                self.pages_pushed,
+                self.bytes_pushed
             )?;
         }
         if let Some((from, to)) = self.pulled {

@@ -406,6 +406,35 @@ fn a_damaged_page_of_the_cache_is_fetched_again() {
 }
 
 #[test]
+fn verifying_names_every_damaged_page() {
+    let store = tempfile::tempdir().unwrap();
+    let bucket = Bucket::open(&format!("file://{}", store.path().display())).unwrap();
+    let cold = Cold::new(&bucket, 1 << 30);
+    let mut segment = store.path().join("v/v/!/seg");
+    while segment.is_dir() {
+        segment = files(&segment).pop().unwrap();
+    }
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let len = bytes.len();
+    for at in [len / 4, len / 2] {
+        bytes[at] ^= 1;
+    }
+    std::fs::write(&segment, bytes).unwrap();
+    let error = cold.volume.verify(&mut |_, _| {}).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let text = error.to_string();
+    let places = text.split('(').nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+    let ranges = places.split(", ").map(|range| range.split_once('-').unwrap());
+    let ranges: Vec<(u32, u32)> = ranges.map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
+    // Two frames, and not their neighbours that came along.
+    assert!(ranges.len() == 2 && ranges.iter().all(|(first, last)| last - first < 256), "{text}");
+    for n in 1..=COLD_PAGES {
+        let is_damaged = ranges.iter().any(|(first, last)| (*first..=*last).contains(&n));
+        assert_eq!(cold.volume.snapshot().read(page(n), &mut [0; PAGE]).is_err(), is_damaged, "page {n}: {text}");
+    }
+}
+
+#[test]
 fn hundreds_of_readers_of_one_cold_page_do_not_starve_the_one_who_fetches_it() {
     let store = tempfile::tempdir().unwrap();
     let bucket = Bucket::open(&format!("file://{}", store.path().display())).unwrap();
