@@ -158,8 +158,11 @@ impl Error {
             Io::AlreadyExists => ErrorKind::AlreadyExists,
             _ => ErrorKind::Io,
         };
+        // EMFILE and ENFILE have no kind of their own.
+        let lacks_files = matches!(source.raw_os_error(), Some(23 | 24));
         let error = Error::new(kind, what).with_source(source);
         match kind {
+            _ if lacks_files => error.with_remedy("Raise the limit of open files (`ulimit -n`), then try again."),
             ErrorKind::Full => error.with_remedy("Free space on that disk, then try again."),
             ErrorKind::Denied => error.with_remedy("Look at the permissions of that path."),
             _ => error,

@@ -26,6 +26,10 @@ const RESERVE_BYTES: u64 = 2 << 20;
 /// second measured, against 3,300 into reserved and 2,400 into new blocks).
 const ZERO_AHEAD_BYTES: u64 = 512 << 10;
 
+/// Files that may have to be synced stay open, so as to hear of it if they
+/// cannot be. Beyond so many, the oldest is synced at once.
+const MAX_UNSYNCED: usize = 8;
+
 /// Records on their way into a file, laid out as they will be there.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -213,7 +217,7 @@ impl Appender {
         let proven = synced.is_some_and(|synced| u64::from(place.offset) <= synced)
             && self.unsynced.iter().all(|file| file.id == place.file);
         if proven {
-            self.unsynced.clear();
+            self.unsynced.drain(..).for_each(|file| file.spare());
             self.doubt = None;
         }
         proven
@@ -231,6 +235,7 @@ impl Appender {
                 self.doubt = Some(e.duplicate());
                 return Err(e);
             }
+            file.spare();
             self.unsynced.pop();
         }
         self.sync_tail()
@@ -289,8 +294,16 @@ impl Appender {
         if let Err(e) = trimmed.and_then(|()| tail.file.seal()) {
             tracing::warn!("{e}");
         }
-        if self.room == Room::Log && tail.synced < tail.end {
-            self.unsynced.push(tail.file);
+        if self.room == Room::Cache || tail.synced == tail.end {
+            tail.file.spare();
+            return;
+        }
+        self.unsynced.push(tail.file);
+        if self.unsynced.len() > MAX_UNSYNCED && self.doubt.is_none() {
+            match self.unsynced[0].sync() {
+                Ok(()) => self.unsynced.remove(0).spare(),
+                Err(e) => self.doubt = Some(e),
+            }
         }
     }
 }

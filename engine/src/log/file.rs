@@ -10,12 +10,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use memmap2::Mmap;
 use quire_proto::{Error, Result};
 
+use super::handle::Handle;
 use super::record::{self, HEADER_BYTES, RecordHeader};
 use super::{FileId, Place, Room};
 
@@ -31,8 +32,7 @@ pub(crate) struct DataFile {
     pub(crate) id: FileId,
     pub(crate) room: Room,
     pub(crate) salt: u64,
-    path: PathBuf,
-    file: File,
+    handle: Arc<Handle>,
     map: OnceLock<Mmap>,
     doomed: AtomicBool,
 }
@@ -94,11 +94,19 @@ impl DataFile {
         salt.copy_from_slice(&header[16..24]);
         let data = DataFile::new(room, path, file, id, u64::from_le_bytes(salt));
         data.seal()?;
+        data.spare();
         Ok(Some(data))
     }
 
     fn new(room: Room, path: PathBuf, file: File, id: FileId, salt: u64) -> DataFile {
-        DataFile { id, room, salt, path, file, map: OnceLock::new(), doomed: AtomicBool::new(false) }
+        DataFile {
+            id,
+            room,
+            salt,
+            handle: Handle::new(path, file),
+            map: OnceLock::new(),
+            doomed: AtomicBool::new(false),
+        }
     }
 
     /// Maps the file as it is now. Nothing may be written or truncated from here on.
@@ -107,10 +115,15 @@ impl DataFile {
             // SAFETY: a sealed file is neither written nor truncated by this process, and the data directory is
             // locked against others. Someone who truncates it behind our back kills the process by SIGBUS, as with
             // every mapped database.
-            let map = unsafe { Mmap::map(&self.file) }.map_err(|e| self.error("mapping", e))?;
+            let map = self.handle.with(|file| unsafe { Mmap::map(file) }).map_err(|e| self.error("mapping", e))?;
             let _ = self.map.set(map);
         }
         Ok(())
+    }
+
+    /// A sealed file need not stay open: all of it is durable, or need never be.
+    pub(crate) fn spare(&self) {
+        self.handle.spare();
     }
 
     /// The mapped content of a sealed file.
@@ -120,41 +133,45 @@ impl DataFile {
 
     /// Where the file is.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.handle.path()
     }
 
     /// Its length on disk, in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
         match self.map.get() {
             Some(map) => Ok(map.len() as u64),
-            None => self.file.metadata().map(|m| m.len()).map_err(|e| self.error("reading the length of", e)),
+            None => {
+                self.handle.with(|file| Ok(file.metadata()?.len())).map_err(|e| self.error("reading the length of", e))
+            }
         }
     }
 
     pub(crate) fn write_all(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(|e| self.error("writing", e))
+        self.handle.with(|file| file.write_all_at(bytes, offset)).map_err(|e| self.error("writing", e))
     }
 
     /// Reserves disk space up to `len`: a full disk shows here, and later
     /// writes there change no metadata.
     pub(crate) fn allocate(&self, from: u64, len: u64) -> Result<()> {
         use rustix::io::Errno;
-        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), from, len - from) {
-            Ok(()) => Ok(()),
-            // File systems without fallocate just grow.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(e) => Err(self.error("reserving space for", e.into())),
-        }
+        let reserved = self.handle.with(|file| {
+            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, len - from) {
+                // File systems without fallocate just grow.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+                Err(e) => Err(e.into()),
+            }
+        });
+        reserved.map_err(|e| self.error("reserving space for", e))
     }
 
     /// Cuts off what was reserved and not used. Only before sealing.
     pub(crate) fn truncate(&self, len: u64) -> Result<()> {
         debug_assert!(self.map.get().is_none(), "nothing mapped is truncated");
-        self.file.set_len(len).map_err(|e| self.error("trimming", e))
+        self.handle.with(|file| file.set_len(len)).map_err(|e| self.error("trimming", e))
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| self.error("syncing", e))
+        self.handle.with(File::sync_data).map_err(|e| self.error("syncing", e))
     }
 
     /// Copies the payload of the page record at `place` into `buf`. With
@@ -171,7 +188,7 @@ impl DataFile {
                 None => return Err(self.damage(offset, page, "it lies past the end of the file")),
             },
             None => {
-                self.file.read_exact_at(buf, start as u64).map_err(|e| self.error("reading", e))?;
+                self.handle.with(|file| file.read_exact_at(buf, start as u64)).map_err(|e| self.error("reading", e))?;
             }
         }
         Ok(())
@@ -181,7 +198,7 @@ impl DataFile {
     /// large it is, does not make its mapped pages part of this process's memory.
     fn read_verified(&self, offset: u64, page: u32, buf: &mut [u8]) -> Result<()> {
         let mut bytes = vec![0; HEADER_BYTES + buf.len()];
-        self.file.read_exact_at(&mut bytes, offset).map_err(|e| match e.kind() {
+        self.handle.with(|file| file.read_exact_at(&mut bytes, offset)).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => self.damage(offset, page, "it lies past the end of the file"),
             _ => self.error("reading", e),
         })?;
@@ -195,12 +212,12 @@ impl DataFile {
     }
 
     fn damage(&self, offset: u64, page: u32, problem: &str) -> Error {
-        Error::corrupt(format!("{}: page {page} at byte {offset}: {problem}", self.path.display()))
+        Error::corrupt(format!("{}: page {page} at byte {offset}: {problem}", self.path().display()))
             .with_remedy(self.room.remedy())
     }
 
     fn error(&self, doing: &str, e: io::Error) -> Error {
-        Error::from_io(format!("{doing} {}", self.path.display()), e)
+        Error::from_io(format!("{doing} {}", self.path().display()), e)
     }
 
     /// The file goes once nobody can read it any more.
@@ -217,9 +234,9 @@ impl DataFile {
 impl Drop for DataFile {
     fn drop(&mut self) {
         if self.doomed.load(Ordering::Relaxed)
-            && let Err(e) = std::fs::remove_file(&self.path)
+            && let Err(e) = std::fs::remove_file(self.path())
         {
-            tracing::warn!("removing {}: {e}", self.path.display());
+            tracing::warn!("removing {}: {e}", self.path().display());
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod appender;
 mod file;
+mod handle;
 mod record;
 
 use std::collections::HashMap;
