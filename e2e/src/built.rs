@@ -1,9 +1,12 @@
-//! What is under test: built once for each test process, by the cargo that runs the tests.
+//! What is under test: built once for each test process, by the cargo that runs the tests, unless whoever runs them
+//! has built it.
 
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use quire_testkit::BUILT_VARIABLE;
 use serde_json::Value;
 
 /// The files that cargo has made.
@@ -19,7 +22,23 @@ pub(crate) struct Built {
 /// Builds what has changed.
 pub(crate) fn built() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
-    BUILT.get_or_init(build)
+    BUILT.get_or_init(|| match std::env::var_os(BUILT_VARIABLE) {
+        Some(folder) => in_folder(Path::new(&folder)),
+        None => build(),
+    })
+}
+
+fn in_folder(folder: &Path) -> Built {
+    let file = |name: &str| {
+        let path = folder.join(name);
+        assert!(path.exists(), "{BUILT_VARIABLE}: there is no {}", path.display());
+        path
+    };
+    Built {
+        quire: file("quire"),
+        extension: file(&format!("{DLL_PREFIX}quire_sqlite{DLL_SUFFIX}")),
+        app: file("quire-e2e-app"),
+    }
 }
 
 fn build() -> Built {
@@ -41,6 +60,6 @@ fn build() -> Built {
         found.unwrap_or_else(|| panic!("cargo names no file of {target}")).into()
     };
     let any = |_: &Path| true;
-    let library = |file: &Path| file.to_string_lossy().ends_with(std::env::consts::DLL_SUFFIX);
+    let library = |file: &Path| file.to_string_lossy().ends_with(DLL_SUFFIX);
     Built { quire: file("quire", &any), extension: file("quire_sqlite", &library), app: file("quire-e2e-app", &any) }
 }

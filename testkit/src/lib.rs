@@ -1,6 +1,6 @@
 //! What the tests of every crate share: a real S3 server ([`S3Server`]), one
-//! that must be refused ([`OverwritingS3`]), a proxy that counts, delays and breaks requests ([`Proxy`]), and random seeds
-//! that replay ([`seed`]).
+//! that must be refused ([`OverwritingS3`]), a proxy that counts, delays and breaks requests ([`Proxy`]), random seeds
+//! that replay ([`seed()`]), and the fuzzer's inputs ([`fuzz`]).
 //!
 //! Test-only: nothing here is part of Quire, and it knows nothing of Quire's
 //! crates, so that each of them can depend on it. Its functions panic with the
@@ -8,6 +8,7 @@
 //! failed.
 
 mod child;
+pub mod fuzz;
 mod overwriting;
 mod proxy;
 mod s3;
@@ -19,3 +20,8 @@ pub use proxy::{Fault, Proxy, Request, Traffic};
 pub use s3::{S3Server, SHARED_S3_VARIABLE};
 pub use seed::seed;
 pub use venv::Venv;
+
+/// Names the folder into which cargo has built the workspace, if whoever runs
+/// the tests has done so: a build from inside a test chooses other features of
+/// shared dependencies, and takes minutes.
+pub const BUILT_VARIABLE: &str = "QUIRE_TEST_BUILT";

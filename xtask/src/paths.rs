@@ -36,19 +36,24 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn folder(profile: Profile) -> PathBuf {
+    target().join(profile.folder())
+}
+
 /// The loadable SQLite extension.
 pub(crate) fn extension(profile: Profile) -> PathBuf {
-    target().join(profile.folder()).join(format!("{DLL_PREFIX}quire_sqlite{DLL_SUFFIX}"))
+    folder(profile).join(format!("{DLL_PREFIX}quire_sqlite{DLL_SUFFIX}"))
 }
 
 /// A program of the workspace.
 pub(crate) fn program(profile: Profile, name: &str) -> PathBuf {
-    target().join(profile.folder()).join(format!("{name}{EXE_SUFFIX}"))
+    folder(profile).join(format!("{name}{EXE_SUFFIX}"))
 }
 
 /// An example program of this package.
 pub(crate) fn example(profile: Profile, name: &str) -> PathBuf {
-    target().join(profile.folder()).join("examples").join(format!("{name}{EXE_SUFFIX}"))
+    folder(profile).join("examples").join(format!("{name}{EXE_SUFFIX}"))
 }
 
 /// An empty folder of this name under the target folder; what was there before is gone.

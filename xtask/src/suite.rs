@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::Result;
-use quire_testkit::{S3Server, SHARED_S3_VARIABLE};
+use quire_testkit::{BUILT_VARIABLE, S3Server, SHARED_S3_VARIABLE};
 
 use crate::paths::{self, Profile};
 use crate::{clients, process};
@@ -15,7 +15,11 @@ pub(crate) fn run() -> Result<()> {
     cargo(&["build", "--workspace", "--all-targets"])?;
     // One S3 server for all test programs: each would start its own otherwise.
     let server = S3Server::start();
-    let cargo = |words: &[&str]| cargo_with(words, &[(SHARED_S3_VARIABLE, server.port().to_string())]);
+    let variables = [
+        (SHARED_S3_VARIABLE, server.port().to_string()),
+        (BUILT_VARIABLE, paths::folder(Profile::Debug).display().to_string()),
+    ];
+    let cargo = |words: &[&str]| cargo_with(words, &variables);
     if process::output(cargo_command().args(["nextest", "--version"])).is_ok() {
         cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])?;
         cargo(&["test", "--workspace", "--doc"])?;
