@@ -67,7 +67,8 @@ pub(crate) unsafe fn register(instance: &'static Instance, db: *mut ffi::sqlite3
                 let name = function.name.as_ptr();
                 (api.create_function_v2)(db, name, arguments, flags, bound, called, None, None, Some(unbind))
             };
-            if code != ffi::SQLITE_OK {
+            // Busy: the connection has the function, and a statement is running: `SELECT load_extension(…)`, again.
+            if code != ffi::SQLITE_OK && code != ffi::SQLITE_BUSY {
                 return Err(Error::invalid(format!(
                     "SQLite refused the function {:?} with code {code}",
                     function.name

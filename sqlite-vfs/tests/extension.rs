@@ -115,6 +115,17 @@ fn a_wrong_setting_is_an_error_that_names_it() {
 }
 
 #[test]
+fn sql_may_load_the_extension_again_on_a_connection_that_has_its_functions() {
+    let dir = dir();
+    let lines = format!(
+        ".open file:a?vfs=quire\nSELECT load_extension('{}');\nCREATE TABLE t(x);\nSELECT quire_push();\n",
+        extension().display()
+    );
+    let (out, err, ok) = shell(dir.path(), &[], &lines);
+    assert!(ok && out.contains("pushed"), "{out}{err}");
+}
+
+#[test]
 fn a_second_process_is_told_which_one_has_the_data_directory() {
     let dir = dir();
     let second = format!(".load {}\n.open file:b?vfs=quire\nCREATE TABLE t(x);\n", extension().display());
