@@ -15,6 +15,10 @@ use crate::{Error, PageIdx, PageSet, PageSize, Reader, Result, Writer};
 /// `docs/decisions/0002-frames-of-128-kib.md`.
 pub const FRAME_TARGET_BYTES: usize = 128 * 1024;
 
+/// No frame holds more bytes of pages: what a reader is ready to allocate for
+/// one, whatever it says of itself.
+pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
+
 /// Up to so many bytes, compression costs less time than the request that carries it.
 const SMALL_BYTES: usize = 16 * 1024;
 const CODING_RAW: u8 = 0;
@@ -55,6 +59,9 @@ impl DecodedFrame {
 pub fn encode_frame(pages: &PageSet, page_size: PageSize, data: &[u8]) -> Result<EncodedFrame> {
     let first = pages.iter().next().expect("a frame holds at least one page");
     assert_eq!(data.len() as u64, pages.len() * page_size.bytes() as u64, "a frame's pages fill its data");
+    if data.len() > MAX_FRAME_BYTES {
+        return Err(Error::invalid(format!("{} bytes of pages in a frame, which holds at most 16 MiB", data.len())));
+    }
     let packed = compress(data).map_err(|e| Error::from_io("compressing a frame", e))?;
     let (coding, payload) =
         if packed.len() < data.len() { (CODING_ZSTD, packed.as_slice()) } else { (CODING_RAW, data) };
@@ -115,6 +122,13 @@ pub fn decode_frame(frame: &Bytes, most_pages: u32) -> Result<DecodedFrame> {
     let pages = PageSet::decode(&mut r)?;
     if pages.is_empty() || pages.len() > u64::from(most_pages) {
         return Err(r.corrupt(format_args!("{} pages where 1 to {most_pages} are said to be", pages.len())));
+    }
+    if pages.len() > (MAX_FRAME_BYTES / page_size.bytes()) as u64 {
+        return Err(r.corrupt(format_args!(
+            "{} pages of {} bytes are more than 16 MiB",
+            pages.len(),
+            page_size.bytes()
+        )));
     }
     let raw_bytes = pages.len() as usize * page_size.bytes();
     let payload_at = checked.len() - r.remaining();
@@ -195,5 +209,19 @@ mod tests {
             bytes.extend(crc.to_le_bytes());
             let _ = decode_frame(&bytes.into(), 128);
         }
+    }
+
+    #[test]
+    fn a_frame_that_claims_all_pages_there_can_be_takes_no_memory() {
+        let mut w = Writer::new();
+        w.u8(CODING_ZSTD);
+        w.u8(PageSize::MAX.log2());
+        PageSet::first(crate::PageCount::new(u32::MAX)).encode(&mut w);
+        // The header of a zstd frame that says how much it holds: 2^63 bytes.
+        w.bytes(&[0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0]);
+        let crc = crc32fast::hash(w.as_slice());
+        w.u32(crc);
+        let error = decode_frame(&w.into_vec().into(), u32::MAX).unwrap_err();
+        assert!(error.message().contains("more than 16 MiB"), "{error}");
     }
 }

@@ -12,6 +12,9 @@ mod codec;
 mod commit;
 mod error;
 mod frame;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod ids;
 mod lsn;
 mod metastore;
@@ -29,7 +32,9 @@ pub use commit::{
     PageSets, SealedCommit,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use frame::{DecodedFrame, EncodedFrame, FRAME_TARGET_BYTES, check_frame, decode_frame, encode_frame};
+pub use frame::{
+    DecodedFrame, EncodedFrame, FRAME_TARGET_BYTES, MAX_FRAME_BYTES, check_frame, decode_frame, encode_frame,
+};
 pub use ids::{CommitHash, CommitId, LocalTip, ObjectHash, SegmentId};
 pub use lsn::Lsn;
 pub use metastore::{Appended, Metastore, VolumeState};

@@ -1,5 +1,7 @@
 //! Sets of pages.
 
+use std::ops::RangeInclusive;
+
 use roaring::RoaringBitmap;
 
 use crate::{PageCount, PageIdx, Reader, Result, Writer};
@@ -94,7 +96,7 @@ impl PageSet {
 
     /// The maximal runs of neighbouring pages, ascending, as (first, last).
     pub fn ranges(&self) -> Ranges<'_> {
-        Ranges { iter: self.bits.iter().peekable() }
+        Ranges { iter: self.bits.iter() }
     }
 
     /// Appends the set to `w` as `FORMAT.md` says.
@@ -177,19 +179,14 @@ impl std::fmt::Debug for PageSet {
 
 /// See [`PageSet::ranges`].
 pub struct Ranges<'a> {
-    iter: std::iter::Peekable<roaring::bitmap::Iter<'a>>,
+    iter: roaring::bitmap::Iter<'a>,
 }
 
 impl Iterator for Ranges<'_> {
     type Item = (u32, u32);
 
     fn next(&mut self) -> Option<(u32, u32)> {
-        let first = self.iter.next()?;
-        let mut last = first;
-        while let Some(next) = self.iter.next_if(|n| *n == last + 1) {
-            last = next;
-        }
-        Some((first, last))
+        self.iter.next_range().map(RangeInclusive::into_inner)
     }
 }
 
@@ -242,6 +239,17 @@ mod tests {
         assert_eq!(PageSet::decode(&mut Reader::new("test", w.as_slice())).unwrap(), set);
         set.truncate(PageCount::new(u32::MAX));
         assert_eq!(set.len(), 2);
+    }
+
+    #[test]
+    fn all_pages_there_can_be_are_one_range_found_at_once() {
+        let mut set = PageSet::first(PageCount::new(u32::MAX));
+        assert_eq!(set.ranges().collect::<Vec<_>>(), [(1, u32::MAX)]);
+        set.remove(PageIdx::new(1 << 20).unwrap());
+        assert_eq!(set.ranges().collect::<Vec<_>>(), [(1, (1 << 20) - 1), ((1 << 20) + 1, u32::MAX)]);
+        let mut w = Writer::new();
+        set.encode(&mut w);
+        assert_eq!(PageSet::decode(&mut Reader::new("test", w.as_slice())).unwrap(), set);
     }
 
     #[test]

@@ -151,14 +151,19 @@ impl FrameIndex {
     pub fn decode(r: &mut Reader<'_>, inline_bytes: u64) -> Result<FrameIndex> {
         let n = r.count(1 + 16 + 1 + ObjectHash::LEN)?;
         let mut segments = Vec::with_capacity(n);
+        let mut total: u64 = 0;
         for _ in 0..n {
             let target = Lsn::new(r.varint()?).ok_or_else(|| r.corrupt("a segment for LSN 0"))?;
             let ulid = Ulid::from_bytes(r.array()?);
             let len_bytes = r.varint()?;
             let hash = ObjectHash::new(r.array()?);
+            total = total.checked_add(len_bytes).ok_or_else(|| r.corrupt("segments that no store holds"))?;
             segments.push(SegmentRef { id: SegmentId { target, ulid }, len_bytes, hash });
         }
         let n = r.count(4)?;
+        if n == 0 && !segments.is_empty() {
+            return Err(r.corrupt("segments without a frame"));
+        }
         let mut frames: Vec<FrameRef> = Vec::with_capacity(n);
         let mut next: u64 = 1;
         let mut place = FramePlace::Inline;
@@ -211,7 +216,7 @@ mod tests {
     /// Frames in page order, each in some object and at any offset there.
     fn any_index() -> impl Strategy<Value = FrameIndex> {
         let frame = (1u32..50, 0usize..4, 0u64..1000, 1u32..100);
-        proptest::collection::btree_map(1u32.., frame, 0..40).prop_map(|frames| {
+        proptest::collection::btree_map(1u32.., frame, 1..40).prop_map(|frames| {
             let segment = |n: u8| SegmentRef {
                 id: SegmentId { target: Lsn::FIRST, ulid: Ulid::from_bytes([n; 16]) },
                 len_bytes: 5000,
@@ -247,6 +252,28 @@ mod tests {
             bytes[at] = value;
             let _ = FrameIndex::decode(&mut Reader::new("test", &bytes), INLINE_BYTES);
         }
+    }
+
+    #[test]
+    fn segments_that_cannot_be_are_refused() {
+        let segments = |lens: &[u64], frames: u64| {
+            let mut w = Writer::new();
+            w.varint(lens.len() as u64);
+            for len_bytes in lens {
+                w.varint(1);
+                w.bytes(&[7; 16]);
+                w.varint(*len_bytes);
+                w.bytes(&[9; 32]);
+            }
+            w.varint(frames);
+            if frames > 0 {
+                [0, 1, 1, 2, 0].into_iter().for_each(|field| w.varint(field));
+            }
+            FrameIndex::decode(&mut Reader::new("test", w.as_slice()), 0)
+        };
+        segments(&[1, u64::MAX - 1], 1).unwrap();
+        segments(&[2, u64::MAX - 1], 1).expect_err("longer than a number can say");
+        segments(&[5], 0).expect_err("nothing lies in it");
     }
 
     #[test]
