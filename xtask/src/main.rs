@@ -8,6 +8,7 @@ mod paths;
 mod process;
 mod reader;
 mod social;
+mod sqlite;
 mod suite;
 mod tools;
 
@@ -20,6 +21,7 @@ usage: cargo xtask <chore>
 
   test            everything: unit, integration and doc tests, then the client suite
   test clients    only the client suite: real programs on Quire volumes (see clients/README.md)
+  sqlite [...]    SQLite's own test scripts on Quire: a quick subset; `--all` for all that apply, or their names
   demo            the whole story on a realistic database of more than 100 MiB
   bench [...]     Quire beside plain SQLite, with targets; `bench --help` lists the options
 ";
@@ -41,6 +43,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["test"] => suite::run(),
         ["test", "clients"] => clients::run(),
         ["demo"] => demo::run(),
+        ["sqlite", options @ ..] => sqlite::run(options),
         ["bench", options @ ..] => suite::bench(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -15,6 +15,14 @@ pub(crate) fn sqlite3_shell() -> Result<PathBuf> {
     debian_program("sqlite3", "-version", &["sqlite3"])
 }
 
+/// What SQLite's test program is built with.
+pub(crate) fn tcl() -> Result<()> {
+    if !Path::new("/usr/include/tcl").exists() {
+        install_debian(&["tcl-dev"])?;
+    }
+    Ok(())
+}
+
 /// A Python whose `sqlite3` module can load extensions. Some builds of Python
 /// leave that out, so the system's own is asked first.
 pub(crate) fn python() -> Result<PathBuf> {

@@ -1,0 +1,210 @@
+//! Running one of SQLite's test scripts, and what it printed.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::source::Built;
+use crate::paths;
+use crate::process::{output, run_logged, with_store};
+
+/// Far above what a script takes (with many faults injected, minutes), so that only a hang reaches it.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Where scripts run: as nobody, for whom files without permission are closed.
+pub(super) struct Bench {
+    folder: PathBuf,
+    testfixture: PathBuf,
+    files: PathBuf,
+    extension: PathBuf,
+    prelude: PathBuf,
+    /// User and group of `nobody`, if this is root.
+    nobody: Option<(u32, u32)>,
+}
+
+/// What a script did.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) cases: usize,
+    /// The cases that failed, and what else did: `(aborted)`, `(empty)`, `(child aborted)`, `(timeout)`, `(leak)`.
+    pub(super) failed: Vec<String>,
+    pub(super) omitted: usize,
+    /// Connections that were opened on Quire; unknown if the script did not come to its end.
+    on_quire: Option<usize>,
+    /// Those that should have been, and were not.
+    strays: String,
+    pub(super) took: Duration,
+}
+
+/// A script's name: its file's.
+pub(super) fn name(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+impl Bench {
+    pub(super) fn new(source: &Built, extension: &Path, prelude: &Path) -> Result<Bench> {
+        let id = |flag: &str, user: &str| -> Result<u32> {
+            let text = output(Command::new("id").args([flag, user]))?;
+            text.trim().parse().with_context(|| format!("id {flag} {user}"))
+        };
+        let is_root = output(Command::new("id").arg("-u"))?.trim() == "0";
+        let nobody = if is_root { Some((id("-u", "nobody")?, id("-g", "nobody")?)) } else { None };
+        Ok(Bench {
+            folder: paths::fresh_folder(&format!("sqlite/{}/run", source.version))?,
+            testfixture: source.testfixture.clone(),
+            files: source.files.clone(),
+            extension: extension.to_owned(),
+            prelude: prelude.to_owned(),
+            nobody,
+        })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Runs a script in a folder of its own. Its log stays, the folder goes.
+    pub(super) fn run(&self, path: &Path) -> Outcome {
+        self.try_run(path).unwrap_or_else(|error| Outcome {
+            failed: vec![format!("(could not run: {error:#})")],
+            ..Outcome::default()
+        })
+    }
+
+    fn try_run(&self, path: &Path) -> Result<Outcome> {
+        let home = self.folder.join(name(path));
+        fs::create_dir_all(&home)?;
+        let mut command = Command::new(&self.testfixture);
+        command.arg(&self.prelude).arg(path).current_dir(&home);
+        with_store(&mut command, &home.join("data"), &format!("file://{}", home.join("store").display()));
+        command.env("SCRIPTS_EXTENSION", &self.extension).env("SCRIPTS_FILES", &self.files).env("QUIRE_LOG", "error");
+        if let Some((user, group)) = self.nobody {
+            std::os::unix::fs::chown(&home, Some(user), Some(group))?;
+            command.uid(user).gid(group);
+        }
+        let log = self.folder.join(format!("{}.log", name(path)));
+        let start = Instant::now();
+        let ended = run_logged(&mut command, &log, LIMIT);
+        let took = start.elapsed();
+        // Scripts print what they find in broken databases, so it is not always text.
+        let mut outcome = Outcome { took, ..read(&String::from_utf8_lossy(&fs::read(&log)?)) };
+        if ended.is_err() {
+            outcome.failed.push("(timeout)".to_owned());
+        }
+        paths::remove_folder(&home)?;
+        Ok(outcome)
+    }
+}
+
+impl Outcome {
+    /// Why the script shows nothing about Quire, if it does not.
+    pub(super) fn off_quire(&self) -> Option<String> {
+        match (self.on_quire, self.strays.as_str()) {
+            (Some(0), _) => Some("no database was on Quire".to_owned()),
+            (None, _) if !self.failed.iter().any(|case| case == "(timeout)") => {
+                Some("it does not say whether databases were on Quire".to_owned())
+            }
+            (_, "") => None,
+            (_, strays) => Some(format!("databases that were not on Quire: {strays}")),
+        }
+    }
+
+    /// The outcome in a line.
+    pub(super) fn line(&self) -> String {
+        let failed = match self.failed.len() {
+            0 => "ok".to_owned(),
+            n => format!("{n} failed"),
+        };
+        format!("{:>6} cases  {failed:<12} {:>6.1} s", self.cases, self.took.as_secs_f64())
+    }
+}
+
+/// Reads what a script printed.
+fn read(text: &str) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut is_complete = false;
+    let (mut in_omitted, mut has_aborted) = (false, false);
+    for line in text.lines() {
+        if let Some((errors, rest)) = line.split_once(" errors out of ")
+            && errors.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            // The sum counts itself.
+            outcome.cases = number(rest).saturating_sub(1);
+            is_complete = true;
+        } else if let Some(cases) = line.strip_prefix("!Failures on these tests:") {
+            outcome.failed.extend(cases.split_whitespace().map(str::to_owned));
+        } else if line.starts_with("Unfreed memory:") || line.ends_with(" files were left open") {
+            outcome.failed.push("(leak)".to_owned());
+        } else if let Some(rest) = line.strip_prefix("quire: opened ") {
+            outcome.on_quire = Some(number(rest));
+            outcome.strays =
+                rest.split_once("strays: ").map(|(_, strays)| strays.trim().to_owned()).unwrap_or_default();
+        } else if line.starts_with("quire: aborted") {
+            has_aborted = true;
+        } else if line == "Omitted test cases:" {
+            in_omitted = true;
+        } else if in_omitted && line.starts_with(".  ") {
+            outcome.omitted += 1;
+        }
+    }
+    if is_complete && outcome.cases == 0 {
+        outcome.failed.push("(empty)".to_owned());
+    }
+    if is_complete && has_aborted {
+        outcome.failed.push("(child aborted)".to_owned());
+    }
+    if !is_complete {
+        outcome.cases = text.matches("... Ok").count();
+        outcome.failed = text.lines().filter_map(failed_case).collect();
+        outcome.failed.push("(aborted)".to_owned());
+    }
+    outcome
+}
+
+/// The case in `! case expected: …`.
+fn failed_case(line: &str) -> Option<String> {
+    Some(line.strip_prefix("! ")?.split_once(" expected: ")?.0.to_owned())
+}
+
+fn number(text: &str) -> usize {
+    let digits: String = text.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_summed_up() {
+        let text = "a-1... Ok\n2 errors out of 12 tests on here\n!Failures on these tests: a-2 a-3\n\
+                    Omitted test cases:\n.  a-4 no threads\nquire: opened 7 on quire, 1 elsewhere, strays: \n";
+        let outcome = read(text);
+        assert_eq!((outcome.cases, outcome.omitted, outcome.on_quire), (11, 1, Some(7)));
+        assert_eq!(outcome.failed, ["a-2", "a-3"]);
+        assert_eq!(outcome.off_quire(), None);
+    }
+
+    #[test]
+    fn a_script_without_a_database_on_quire_has_failed() {
+        let sum = "0 errors out of 12 tests on here\n";
+        assert!(read(sum).off_quire().is_some());
+        assert!(read(&format!("{sum}quire: opened 0 on quire, strays: \n")).off_quire().is_some());
+        assert!(read(&format!("{sum}quire: opened 1 on quire, strays: test.db:unix\n")).off_quire().is_some());
+    }
+
+    #[test]
+    fn a_script_that_skips_everything_has_failed() {
+        assert_eq!(read("0 errors out of 1 tests on here\nquire: opened 1 on quire, strays: \n").failed, ["(empty)"]);
+    }
+
+    #[test]
+    fn a_script_that_ends_in_the_middle_has_failed() {
+        let outcome = read("a-1... Ok\na-2...\n! a-2 expected: [1]\n! a-2 got:      [0]\na-3...");
+        assert_eq!((outcome.cases, outcome.failed), (1, vec!["a-2".to_owned(), "(aborted)".to_owned()]));
+    }
+}
