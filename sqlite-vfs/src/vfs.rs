@@ -204,14 +204,22 @@ unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, syn
 
 unsafe extern "C" fn access(
     vfs: *mut ffi::sqlite3_vfs,
-    name: *const c_char,
-    _flags: c_int,
+    c_name: *const c_char,
+    flags: c_int,
     found: *mut c_int,
 ) -> c_int {
     guard(ffi::SQLITE_IOERR_ACCESS, || {
         // SAFETY: above.
-        let (instance, name) = unsafe { (instance(vfs), text(name)) };
+        let (instance, name) = unsafe { (instance(vfs), text(c_name)) };
         let Ok(Some(name)) = name else { return ffi::SQLITE_IOERR_ACCESS };
+        if flags == ffi::SQLITE_ACCESS_READWRITE {
+            // Asked of folders only, by `PRAGMA temp_store_directory`.
+            let base = instance.base.as_ptr();
+            // SAFETY: the arguments are passed on as they are.
+            return unsafe {
+                (*base).xAccess.map_or(ffi::SQLITE_IOERR_ACCESS, |access| access(base, c_name, flags, found))
+            };
+        }
         let exists = instance.journals.exists(name) || (!is_companion(name) && database_exists(instance, name));
         // SAFETY: above.
         unsafe { *found = exists.into() };

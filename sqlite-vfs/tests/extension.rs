@@ -126,6 +126,18 @@ fn sql_may_load_the_extension_again_on_a_connection_that_has_its_functions() {
 }
 
 #[test]
+fn temporary_files_go_to_the_folder_that_a_program_names() {
+    let dir = dir();
+    let folder = dir.path().display();
+    let lines = format!(
+        ".open file:a?vfs=quire\nPRAGMA temp_store_directory='{folder}';\nPRAGMA temp_store_directory;\n\
+         PRAGMA temp_store_directory='{folder}/missing';\n"
+    );
+    let (out, err, ok) = shell(dir.path(), &[("QUIRE_DEFAULT_VFS", "1")], &lines);
+    assert!(!ok && out.contains(&folder.to_string()) && err.contains("not a writable directory"), "{out}{err}");
+}
+
+#[test]
 fn a_second_process_is_told_which_one_has_the_data_directory() {
     let dir = dir();
     let second = format!(".load {}\n.open file:b?vfs=quire\nCREATE TABLE t(x);\n", extension().display());
