@@ -13,8 +13,11 @@ use crate::{
     SealedCommit, VolumeName, Writer, decode_frame, encode_frame, wire,
 };
 
+/// A check and its name.
+pub type Check = (&'static str, fn(&[u8]));
+
 /// Every check with its name.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [Check; 8] = [
     ("commit", commit),
     ("header", header),
     ("frame", frame),
