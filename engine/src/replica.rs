@@ -262,11 +262,16 @@ impl Replica {
     /// Gives the writer's lock back. With `burn` the next version is skipped:
     /// somebody may have seen the one that will not be.
     pub(crate) fn release_writer(&self, burn: bool) {
+        self.end_transaction(burn);
+        *self.writer.lock() = None;
+    }
+
+    /// As [`release_writer`](Self::release_writer), but the lock is kept for the next transaction.
+    pub(crate) fn end_transaction(&self, burn: bool) {
         if burn {
             self.version.fetch_add(1, Ordering::AcqRel);
         }
         self.core().writing_from = None;
-        *self.writer.lock() = None;
     }
 
     pub(crate) fn writer_name(&self) -> Option<String> {
@@ -282,7 +287,16 @@ impl Replica {
     /// Begins a transaction on `on`, which must be the visible snapshot.
     pub(crate) fn begin(self: &Arc<Self>, on: &Snapshot, who: &str) -> Result<Writer> {
         self.lock_writer(who)?;
-        let begun = self.clear_doubt().and_then(|()| self.begin_locked(on));
+        self.begin_or_release(|| self.begin_locked(on))
+    }
+
+    /// Begins a transaction on what is visible, with the lock that the one before has kept.
+    pub(crate) fn begin_next(self: &Arc<Self>) -> Result<Writer> {
+        self.begin_or_release(|| self.begin_locked(&self.snapshot()))
+    }
+
+    fn begin_or_release(self: &Arc<Self>, begin: impl FnOnce() -> Result<Writer>) -> Result<Writer> {
+        let begun = self.clear_doubt().and_then(|()| begin());
         if begun.is_err() {
             self.release_writer(false);
         }

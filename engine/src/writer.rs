@@ -36,6 +36,8 @@ pub struct Writer {
     spilled: Table,
     touched: bool,
     prepared: Option<Prepared>,
+    /// The lock stays taken when this is dropped.
+    keeps_lock: bool,
 }
 
 /// A commit whose record is in the log and waits for its group's decision.
@@ -60,6 +62,7 @@ impl Writer {
             spilled: Table::default(),
             touched: false,
             prepared: None,
+            keeps_lock: false,
         }
     }
 
@@ -217,6 +220,26 @@ impl Writer {
     ///
     /// With `sync=commit` it returns once the commit is in the store.
     pub fn commit(mut self, durable: bool) -> Result<Snapshot> {
+        self.make_commit(durable)
+    }
+
+    /// Commits, and begins the next transaction as [`go_on`](Self::go_on)
+    /// does, whether the commit succeeded or not.
+    pub fn commit_and_go_on(mut self, durable: bool) -> (Result<Snapshot>, Result<Writer>) {
+        let committed = self.make_commit(durable);
+        (committed, self.go_on())
+    }
+
+    /// Rolls back, and begins the next transaction on what is visible then.
+    /// The writer's lock is kept: nobody writes in between.
+    pub fn go_on(mut self) -> Result<Writer> {
+        let replica = self.replica.clone();
+        self.keeps_lock = true;
+        drop(self);
+        replica.begin_next()
+    }
+
+    fn make_commit(&mut self, durable: bool) -> Result<Snapshot> {
         if let Some(prepared) = self.prepared.take() {
             if !self.replica.engine().groups.is_decided(prepared.group) {
                 self.prepared = Some(prepared);
@@ -267,7 +290,11 @@ impl Drop for Writer {
         if let Some(prepared) = self.prepared.take() {
             self.leave_group(&prepared);
         }
-        self.replica.release_writer(self.touched);
+        if self.keeps_lock {
+            self.replica.end_transaction(self.touched);
+        } else {
+            self.replica.release_writer(self.touched);
+        }
     }
 }
 

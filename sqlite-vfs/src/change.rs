@@ -18,7 +18,7 @@ use crate::volumes::OpenVolume;
 /// An open write transaction: the replica's writer lock, and what is staged.
 pub(crate) struct Change {
     writer: Writer,
-    _counted: Counted,
+    counted: Counted,
     /// Page 1, kept back until the commit: most commits only count up in it, and then it is not written.
     first_page: Option<Vec<u8>>,
     /// The size in bytes, where it is not a whole number of pages.
@@ -49,9 +49,13 @@ impl Change {
     pub(crate) fn begin(open: &Arc<OpenVolume>, snapshot: &Snapshot, who: &str) -> Result<Change> {
         let writer = open.volume.writer(snapshot, who)?;
         open.note_writer();
-        Ok(Change {
+        Ok(Change::new(writer, Counted(open.clone())))
+    }
+
+    fn new(writer: Writer, counted: Counted) -> Change {
+        Change {
             writer,
-            _counted: Counted(open.clone()),
+            counted,
             first_page: None,
             odd_size: None,
             is_rewritten: false,
@@ -59,7 +63,12 @@ impl Change {
             is_announced: false,
             wants_sync: false,
             super_journal: None,
-        })
+        }
+    }
+
+    /// The snapshot that it began on.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        self.writer.snapshot()
     }
 
     /// The page size, once it is known.
@@ -173,25 +182,36 @@ impl Change {
         self.writer.prepare(group, durable)
     }
 
-    /// Commits, and gives the new snapshot; none if nothing but counters would change.
-    pub(crate) fn commit(mut self, durable: bool, base: VfsRef) -> Result<Option<Snapshot>> {
+    /// Commits, and gives the new snapshot, or none if nothing but counters
+    /// would change; and the next transaction, for which the lock was kept.
+    pub(crate) fn commit(mut self, durable: bool, base: VfsRef) -> (Result<Option<Snapshot>>, Result<Change>) {
         if self.super_journal.is_none() {
             if let Err(e) = self.restage(base).and_then(|()| self.hand_over_first_page()) {
-                self.discard();
-                return Err(e);
+                return (Err(e), self.go_on());
             }
             if self.writer.is_empty() {
-                self.discard();
-                return Ok(None);
+                return (Ok(None), self.go_on());
             }
             self.note_content();
         }
-        self.writer.commit(durable).map(Some)
+        let (committed, next) = self.writer.commit_and_go_on(durable);
+        (committed.map(Some), next.map(|writer| Change::new(writer, self.counted)))
     }
 
-    /// Rolls back. If SQLite wrote page 1, the change counter in it is never
-    /// served to anybody: the writer, having written something, uses its version up.
+    /// Rolls back.
     pub(crate) fn discard(mut self) {
+        self.use_version_up();
+    }
+
+    /// Rolls back, and begins the next transaction, for which the lock is kept.
+    pub(crate) fn go_on(mut self) -> Result<Change> {
+        self.use_version_up();
+        Ok(Change::new(self.writer.go_on()?, self.counted))
+    }
+
+    /// If SQLite wrote page 1, the change counter in it is never served to
+    /// anybody: the writer, having written something, uses its version up.
+    fn use_version_up(&mut self) {
         if let (Some(first), None) = (&self.first_page, &self.super_journal)
             && let Err(e) = self.writer.write(PageIdx::FIRST, first)
         {

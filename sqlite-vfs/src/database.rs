@@ -14,9 +14,11 @@
 //! after spilling, and before the final truncation. `PHASETWO` comes last, never
 //! in a rollback, in every journal mode; and its error reaches the user.
 //!
-//! In `locking_mode=EXCLUSIVE` no unlock comes between transactions. Then a
-//! write after `FCNTL_SYNC` without `PHASETWO` shows that a transaction was
-//! rolled back, and the staging begins again from the snapshot.
+//! In `locking_mode=EXCLUSIVE` no unlock comes between transactions, and the
+//! writer's lock is kept. Then a write or a second `FCNTL_SYNC` after the first
+//! one, without `PHASETWO`, shows that a transaction was rolled back; and a look
+//! at the change counter, that one failed with its journal ended. Either way
+//! the staging begins again from the snapshot.
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -40,6 +42,10 @@ pub(crate) enum Synchronous {
     /// They may not.
     Full,
 }
+
+/// Offset and length of the read by which SQLite finds out whether its cache
+/// is still good. It does so between transactions only.
+const CHANGE_CHECK: (u64, usize) = (24, 16);
 
 /// One connection's handle on one volume.
 pub(crate) struct Database {
@@ -149,6 +155,33 @@ impl Database {
         }
         let super_journal = change.super_journal.clone();
         change.discard();
+        self.leave_group(super_journal);
+    }
+
+    /// Rolls back and keeps the writer's lock, as `locking_mode=EXCLUSIVE` needs it.
+    fn start_over(&mut self) {
+        if !self.is_at_home() {
+            return self.roll_back();
+        }
+        let Some(change) = self.change.take() else { return };
+        let super_journal = change.super_journal.clone();
+        let next = change.go_on();
+        self.leave_group(super_journal);
+        self.go_on(next);
+    }
+
+    fn go_on(&mut self, next: Result<Change>) {
+        match next {
+            Ok(next) => {
+                self.snapshot = Some(next.snapshot().clone());
+                self.change = Some(next);
+            }
+            // The next write tries again, and tells the user.
+            Err(e) => tracing::debug!("after a transaction: {e:?}"),
+        }
+    }
+
+    fn leave_group(&self, super_journal: Option<String>) {
         if let Some(name) = super_journal {
             self.instance.journals.leave_group(&name);
         }
@@ -170,6 +203,9 @@ impl Database {
 
     /// Copies what is at `offset`; zeros past the end. Says whether all of it lay before the end.
     pub(crate) fn read(&mut self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        if (offset, buf.len()) == CHANGE_CHECK && self.change.as_ref().is_some_and(|change| !change.is_untouched()) {
+            self.start_over();
+        }
         if self.change.is_none() && offset + buf.len() as u64 <= HEADER_BYTES as u64 {
             return self.read_header(buf, offset as usize);
         }
@@ -202,7 +238,7 @@ impl Database {
 
     pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
         if self.change.as_ref().is_some_and(|change| change.is_announced) {
-            self.roll_back();
+            self.start_over();
         }
         self.staging()?.write(bytes, offset)
     }
@@ -239,6 +275,9 @@ impl Database {
     /// with a super-journal every other failure too: after its deletion SQLite
     /// does not listen any more.
     pub(crate) fn announce(&mut self, super_journal: Option<&str>) -> Result<()> {
+        if self.change.as_ref().is_some_and(|change| change.is_announced) {
+            self.start_over();
+        }
         let durable = self.synchronous >= Synchronous::Full;
         let Some(change) = self.change.as_mut().filter(|change| !change.is_untouched()) else { return Ok(()) };
         change.is_announced = true;
@@ -259,26 +298,25 @@ impl Database {
         let Some(change) = self.change.take_if(|change| !change.is_untouched()) else { return Ok(()) };
         let durable = change.wants_sync && self.synchronous >= Synchronous::Full;
         let left_wal_mode = change.left_wal_mode;
-        let committed = match change.super_journal.clone() {
-            None => change.commit(durable, self.instance.base),
-            Some(name) => {
-                // Decided already, unless the super-journal is another VFS's; then it is now.
-                let journals = &self.instance.journals;
-                let committed = journals.decide(&name).and_then(|()| change.commit(durable, self.instance.base));
-                journals.leave_group(&name);
-                committed
-            }
+        let super_journal = change.super_journal.clone();
+        // Decided already, unless the super-journal is another VFS's; then it is now.
+        let decided = super_journal.as_ref().map_or(Ok(()), |name| self.instance.journals.decide(name));
+        let (committed, next) = match decided {
+            Ok(()) => change.commit(durable, self.instance.base),
+            Err(e) => (Err(e), change.go_on()),
         };
-        if let Some(snapshot) = committed? {
-            self.snapshot = Some(snapshot);
+        self.leave_group(super_journal);
+        if let Ok(Some(snapshot)) = &committed {
+            self.snapshot = Some(snapshot.clone());
         }
-        self.distrusts_cache |= left_wal_mode;
-        self.open.forget_error();
         if !self.is_unlocked {
             // SQLite holds its lock still. In exclusive mode it goes on to write with it,
             // so nobody else may come in between; else an unlock follows.
-            self.change = Change::begin(&self.open, &self.snapshot(), &self.who).ok();
+            self.go_on(next);
         }
+        committed?;
+        self.distrusts_cache |= left_wal_mode;
+        self.open.forget_error();
         Ok(())
     }
 }

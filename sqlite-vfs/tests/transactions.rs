@@ -155,6 +155,28 @@ fn exclusive_mode_keeps_everybody_out_and_commits_each_transaction() {
 }
 
 #[test]
+fn exclusive_mode_lets_nobody_in_between_two_transactions() {
+    let db = open("exclusive-between");
+    run(&db, "PRAGMA locking_mode = exclusive; PRAGMA cache_size = 10");
+    fill(&db, 100);
+    let other = open("exclusive-between");
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            for n in 0..1000 {
+                run(&db, &format!("UPDATE t SET body = 'now' WHERE id = {n} % 100"));
+                if n % 10 == 0 {
+                    run(&db, "BEGIN; UPDATE t SET body = randomblob(700); ROLLBACK");
+                }
+            }
+            db
+        });
+        while !writing.is_finished() {
+            assert_eq!(error(&other, "BEGIN IMMEDIATE").0, ffi::SQLITE_BUSY);
+        }
+    });
+}
+
+#[test]
 fn no_connection_trusts_a_stale_cache() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
