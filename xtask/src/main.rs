@@ -4,6 +4,7 @@
 mod clients;
 mod demo;
 mod dump;
+mod matrix;
 mod paths;
 mod process;
 mod reader;
@@ -19,8 +20,9 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
-  test            everything: unit, integration and doc tests, then the client suite
+  test            everything: unit, integration and doc tests, then the client suite and the commit matrix
   test clients    only the client suite: real programs on Quire volumes (see clients/README.md)
+  test matrix     only the commit matrix: every call of a commit fails or is the last (see e2e/matrix/README.md)
   sqlite [...]    SQLite's own test scripts on Quire: a quick subset; `--all` for all that apply, or their names
   demo            the whole story on a realistic database of more than 100 MiB
   bench [...]     Quire beside plain SQLite, with targets; `bench --help` lists the options
@@ -42,6 +44,7 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["test"] => suite::run(),
         ["test", "clients"] => clients::run(),
+        ["test", "matrix"] => matrix::run(),
         ["demo"] => demo::run(),
         ["sqlite", options @ ..] => sqlite::run(options),
         ["bench", options @ ..] => suite::bench(options),

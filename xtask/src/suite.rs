@@ -1,5 +1,5 @@
-//! `cargo xtask test`: the workspace's own tests, then the client suite; and
-//! `cargo xtask bench`.
+//! `cargo xtask test`: the workspace's own tests, then the client suite and
+//! the commit matrix; and `cargo xtask bench`.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use quire_testkit::{BUILT_VARIABLE, S3Server, SHARED_S3_VARIABLE};
 
 use crate::paths::{self, Profile};
-use crate::{clients, process};
+use crate::{clients, matrix, process};
 
 /// Everything that has to hold before a change lands.
 pub(crate) fn run() -> Result<()> {
@@ -26,7 +26,8 @@ pub(crate) fn run() -> Result<()> {
     } else {
         cargo(&["test", "--workspace", "--no-fail-fast"])?;
     }
-    clients::run_built()
+    clients::run_built()?;
+    matrix::run_built()
 }
 
 /// The benchmarks, with what users would run: release builds and the loadable extension.

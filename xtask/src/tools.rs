@@ -38,6 +38,15 @@ pub(crate) fn python() -> Result<PathBuf> {
     find().context("no python3 here has sqlite3.Connection.enable_load_extension")
 }
 
+/// The system's Python with Debian's `apsw`, which uses Debian's SQLite.
+pub(crate) fn debian_apsw() -> Result<PathBuf> {
+    let python = PathBuf::from("/usr/bin/python3");
+    if !runs(&python, "import apsw") {
+        install_debian(&["python3-apsw"])?;
+    }
+    Ok(python)
+}
+
 fn runs(python: &Path, script: &str) -> bool {
     Command::new(python).args(["-c", script]).output().is_ok_and(|output| output.status.success())
 }
