@@ -4,7 +4,8 @@
 //! The file is text. A line that begins with `=` is a reason; the lines below
 //! it, up to the next reason, name a script and the cases that fail for it:
 //! `script case case*`. What else goes wrong has names in brackets: `(aborted)`,
-//! `(child aborted)`, `(timeout)`, `(leak)`, and `(empty)` for a script that runs no case at all.
+//! `(child aborted)`, `(timeout)`, `(leak)`, `(exit)` for a status that nothing explains, and `(empty)` for a script
+//! that runs no case at all.
 
 use std::fs;
 use std::path::Path;

@@ -30,7 +30,7 @@ pub(super) struct Bench {
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) cases: usize,
-    /// The cases that failed, and what else did: `(aborted)`, `(empty)`, `(child aborted)`, `(timeout)`, `(leak)`.
+    /// The cases that failed, and in brackets what else went wrong (see `differences.rs`).
     pub(super) failed: Vec<String>,
     pub(super) omitted: usize,
     /// Connections that were opened on Quire; unknown if the script did not come to its end.
@@ -92,8 +92,10 @@ impl Bench {
         let took = start.elapsed();
         // Scripts print what they find in broken databases, so it is not always text.
         let mut outcome = Outcome { took, ..read(&String::from_utf8_lossy(&fs::read(&log)?)) };
-        if ended.is_err() {
-            outcome.failed.push("(timeout)".to_owned());
+        match ended {
+            Err(_) => outcome.failed.push("(timeout)".to_owned()),
+            Ok(status) if !status.success() && outcome.failed.is_empty() => outcome.failed.push("(exit)".to_owned()),
+            Ok(_) => {}
         }
         paths::remove_folder(&home)?;
         Ok(outcome)
