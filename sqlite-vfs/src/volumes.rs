@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use quire_engine::{Engine, Error, PageIdx, Result, Snapshot, Volume, VolumeName};
+use quire_engine::{Engine, Error, PageCount, PageIdx, Result, Snapshot, Volume, VolumeName};
 
 use crate::header;
 
@@ -38,10 +38,16 @@ impl Volumes {
             return Ok(open);
         }
         by_name.retain(|_, open| open.strong_count() > 0);
+        let counter_base = OnceLock::new();
+        let snapshot = volume.snapshot();
+        if snapshot.page_count() == PageCount::ZERO {
+            // Its first writer reads no counter before it caches what it writes, and counts from zero.
+            let _ = counter_base.set(0u32.wrapping_sub(snapshot.version() as u32));
+        }
         let open = Arc::new(OpenVolume {
             volume,
             engine: engine.clone(),
-            counter_base: OnceLock::new(),
+            counter_base,
             writers: AtomicUsize::new(0),
             last_error: Mutex::default(),
         });
