@@ -104,7 +104,7 @@ async fn read_some(mut body: BoxStream<'static, Result<Bytes, HttpError>>) -> Re
 }
 
 impl Refusal {
-    fn parse(status: u16, body: &[u8]) -> Refusal {
+    pub(crate) fn parse(status: u16, body: &[u8]) -> Refusal {
         let text = String::from_utf8_lossy(body);
         let code = element(&text, "Code").unwrap_or_default().to_owned();
         let message = match element(&text, "Message") {

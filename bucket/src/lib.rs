@@ -12,6 +12,9 @@ mod counters;
 mod create;
 mod failure;
 mod folder;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 pub mod keys;
 mod list;

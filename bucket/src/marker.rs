@@ -158,7 +158,7 @@ fn marker_key() -> Key {
     Key::trusted(MARKER_KEY.to_owned())
 }
 
-fn encode(version: u8) -> Bytes {
+pub(crate) fn encode(version: u8) -> Bytes {
     let mut w = Writer::new();
     w.bytes(&MAGIC);
     w.u8(version);
@@ -167,7 +167,7 @@ fn encode(version: u8) -> Bytes {
     w.into_vec().into()
 }
 
-fn check(bytes: &[u8]) -> Result<()> {
+pub(crate) fn check(bytes: &[u8]) -> Result<()> {
     let mut r = Reader::new("its marker .quire/store", bytes);
     if r.array()? != MAGIC {
         return Err(r

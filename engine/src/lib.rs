@@ -16,6 +16,9 @@ mod catalog;
 mod compact;
 mod engine;
 mod fetch;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(test)]
 mod golden;
 mod groups;

@@ -15,7 +15,7 @@ use crate::table::{CHUNK_PAGES, Cell, Table};
 
 const MAGIC: [u8; 4] = *b"QTAB";
 const VERSION: u8 = 1;
-const CHUNK_BYTES: usize = 4 + CHUNK_PAGES * 8 + 4;
+pub(crate) const CHUNK_BYTES: usize = 4 + CHUNK_PAGES * 8 + 4;
 
 /// What the file holds.
 pub(crate) struct StoredTable {
@@ -80,27 +80,9 @@ pub(crate) fn load(replica: &Path) -> Result<Option<StoredTable>> {
     parse(&bytes).map(Some).map_err(|e| e.context(path.display()))
 }
 
-fn parse(bytes: &[u8]) -> Result<StoredTable> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<StoredTable> {
     let mut r = Reader::new("table file", bytes);
-    let head_bytes = r.u32()? as usize;
-    let head = r.bytes(head_bytes)?;
-    let Some((covered, crc)) = head.split_last_chunk::<4>() else {
-        return Err(r.corrupt("it is cut off"));
-    };
-    if crc32fast::hash(covered).to_le_bytes() != *crc {
-        return Err(r.corrupt("its checksum is wrong"));
-    }
-    let mut head = Reader::new("table file", covered);
-    if head.array()? != MAGIC || head.u8()? != VERSION {
-        return Err(head.corrupt("it is not one, or of another version"));
-    }
-    let position = Place { file: FileId(head.u32()?), offset: head.u32()? };
-    let next_file = head.u32()?;
-    let mut state_bytes = Reader::new("replica state", head.block()?);
-    let state = State::decode(&mut state_bytes)?;
-    state_bytes.finish()?;
-    let chunks = head.u32()?;
-    head.finish()?;
+    let Head { state, position, next_file, chunks } = parse_head(&mut r)?;
     let mut table = Table::default();
     for _ in 0..chunks {
         let chunk = r.bytes(CHUNK_BYTES)?;
@@ -126,6 +108,38 @@ fn parse(bytes: &[u8]) -> Result<StoredTable> {
     }
     r.finish()?;
     Ok(StoredTable { state, table, position, next_file })
+}
+
+/// What stands before the chunks of a table file.
+pub(crate) struct Head {
+    pub(crate) state: State,
+    position: Place,
+    next_file: u32,
+    chunks: u32,
+}
+
+/// Reads the beginning of a table file.
+pub(crate) fn parse_head(r: &mut Reader<'_>) -> Result<Head> {
+    let head_bytes = r.u32()? as usize;
+    let head = r.bytes(head_bytes)?;
+    let Some((covered, crc)) = head.split_last_chunk::<4>() else {
+        return Err(r.corrupt("it is cut off"));
+    };
+    if crc32fast::hash(covered).to_le_bytes() != *crc {
+        return Err(r.corrupt("its checksum is wrong"));
+    }
+    let mut head = Reader::new("table file", covered);
+    if head.array()? != MAGIC || head.u8()? != VERSION {
+        return Err(head.corrupt("it is not one, or of another version"));
+    }
+    let position = Place { file: FileId(head.u32()?), offset: head.u32()? };
+    let next_file = head.u32()?;
+    let mut state_bytes = Reader::new("replica state", head.block()?);
+    let state = State::decode(&mut state_bytes)?;
+    state_bytes.finish()?;
+    let chunks = head.u32()?;
+    head.finish()?;
+    Ok(Head { state, position, next_file, chunks })
 }
 
 #[cfg(test)]

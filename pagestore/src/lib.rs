@@ -10,6 +10,9 @@
 #[cfg(feature = "contract")]
 pub mod contract;
 mod embedded;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod read;
 mod segment;
 mod write;

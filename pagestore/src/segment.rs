@@ -99,7 +99,7 @@ fn header() -> [u8; HEADER_BYTES] {
 }
 
 /// The checksum covers the header too, which a reader of the footer may not have seen.
-fn footer_crc(footer_and_length: &[u8]) -> u32 {
+pub(crate) fn footer_crc(footer_and_length: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&header());
     crc.update(footer_and_length);

@@ -6,6 +6,6 @@ use quire_testkit::fuzz::replay;
 #[test]
 fn any_bytes_are_what_they_say_or_an_error() {
     for (target, check) in TARGETS {
-        replay(target, check);
+        replay(target, check, 5_000);
     }
 }

@@ -32,7 +32,7 @@ impl ConfigFile {
         ConfigFile::parse(path, &text).map(Some)
     }
 
-    fn parse(path: PathBuf, text: &str) -> Result<ConfigFile> {
+    pub(crate) fn parse(path: PathBuf, text: &str) -> Result<ConfigFile> {
         let table: Table = text.parse().map_err(|e: toml::de::Error| {
             Error::invalid(format!("{} is not TOML: {}", path.display(), e.to_string().trim_end()))
                 .with_remedy("Write one setting a line, such as: store = \"s3://bucket/prefix\"")

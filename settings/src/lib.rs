@@ -11,6 +11,9 @@
 
 mod connect;
 mod file;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod load;
 mod nearest;

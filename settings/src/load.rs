@@ -217,7 +217,7 @@ fn read_token_file(path: &Path) -> Result<String> {
     })
 }
 
-fn parse_cache_size(text: &str, source: &Source) -> Result<u64> {
+pub(crate) fn parse_cache_size(text: &str, source: &Source) -> Result<u64> {
     match ByteSize::from_str(text) {
         Ok(size) if size >= SMALLEST_CACHE => Ok(size.as_u64()),
         Ok(_) => Err(wrong(Key::CacheSize, source, format!("{text:?} is too small"))),
@@ -226,7 +226,7 @@ fn parse_cache_size(text: &str, source: &Source) -> Result<u64> {
 }
 
 /// As it is written in settings: the largest unit that shows the size exactly.
-fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut size = bytes;

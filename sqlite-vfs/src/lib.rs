@@ -20,6 +20,9 @@ mod entry;
 mod error;
 mod file;
 mod functions;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod home;
 mod instance;

@@ -1,5 +1,5 @@
 //! The fuzzer's inputs in ordinary tests: what it found once stays found, and
-//! a few thousand mutations of its seeds run each time.
+//! mutations of its seeds run each time.
 //!
 //! `QUIRE_ROUNDS` says how many mutations, `QUIRE_SEED` replays a run. An
 //! input that fails is kept: its path is printed, and once it is mended the
@@ -14,8 +14,6 @@ use rand::{RngExt, SeedableRng};
 
 use crate::seed;
 
-/// Mutations of an ordinary run.
-const ROUNDS: u64 = 5_000;
 /// Inputs stay shorter than this.
 const MAX_BYTES: usize = 64 << 10;
 
@@ -54,8 +52,8 @@ pub fn regressions(target: &str) -> Vec<PathBuf> {
     files(&root().join("fuzz/regressions").join(target))
 }
 
-/// Runs a check on all regressions and seeds of a target, and on mutations of them.
-pub fn replay(target: &str, check: fn(&[u8])) {
+/// Runs a check on all regressions and seeds of a target, and on so many mutations of them.
+pub fn replay(target: &str, check: fn(&[u8]), rounds: u64) {
     let paths: Vec<PathBuf> = regressions(target).into_iter().chain(seeds(target)).collect();
     assert!(!paths.is_empty(), "target {target} has no seeds");
     let known: Vec<Vec<u8>> =
@@ -68,7 +66,7 @@ pub fn replay(target: &str, check: fn(&[u8])) {
         });
     }
     let mut rng = StdRng::seed_from_u64(seed());
-    let rounds = std::env::var("QUIRE_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("QUIRE_ROUNDS is a number"));
+    let rounds = std::env::var("QUIRE_ROUNDS").map_or(rounds, |text| text.parse().expect("QUIRE_ROUNDS is a number"));
     for _ in 0..rounds {
         let bytes = mutated(&known, &mut rng);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(&bytes))) {

@@ -1,0 +1,11 @@
+//! What the fuzzer found once, and mutations of its seeds: see `quire_testkit::fuzz`.
+
+use quire_settings::fuzz::TARGETS;
+use quire_testkit::fuzz::replay;
+
+#[test]
+fn any_text_is_a_setting_or_an_error() {
+    for (target, check) in TARGETS {
+        replay(target, check, 5_000);
+    }
+}
