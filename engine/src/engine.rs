@@ -91,10 +91,8 @@ impl Engine {
     /// process that has it is an error of kind `Busy` which names it.
     pub fn open(options: Options) -> Result<Engine> {
         let dir = &options.data_dir;
-        std::fs::create_dir_all(dir).map_err(|e| {
-            Error::from_io(format!("making the data directory {}", dir.display()), e)
-                .with_remedy("Set QUIRE_DATA_DIR or data_dir to a folder that can be written.")
-        })?;
+        make_folder(dir)
+            .map_err(|e| e.with_remedy("Set QUIRE_DATA_DIR or data_dir to a folder that can be written."))?;
         let lock = lock(dir)?;
         let shared = Arc::new(Shared {
             bridge: Bridge::new()?,
@@ -457,10 +455,20 @@ fn lock(dir: &Path) -> Result<DirLock> {
     }
 }
 
-/// Makes a replica's folder, durably.
+/// Makes a folder, durably, and those above it that are missing: what is in a
+/// folder is only as safe as the folder's own name.
 fn make_folder(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::from_io(format!("making folder {}", dir.display()), e))?;
-    dir.parent().map_or(Ok(()), sync_dir)
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let above = dir.parent().map(|above| if above == Path::new("") { Path::new(".") } else { above });
+    above.map_or(Ok(()), make_folder)?;
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::from_io(format!("making folder {}", dir.display()), e))
+        }
+        _ => above.map_or(Ok(()), sync_dir),
+    }
 }
 
 impl Shared {
@@ -570,6 +578,8 @@ impl Shared {
         let id = ReplicaId::of_folder(dir)
             .ok_or_else(|| Error::invalid(format!("{} is no replica's folder", dir.display())))?;
         make_folder(dir)?;
+        // It may have been made by an attempt that failed to sync it.
+        dir.parent().map_or(Ok(()), sync_dir)?;
         let put = Change::Put { name: name.clone(), id, remote: remote.clone() };
         self.catalog.lock().change(vec![put])
     }

@@ -9,6 +9,9 @@
 //! A bad record ends the log there. It is a torn tail if nothing says that the
 //! place was durable; if a later record, a later file or the table file says
 //! so, bytes that were acknowledged have been damaged: that is `Corrupt`.
+//! A file that the chain goes on with and that is not there was compacted away,
+//! unless pages that were never pushed are missing with it: then the power took
+//! it before anything made it durable, and the log ends before it.
 //! Nothing is removed before everything was found to be right.
 
 use std::path::Path;
@@ -145,55 +148,73 @@ pub(crate) fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>> {
     let cache_ids = Room::Cache.list(dir)?;
     let next_file = log_ids.iter().chain(&cache_ids).map(|id| id.0.saturating_add(1)).max().unwrap_or(1);
     let mut logs = Vec::new();
-    let mut stale = Vec::new();
     for id in &log_ids {
-        match DataFile::open(Room::Log, dir, *id)? {
-            Some(file) => logs.push(Arc::new(file)),
-            None => stale.push(Room::Log.path(dir, *id)),
+        logs.extend(DataFile::open(Room::Log, dir, *id)?.map(Arc::new));
+    }
+    let mut found = replayed(&logs, &cache_ids, dir, name)?;
+    let is_needed = |id: &FileId| found.as_ref().is_some_and(|found| found.files.contains_key(id));
+    let stale = [(Room::Log, &log_ids), (Room::Cache, &cache_ids)].map(|(room, ids)| {
+        let stale = ids.iter().filter(|id| !is_needed(id));
+        stale.map(|id| room.path(dir, *id)).collect::<Vec<_>>()
+    });
+    for path in stale.concat() {
+        tracing::debug!("volume {name}: {} is not needed any more", path.display());
+        if let Err(e) = std::fs::remove_file(&path) {
+            tracing::warn!("removing {}: {e}", path.display());
         }
     }
-    let mut chain = chain(&logs)?;
-    let stored = tablefile::load(dir).unwrap_or_else(|e| {
+    if let Some(found) = &mut found {
+        found.next_file = found.next_file.max(next_file);
+    }
+    Ok(found)
+}
+
+/// What these log files hold, oldest first.
+fn replayed(logs: &[Arc<DataFile>], cache_ids: &[FileId], dir: &Path, name: &str) -> Result<Option<Recovered>> {
+    let mut chain = chain(logs)?;
+    let stored = tablefile::load(dir).map_err(|e| {
         tracing::warn!("volume {name}: {e}: rebuilding the page table from the log");
-        None
     });
-    let stored = match stored {
+    // Up to which file the table proves the log to be durable: all of it, for all that a damaged one says.
+    let proven = stored.as_ref().map_or(FileId(u32::MAX), |s| s.as_ref().map_or(FileId(0), |s| s.position.file));
+    let stored = match stored.ok().flatten() {
         Some(stored) => of_this_log(stored, &chain, dir)?,
         None => None,
     };
     if chain.is_empty() {
         return Ok(None);
     }
-    let next_file = next_file.max(stored.as_ref().map_or(1, |s| s.next_file));
+    let next_file = stored.as_ref().map_or(1, |s| s.next_file);
     let knows_cache = stored.is_some();
     let mut replay = Replay::start(stored, &chain);
     let end = replay.run(&mut chain)?;
 
     let mut files: Files = chain.iter().map(|link| (link.file.id, link.file.clone())).collect();
     let log_files: Vec<FileId> = chain.iter().map(|link| link.file.id).collect();
-    stale.extend(logs.iter().filter(|file| !files.contains_key(&file.id)).map(|file| file.path().to_owned()));
     let mut cache_files = Vec::new();
-    for id in cache_ids {
-        match DataFile::open(Room::Cache, dir, id) {
-            Ok(Some(file)) if knows_cache && !files.contains_key(&id) => {
-                files.insert(id, Arc::new(file));
-                cache_files.push(id);
-            }
-            // Without its table a cache file says nothing; all of it can be fetched again.
-            _ => stale.push(Room::Cache.path(dir, id)),
+    // Without its table a cache file says nothing; all of it can be fetched again.
+    for id in cache_ids.iter().filter(|_| knows_cache) {
+        if let Ok(Some(file)) = DataFile::open(Room::Cache, dir, *id)
+            && !files.contains_key(id)
+        {
+            files.insert(*id, Arc::new(file));
+            cache_files.push(*id);
         }
     }
-    replay.drop_lost_cells(&files, dir, &chain[0].first)?;
+    let oldest = &chain[0];
+    if let Err(e) = replay.drop_lost_cells(&files, dir, &oldest.first) {
+        let before = oldest.first.link.map_or(FileId(0), |(place, _)| place.file);
+        if before <= proven || proves_all_before(&chain) {
+            return Err(e);
+        }
+        // The file before went with the power, and nothing says that it was durable: what came after it never happened.
+        let older = logs.iter().take_while(|file| file.id < oldest.file.id).count();
+        return replayed(&logs[..older], cache_ids, dir, name);
+    }
     replay.fill_truncated();
-    for path in stale {
-        tracing::debug!("volume {name}: {} is not needed any more", path.display());
-        if let Err(e) = std::fs::remove_file(&path) {
-            tracing::warn!("removing {}: {e}", path.display());
-        }
-    }
-    let replayed = chain.iter().filter(|link| end > replay.from && link.file.id >= replay.from.file);
+    let unsynced = chain.iter().filter(|link| end > replay.from && link.file.id >= replay.from.file);
     Ok(Some(Recovered {
-        unsynced: replayed.map(|link| link.file.clone()).collect(),
+        unsynced: unsynced.map(|link| link.file.clone()).collect(),
         state: replay.state,
         table: replay.table,
         undecided: replay.undecided,
@@ -231,6 +252,9 @@ fn of_this_log(stored: StoredTable, chain: &[Link], dir: &Path) -> Result<Option
     .with_remedy(DAMAGED))
 }
 
+/// A disk writes this much at once, or not at all.
+const SECTOR_BYTES: usize = 512;
+
 /// A log file and where the one after it says that it ends.
 struct Link {
     file: Arc<DataFile>,
@@ -248,10 +272,8 @@ fn chain(logs: &[Arc<DataFile>]) -> Result<Vec<Link>> {
         }
         let first = file.records(0).next().filter(|(_, header, _)| header.kind == RecordKind::State);
         let Some((_, _, payload)) = first else {
-            let was_whole = wanted.is_some_and(|(_, durable)| durable)
-                || chain.iter().any(|link| proves_what_was_before(&link.file, FILE_HEADER_BYTES))
-                || begins_in_one_block(file) && good_records(file, FILE_HEADER_BYTES, |_| true).next().is_some()
-                || proves_what_was_before(file, FILE_HEADER_BYTES);
+            let was_whole =
+                proves_all_before(&chain) || was_begun(file) || proves_what_was_before(file, FILE_HEADER_BYTES);
             if was_whole {
                 return Err(damaged(file, FILE_HEADER_BYTES, "its first record is damaged"));
             }
@@ -281,20 +303,30 @@ fn damaged(file: &DataFile, offset: u64, problem: &str) -> Error {
     Error::corrupt(format!("log file {} at byte {offset}: {problem}", file.path().display())).with_remedy(DAMAGED)
 }
 
-/// Whether a file's header and its first record share a block of the disk, so
-/// that a loss of power takes both or none. The length it says may be damaged, too.
-fn begins_in_one_block(file: &DataFile) -> bool {
-    let bytes = file.mapped().and_then(|bytes| bytes.get(FILE_HEADER_BYTES as usize..)).unwrap_or_default();
-    let end = parse_record(bytes).map_or(0, |header| u64::from(header.payload_bytes));
-    FILE_HEADER_BYTES + RECORD_HEADER_BYTES as u64 + end <= 4096
+/// Whether a file's first record, which is bad, was written: good ones follow,
+/// and no sector of it is still zeros, as those are that the power took.
+fn was_begun(file: &DataFile) -> bool {
+    let Some((next, ..)) = good_records(file, FILE_HEADER_BYTES, |_| true).next() else { return false };
+    let bytes = file.mapped().unwrap_or_default();
+    let payload_bytes = parse_record(&bytes[FILE_HEADER_BYTES as usize..]).map_or(0, |header| header.payload_bytes);
+    // A length that reaches into the next record is damaged itself.
+    let end = (FILE_HEADER_BYTES as usize + RECORD_HEADER_BYTES + payload_bytes as usize).min(next as usize);
+    let mut sectors = bytes[..end].chunks(SECTOR_BYTES).enumerate();
+    sectors.all(|(n, sector)| sector.iter().skip(if n == 0 { FILE_HEADER_BYTES as usize } else { 0 }).any(|b| *b != 0))
 }
 
-/// Whole records of a kind at or after `from`, wherever they begin.
+/// Whether these files say that everything before them was durable.
+fn proves_all_before(chain: &[Link]) -> bool {
+    let says = |link: &Link| link.first.link.is_some_and(|(_, durable)| durable);
+    chain.iter().any(|link| says(link) || proves_what_was_before(&link.file, FILE_HEADER_BYTES))
+}
+
+/// Whole records of a kind at or after `from`, and where they begin.
 fn good_records(
     file: &DataFile,
     from: u64,
     wanted: impl Fn(RecordKind) -> bool,
-) -> impl Iterator<Item = (RecordHeader, &[u8])> {
+) -> impl Iterator<Item = (u64, RecordHeader, &[u8])> {
     let bytes = file.mapped().unwrap_or_default();
     let last = (bytes.len() as u64).saturating_sub(RECORD_HEADER_BYTES as u64);
     (from..last).filter_map(move |at| {
@@ -302,7 +334,8 @@ fn good_records(
         (bytes[at as usize + 4] != 0).then_some(())?;
         let rest = &bytes[at as usize..];
         parse_record(rest).filter(|header| wanted(header.kind))?;
-        check_record(rest, file.salt, at).ok()
+        let (header, payload) = check_record(rest, file.salt, at).ok()?;
+        Some((at, header, payload))
     })
 }
 
@@ -310,7 +343,7 @@ fn good_records(
 /// durable when it was written, all files before it included.
 fn proves_what_was_before(file: &DataFile, from: u64) -> bool {
     good_records(file, from, |kind| kind == RecordKind::Commit)
-        .any(|(_, payload)| CommitRecord::synced_before(payload).is_some_and(|synced| u64::from(synced) > from))
+        .any(|(_, _, payload)| CommitRecord::synced_before(payload).is_some_and(|synced| u64::from(synced) > from))
 }
 
 struct Replay {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use common::*;
 use futures::stream::BoxStream;
 use quire_bucket::Bucket;
-use quire_engine::{Condition, Engine, ErrorKind, Lsn, PageCount, Stores, Volume, VolumeName};
+use quire_engine::{Condition, Engine, ErrorKind, Lsn, Options, PageCount, Stores, Volume, VolumeName};
 use quire_proto::{Appended, CommitHeader, Metastore, Result, SealedCommit, VolumeState};
 
 /// A metastore that does something of the test's before it says what the head is.
@@ -615,6 +615,51 @@ fn a_synced_commit_proves_that_all_before_it_was_durable() {
     assert!(error.to_string().contains(oldest.to_str().unwrap()), "{error}");
     assert!(error.remedy().is_some());
     assert!(oldest.exists(), "an error destroys nothing");
+}
+
+#[test]
+fn a_log_file_that_the_power_took_ends_the_log_before_it() {
+    const PAGES: u32 = 200;
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let small_files = |dir: &Path| open_when_free(|| Options { cache_size: 1 << 20, ..options(dir, stores(&bucket)) });
+    let live = small_files(&root.path().join("live"));
+    let volume = live.volume(&name("v")).unwrap();
+    for commit in 0..3 {
+        write(&volume, &(1..=PAGES).map(|n| (commit * PAGES + n, u64::from(commit))).collect::<Vec<_>>());
+    }
+    // Nobody asked for any of it to be durable.
+    let losses: [(&str, fn(&Path)); 5] = [
+        ("it has no name", |log| std::fs::remove_file(log).unwrap()),
+        ("it is empty", |log| std::fs::write(log, "").unwrap()),
+        ("it has only zeros", |log| std::fs::write(log, vec![0; 1 << 16]).unwrap()),
+        ("its first sector was never written", |log| blank(log, 0..512)),
+        ("its first record was never written", |log| blank(log, 32..512)),
+    ];
+    for (what, lose) in losses {
+        for nth in 0..3 {
+            let dir = killed(&root.path().join("live"), &root.path().join(format!("{what} {nth}")));
+            let logs = files(&replica(&dir).join("log"));
+            assert_eq!(logs.len(), 3, "one file for each commit");
+            lose(&logs[nth]);
+            for stamp in [100, 101] {
+                let engine = small_files(&dir);
+                let volume = engine.volume(&name("v")).unwrap();
+                let kept = nth as u32 * PAGES + u32::from(stamp == 101);
+                assert_eq!(volume.snapshot().page_count().get(), kept, "{what}, file {nth}");
+                (0..nth as u32).for_each(|n| assert_eq!(read(&volume, (n + 1) * PAGES), u64::from(n)));
+                // The last one stays.
+                write(&volume, &[(kept + 1, stamp)]);
+                assert_eq!(read(&volume, kept + 1), stamp);
+            }
+        }
+    }
+}
+
+/// Makes a part of a file zeros.
+fn blank(file: &Path, part: std::ops::Range<usize>) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[part].fill(0);
+    std::fs::write(file, bytes).unwrap();
 }
 
 // ----- transactions over several volumes
