@@ -628,7 +628,8 @@ fn a_log_file_that_the_power_took_ends_the_log_before_it() {
         write(&volume, &(1..=PAGES).map(|n| (commit * PAGES + n, u64::from(commit))).collect::<Vec<_>>());
     }
     // Nobody asked for any of it to be durable.
-    let losses: [(&str, fn(&Path)); 5] = [
+    type Loss = (&'static str, fn(&Path));
+    let losses: [Loss; 5] = [
         ("it has no name", |log| std::fs::remove_file(log).unwrap()),
         ("it is empty", |log| std::fs::write(log, "").unwrap()),
         ("it has only zeros", |log| std::fs::write(log, vec![0; 1 << 16]).unwrap()),

@@ -18,11 +18,11 @@ use quire_proto::{Error, Result};
 
 pub(crate) use appender::{Appender, Batch, MAX_FILE_BYTES, MIN_FILE_BYTES};
 pub(crate) use file::{DataFile, FILE_HEADER_BYTES};
-#[cfg(feature = "fuzz")]
-pub(crate) use record::{begin as begin_record, finish as finish_record};
 pub(crate) use record::{
     HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader, RecordKind, check as check_record, parse_header as parse_record,
 };
+#[cfg(feature = "fuzz")]
+pub(crate) use record::{begin as begin_record, finish as finish_record};
 
 /// The number of a data file in its replica; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
