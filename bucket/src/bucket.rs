@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 use quire_proto::{Error, ErrorKind, Result};
 
 use crate::counters::{Request, Tally};
@@ -93,6 +93,20 @@ impl Bucket {
             marker: Marker::new(options.assume_proven),
         };
         Ok(Bucket { inner: Arc::new(inner) })
+    }
+
+    /// The same store, for a caller whose requests go through `layer`, which is
+    /// given the store below it: one that watches them, slows them down or
+    /// breaks them. Only the listings of a folder go past it. Counters begin anew.
+    pub fn through(&self, limits: Limits, layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Bucket {
+        let inner = Inner {
+            url: self.inner.url.clone(),
+            store: self.inner.store.through(layer),
+            limits,
+            tally: Tally::default(),
+            marker: Marker::new(self.is_proven()),
+        };
+        Bucket { inner: Arc::new(inner) }
     }
 
     /// The store's URL; it never holds credentials.

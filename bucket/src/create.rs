@@ -1,4 +1,4 @@
-//! Create-only writes and their three-way answer. A PUT whose reply is lost is
+//! Create-only writes and their three-way answer, and the one write that replaces. A PUT whose reply is lost is
 //! neither won nor lost until the object at its key has been read back. Neither
 //! is one that is refused: an earlier attempt, of this call or of one before
 //! it, or of a proxy on the way, may have made the very object that refuses it.
@@ -35,6 +35,21 @@ impl Bucket {
     pub async fn create(&self, key: &Key, bytes: Bytes) -> Result<Created> {
         self.prove(key).await?;
         self.inner.create_unproven(key, bytes).await
+    }
+
+    /// Puts other bytes in the place of an object, at once and durably. Only for what means the same afterwards to
+    /// whoever reads it: of two that do this the last one counts, and an attempt that seemed to fail may count later.
+    pub async fn replace(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.prove(key).await?;
+        let inner = &self.inner;
+        let (what, path, len) = (&inner.what("replacing", key), &inner.path(key)?, bytes.len() as u64);
+        let replaced = inner.limits.retry(&inner.tally, len, || {
+            inner.tally.sent(Request::Put);
+            inner.tally.bytes_out(len);
+            let put = inner.store.objects.put_opts(path, PutPayload::from_bytes(bytes.clone()), PutOptions::default());
+            inner.limits.attempt(what, len, async { put.await.map_err(|e| Failure::of(what, e)) })
+        });
+        replaced.await.map(|_| ())
     }
 }
 

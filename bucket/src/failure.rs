@@ -134,7 +134,9 @@ fn of_transport(what: &str, http: &HttpError) -> Failure {
 
 /// A folder's failure.
 pub(crate) fn of_io(what: &str, e: &io::Error) -> Error {
-    let error = Error::from_io(what, io::Error::new(e.kind(), e.to_string()));
+    // The code of the system, where there is one, says more than its kind: that too many files are open, say.
+    let copy = e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error);
+    let error = Error::from_io(what, copy);
     match error.kind() {
         ErrorKind::Full => error.with_remedy("Free space on the store's file system, then try again."),
         ErrorKind::Denied => error.with_remedy("Give this user access to the store's folder, or choose another store."),
@@ -168,5 +170,12 @@ mod tests {
         let e = Failure::of("writing x", object_store::Error::Generic { store: "folder", source: Box::new(io) });
         assert_eq!((e.error.kind(), e.hope), (ErrorKind::Full, Hope::None));
         assert!(e.error.remedy().is_some());
+    }
+
+    #[test]
+    fn too_many_open_files_keep_their_remedy() {
+        let io = io::Error::from_raw_os_error(24);
+        let e = Failure::of("listing x", object_store::Error::Generic { store: "folder", source: Box::new(io) });
+        assert!(e.error.remedy().is_some_and(|remedy| remedy.contains("ulimit -n")), "{:?}", e.error);
     }
 }

@@ -1,6 +1,6 @@
 //! The key of every kind of object. Layout and reasons: `FORMAT.md`.
 
-use quire_proto::{Lsn, Result, SegmentId, VolumeName};
+use quire_proto::{CheckpointPlace, Lsn, Result, SegmentId, VolumeName};
 use ulid::Ulid;
 
 use crate::Key;
@@ -37,22 +37,106 @@ pub fn rollup(volume: &VolumeName, last: Lsn) -> Key {
     in_volume(volume, &format!("/roll/{}", inverted(last)))
 }
 
-/// All segments of a volume.
+/// All checkpoints of a volume, those of the newest LSNs first, and of one LSN the highest generation first.
+pub fn checkpoints_prefix(volume: &VolumeName) -> Key {
+    in_volume(volume, "/ck")
+}
+
+/// A checkpoint.
+pub fn checkpoint(volume: &VolumeName, place: CheckpointPlace) -> Key {
+    in_volume(volume, &format!("/ck/{}/{:08x}", inverted(place.lsn), u32::MAX - place.generation))
+}
+
+/// The checkpoint that a key names; `None` for any other key.
+pub fn checkpoint_of(key: &Key) -> Option<CheckpointPlace> {
+    let (_, object) = split_volume(key)?;
+    let (lsn, generation) = object.strip_prefix("ck/")?.rsplit_once('/')?;
+    Some(CheckpointPlace { lsn: lsn_of_inverted(lsn)?, generation: generation_of(generation)? })
+}
+
+/// All markers on snapshots of a volume.
+pub fn markers_prefix(volume: &VolumeName) -> Key {
+    in_volume(volume, "/mark")
+}
+
+/// A marker on snapshot `lsn` of a volume.
+pub fn marker(volume: &VolumeName, lsn: Lsn, id: Ulid) -> Key {
+    in_volume(volume, &format!("/mark/{}/{id}", inverted(lsn)))
+}
+
+/// The marker that a key names; `None` for any other key.
+pub fn marker_of(key: &Key) -> Option<(Lsn, Ulid)> {
+    let (_, object) = split_volume(key)?;
+    let (lsn, ulid) = object.strip_prefix("mark/")?.rsplit_once('/')?;
+    Some((lsn_of_inverted(lsn)?, ulid_of(ulid)?))
+}
+
+/// All statements of what is kept of a volume, the newest first.
+pub fn statements_prefix(volume: &VolumeName) -> Key {
+    in_volume(volume, "/keep")
+}
+
+/// A statement, by its number.
+pub fn statement(volume: &VolumeName, number: Lsn) -> Key {
+    in_volume(volume, &format!("/keep/{}", inverted(number)))
+}
+
+/// The number of the statement that a key names; `None` for any other key.
+pub fn number_of_statement(key: &Key) -> Option<Lsn> {
+    lsn_of_inverted(split_volume(key)?.1.strip_prefix("keep/")?)
+}
+
+/// All that was said of what to keep of a volume, the newest first.
+pub fn retentions_prefix(volume: &VolumeName) -> Key {
+    in_volume(volume, "/want")
+}
+
+/// What was said of what to keep, by its number.
+pub fn retention(volume: &VolumeName, number: Lsn) -> Key {
+    in_volume(volume, &format!("/want/{}", inverted(number)))
+}
+
+/// The number of what was said of what to keep; `None` for any other key.
+pub fn number_of_retention(key: &Key) -> Option<Lsn> {
+    lsn_of_inverted(split_volume(key)?.1.strip_prefix("want/")?)
+}
+
+/// An object that is written to see the store's clock.
+pub fn clock(volume: &VolumeName, id: Ulid) -> Key {
+    in_volume(volume, &format!("/now/{id}"))
+}
+
+/// All segments of a volume that pushes wrote.
 pub fn segments_prefix(volume: &VolumeName) -> Key {
     in_volume(volume, "/seg")
 }
 
+/// All segments of a volume that compactions wrote.
+pub fn compacted_prefix(volume: &VolumeName) -> Key {
+    in_volume(volume, "/iseg")
+}
+
 /// One segment.
 pub fn segment(volume: &VolumeName, id: SegmentId) -> Key {
-    in_volume(volume, &format!("/seg/{}/{}", inverted(id.target), id.ulid))
+    let target = inverted(id.target);
+    match id.generation {
+        0 => in_volume(volume, &format!("/seg/{target}/{}", id.ulid)),
+        generation => in_volume(volume, &format!("/iseg/{target}/{:08x}/{}", u32::MAX - generation, id.ulid)),
+    }
 }
 
 /// The segment that a key names; `None` for any other key.
 pub fn segment_of(key: &Key) -> Option<SegmentId> {
     let (_, object) = split_volume(key)?;
-    let (target, ulid) = object.strip_prefix("seg/")?.rsplit_once('/')?;
-    let id = SegmentId { target: lsn_of_inverted(target)?, ulid: Ulid::from_string(ulid).ok()? };
-    (id.ulid.to_string() == ulid).then_some(id)
+    let (place, ulid) = object.rsplit_once('/')?;
+    let (target, generation) = match place.strip_prefix("iseg/") {
+        Some(place) => {
+            let (target, generation) = place.rsplit_once('/')?;
+            (target, generation_of(generation).filter(|generation| *generation > 0)?)
+        }
+        None => (place.strip_prefix("seg/")?, 0),
+    };
+    Some(SegmentId { target: lsn_of_inverted(target)?, generation, ulid: ulid_of(ulid)? })
 }
 
 /// The volume that an object, or a volume's own folder, belongs to.
@@ -95,6 +179,15 @@ fn lsn_of_inverted(text: &str) -> Option<Lsn> {
     Lsn::new(u64::MAX - number).filter(|lsn| inverted(*lsn) == text)
 }
 
+/// Only the one true spelling counts.
+fn generation_of(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 16).ok().filter(|n| format!("{n:08x}") == text).map(|n| u32::MAX - n)
+}
+
+fn ulid_of(text: &str) -> Option<Ulid> {
+    Ulid::from_string(text).ok().filter(|ulid| ulid.to_string() == text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +209,7 @@ mod tests {
     #[test]
     fn a_longest_name_still_fits_a_key() {
         let name = [vec!["p".repeat(200); 3].join("/"), "p".repeat(37)].join("/");
-        let id = SegmentId { target: lsn(1), ulid: Ulid::from_bytes([255; 16]) };
+        let id = SegmentId { target: lsn(1), generation: 1, ulid: Ulid::from_bytes([255; 16]) };
         Key::parse(segment(&volume(&name), id).as_str()).expect("640 bytes of name fit");
     }
 
@@ -143,8 +236,15 @@ mod tests {
             prop_assert_eq!(lsn_of_commit(&ka), Some(lsn(a)));
             prop_assert_eq!(volume_of(&ka), Some(v.clone()));
             prop_assert_eq!(volume_of(&volume_prefix(&v)), Some(v.clone()));
-            let id = SegmentId { target: lsn(a), ulid: Ulid::from_bytes([b as u8; 16]) };
+            let id = SegmentId { target: lsn(a), generation: b as u32, ulid: Ulid::from_bytes([b as u8; 16]) };
             prop_assert_eq!(segment_of(&segment(&v, id)), Some(id));
+            let place = |n, generation| CheckpointPlace { lsn: lsn(n), generation };
+            let (pa, pb) = (place(a, b as u32), place(b, a as u32));
+            prop_assert_eq!(pa.cmp(&pb), checkpoint(&v, pb).cmp(&checkpoint(&v, pa)));
+            prop_assert_eq!(checkpoint_of(&checkpoint(&v, pa)), Some(pa));
+            prop_assert_eq!(marker_of(&marker(&v, lsn(a), id.ulid)), Some((lsn(a), id.ulid)));
+            prop_assert_eq!(number_of_statement(&statement(&v, lsn(a))), Some(lsn(a)));
+            prop_assert_eq!(number_of_retention(&retention(&v, lsn(a))), Some(lsn(a)));
         }
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! This crate knows keys and bytes, not what they mean: neither commits nor
 //! segments are decoded here. Nothing above it names `object_store`, retries a
-//! request, or asks whether a store is a folder. Layout: `FORMAT.md`.
+//! request, or asks whether a store is a folder; only a layer that
+//! [`Bucket::through`] puts between speaks its language. Layout: `FORMAT.md`.
 
 mod answers;
 mod bucket;

@@ -168,6 +168,13 @@ pub(crate) fn encode(version: u8) -> Bytes {
 }
 
 pub(crate) fn check(bytes: &[u8]) -> Result<()> {
+    decode(bytes).map_err(|e| match e.remedy() {
+        Some(_) => e,
+        None => e.with_remedy("Delete this one object; the next write makes it anew."),
+    })
+}
+
+fn decode(bytes: &[u8]) -> Result<()> {
     let mut r = Reader::new("its marker .quire/store", bytes);
     if r.array()? != MAGIC {
         return Err(r
@@ -177,14 +184,14 @@ pub(crate) fn check(bytes: &[u8]) -> Result<()> {
     // The version comes first: a newer marker may go on differently.
     let version = r.u8()?;
     if version > VERSION {
-        return Err(Error::invalid(format!("it has format version {version}, and this program knows up to {VERSION}"))
-            .with_remedy("Use a newer version of Quire for this store."));
+        return Err(Error::invalid(format!(
+            "its marker {MARKER_KEY} has format version {version}, and this program knows up to {VERSION}"
+        ))
+        .with_remedy("Use a newer version of Quire for this store."));
     }
     let crc = r.u32()?;
     if version == 0 || crc != crc32fast::hash(&bytes[..5]) {
-        return Err(r
-            .corrupt("its checksum is wrong")
-            .with_remedy("Delete this one object; the next write makes it anew."));
+        return Err(r.corrupt("its checksum is wrong"));
     }
     r.finish()
 }
@@ -206,8 +213,8 @@ mod tests {
         for at in 0..9 {
             let mut bytes = encode(VERSION).to_vec();
             bytes[at] ^= 0x80;
-            check(&bytes).expect_err("a flipped bit");
-            check(&bytes[..at]).expect_err("a truncated marker");
+            assert!(check(&bytes).expect_err("a flipped bit").remedy().is_some());
+            assert!(check(&bytes[..at]).expect_err("a truncated marker").remedy().is_some());
         }
     }
 }

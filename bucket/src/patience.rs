@@ -13,8 +13,8 @@ use crate::failure::{Failure, Hope};
 /// The slowest link that is still waited for: a body of n bytes adds its time
 /// at this rate to every limit.
 const SLOWEST_BYTES_PER_S: u64 = 128 * 1024;
-const FIRST_PAUSE_MS: u64 = 50;
-const LONGEST_PAUSE_MS: u64 = 2_000;
+/// Pauses double up to this many times the first.
+const LONGEST_PAUSE: u32 = 20;
 /// An object that stays short this often is damaged, not delayed.
 const SHORT_ATTEMPTS: u32 = 3;
 
@@ -27,6 +27,8 @@ pub struct Limits {
     pub connect_deadline: Duration,
     /// One attempt that is not answered in this time is given up.
     pub attempt: Duration,
+    /// The longest pause before the second attempt; later ones are longer.
+    pub first_pause: Duration,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
             deadline: Duration::from_secs(30),
             connect_deadline: Duration::from_secs(10),
             attempt: Duration::from_secs(15),
+            first_pause: Duration::from_millis(100),
         }
     }
 }
@@ -68,7 +71,7 @@ impl Limits {
             };
             connected |= failure.hope != Hope::Unreached;
             let deadline = if connected { self.deadline + transfer_time(bytes) } else { self.connect_deadline };
-            let pause = pause(attempt);
+            let pause = self.pause(attempt);
             let goes_on = match failure.hope {
                 Hope::None => false,
                 Hope::Short => attempt < SHORT_ATTEMPTS,
@@ -81,17 +84,17 @@ impl Limits {
             tally.retried();
         }
     }
+
+    /// Doubles from attempt to attempt; half of it is random, so that clients that
+    /// failed together do not come back together.
+    fn pause(&self, attempt: u32) -> Duration {
+        let longest = self.first_pause.saturating_mul((1 << (attempt - 1).min(16)).min(LONGEST_PAUSE));
+        longest.mul_f64(rand::random_range(0.5..=1.0))
+    }
 }
 
 fn transfer_time(bytes: u64) -> Duration {
     Duration::from_secs(bytes / SLOWEST_BYTES_PER_S)
-}
-
-/// Doubles from attempt to attempt; half of it is random, so that clients that
-/// failed together do not come back together.
-fn pause(attempt: u32) -> Duration {
-    let longest = FIRST_PAUSE_MS.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE_MS);
-    Duration::from_millis(rand::random_range(longest / 2..=longest))
 }
 
 fn in_all(failure: Failure, attempts: u32, elapsed: Duration) -> quire_proto::Error {

@@ -79,6 +79,21 @@ impl Store {
         }
     }
 
+    /// The same store with `layer` over it. What object_store offers besides
+    /// [`ObjectStore`] would go past the layer, so it is done without.
+    pub(crate) fn through(&self, layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Store {
+        Store {
+            objects: layer(self.objects.clone()),
+            listing: match &self.listing {
+                Listing::Folder(root) => Listing::Folder(root.clone()),
+                Listing::Pages(_) | Listing::Whole => Listing::Whole,
+            },
+            parts: None,
+            prefix: self.prefix.clone(),
+            trust: self.trust,
+        }
+    }
+
     fn memory() -> Store {
         let memory = Arc::new(InMemory::new());
         Store {

@@ -35,6 +35,7 @@ fn impatient(bucket: &Bucket, proxy: &Proxy) -> Bucket {
         deadline: Duration::from_secs(2),
         connect_deadline: Duration::from_millis(600),
         attempt: Duration::from_millis(500),
+        ..Limits::default()
     };
     let variables = Some(S3Server::shared().variables_through(&proxy.address()));
     Bucket::open_with(bucket.url(), Options { limits, variables, assume_proven: true }).unwrap()

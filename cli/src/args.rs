@@ -81,9 +81,10 @@ pub(crate) enum Verb {
 
     /// Show one volume's facts
     ///
-    /// NAME@LSN shows a commit of the past.
+    /// NAME@LSN and NAME@TIME show a commit of the past. A TIME is written as
+    /// 2026-01-31T12:00:00Z; the store's clock counts.
     Info {
-        /// The volume, or NAME@LSN
+        /// The volume, NAME@LSN or NAME@TIME
         name: String,
     },
 
@@ -114,9 +115,10 @@ pub(crate) enum Verb {
     ///
     /// The file appears whole or not at all. An existing one stays unless
     /// --force is given.
-    #[command(after_long_help = "Example:\n  quire export team/app app.db")]
+    #[command(after_long_help = "Examples:\n  quire export team/app app.db\n  \
+                                 quire export team/app@120 old.db")]
     Export {
-        /// The volume
+        /// The volume, NAME@LSN or NAME@TIME
         name: String,
         /// The file to write
         #[arg(value_hint = ValueHint::FilePath)]
@@ -166,6 +168,50 @@ pub(crate) enum Verb {
         name: String,
         /// What the replica is called here [default: NAME]
         local_name: Option<String>,
+    },
+
+    /// Make a new volume out of a snapshot of another one
+    ///
+    /// No data is copied: a fork takes a moment, whatever the size, and works
+    /// for volumes that were never fetched. NAME alone is the volume as it is
+    /// here, with its unpushed commits, or as the store has it. NAME@LSN and
+    /// NAME@TIME are snapshots of the past. A fork of a snapshot that the store
+    /// has is there at once; else the first push brings it there.
+    #[command(after_long_help = "Examples:\n  quire fork team/app team/app-test\n  \
+                                 quire fork team/app@120 before-the-accident\n  \
+                                 quire fork team/app@2026-01-31T12:00:00Z january")]
+    Fork {
+        /// The volume, NAME@LSN or NAME@TIME
+        name: String,
+        /// The name of the new volume
+        new: String,
+    },
+
+    /// Make an old snapshot a volume's content again
+    ///
+    /// It is a new commit: the history stays, and nothing is copied. Unpushed
+    /// commits are in the way: push them, or put them aside with reset.
+    #[command(after_long_help = "Examples:\n  quire restore team/app@120\n  \
+                                 quire restore team/app@2026-01-31T12:00:00Z")]
+    Restore {
+        /// NAME@LSN or NAME@TIME
+        name: String,
+    },
+
+    /// Show which pages changed between two snapshots
+    ///
+    /// For a SQLite database also whose they are: tables, indexes, the schema.
+    /// Pages that only hold the rest of long rows cannot be told apart without
+    /// reading everything, and count as other.
+    #[command(after_long_help = "Examples:\n  quire diff team/app 120 134\n  \
+                                 quire diff team/app 2026-01-30T00:00:00Z 2026-01-31T00:00:00Z")]
+    Diff {
+        /// The volume
+        name: String,
+        /// An LSN or a time
+        a: String,
+        /// Another one
+        b: String,
     },
 
     /// Go to the store's newest commit, keeping unpushed work under another name
@@ -221,12 +267,67 @@ pub(crate) enum Verb {
     /// functions and tables of the extension are there too.
     #[command(after_long_help = "Examples:\n  quire sql team/app\n  \
                                  quire sql team/app 'SELECT count(*) FROM orders'\n  \
+                                 quire sql team/app@120 'SELECT count(*) FROM orders'\n  \
                                  quire sql --json team/app 'SELECT * FROM quire_status'")]
     Sql {
-        /// The volume
+        /// The volume, or NAME@LSN or NAME@TIME to read a snapshot of the past
         name: String,
         /// Statements divided by ';'
         sql: Option<String>,
+    },
+
+    /// Write a checkpoint of a volume to the store
+    ///
+    /// A checkpoint lists where every page is, and carries those that are
+    /// needed first: whoever opens the volume afterwards reads none of the
+    /// commits before it. Pushes write one now and then by themselves.
+    Checkpoint {
+        /// The volume
+        name: String,
+    },
+
+    /// Bring what is scattered of a volume together in the store
+    ///
+    /// Small commits, and segments of which little is still needed, leave the
+    /// newest snapshot in many places. What lies badly of it is rewritten, a
+    /// SQLite database by its B-trees. The history stays as it is, and nobody
+    /// waits. An interrupted run loses little: the next one goes on.
+    Compact {
+        /// The volume
+        name: String,
+    },
+
+    /// Say what to keep of a volume's history, or show it
+    ///
+    /// The newest snapshot is always kept, and by default all of them are. What
+    /// need not be kept goes when somebody collects: `quire gc`.
+    #[command(after_long_help = "Examples:\n  quire keep team/app\n  quire keep team/app all\n  \
+                                 quire keep team/app 7d\n  quire keep team/app last 100\n  \
+                                 quire keep team/app@120\n  quire keep team/app@120 --no-longer")]
+    Keep {
+        /// The volume; NAME@LSN or NAME@TIME keeps that snapshot however old it is
+        name: String,
+        /// `all`, a time such as `7d`, or `last N`
+        what: Vec<String>,
+        /// Keep the snapshot NAME@LSN no longer than the others
+        #[arg(long, conflicts_with = "what")]
+        no_longer: bool,
+    },
+
+    /// Let go what need not be kept of the history of volumes in the store
+    ///
+    /// `quire keep` says what is kept; what forks and restores need is kept
+    /// besides. Whoever reads an old snapshot may go on for a grace; so what is
+    /// not kept any more goes when gc is run again after that.
+    Gc {
+        /// Volumes; all of the store if none is named
+        names: Vec<String>,
+        /// Only say what would go, and why the rest stays
+        #[arg(long)]
+        dry_run: bool,
+        /// How long readers of what is not kept may go on, such as 1d, 2h or 0s
+        #[arg(long, value_name = "TIME", default_value = "1d")]
+        grace: String,
     },
 
     /// Fetch all pages that are missing here
@@ -238,13 +339,14 @@ pub(crate) enum Verb {
         name: String,
     },
 
-    /// Check every page against its checksum, here and in the store
+    /// Check that a volume can be read: every page here, and what the store keeps of it
     ///
-    /// The exit status is 4 if there is damage.
+    /// In the store that is every commit, whether the segments of all snapshots are there, and the newest checkpoint.
+    /// The report says what is damaged, and which snapshots can still be read. The exit status is 4 if there is damage.
     Verify {
-        /// The volume
+        /// The volume, NAME@LSN or NAME@TIME
         name: String,
-        /// Also check the structure of a SQLite database (its integrity_check)
+        /// Read every byte in the store, and check the structure of a SQLite database (its integrity_check)
         #[arg(long)]
         deep: bool,
     },

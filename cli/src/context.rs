@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use quire_engine::{Engine, Error, Lsn, Result, Volume, VolumeName};
+use quire_engine::{Engine, Error, Lsn, Moment, Result, Volume, VolumeName};
 use quire_settings::{Key, Overrides, Settings, Source};
 
 use crate::args::Global;
@@ -41,14 +41,31 @@ impl Context {
         Ok(self.engine.get_or_init(|| engine))
     }
 
+    /// A volume that is here or in the store, as it is now or at a moment of its past; with its name, and its LSN if
+    /// it is of the past.
+    pub(crate) fn opened(&self, text: &str) -> Result<(Volume, (VolumeName, Option<Lsn>))> {
+        let engine = self.engine()?;
+        let (name, moment) = named(text)?.parts();
+        let Some(moment) = moment else { return Ok((engine.existing(&name)?, (name, None))) };
+        let volume = engine.volume_at(&name, moment)?;
+        let lsn = volume.snapshot().base_lsn();
+        Ok((volume, (name, lsn)))
+    }
+
     /// A volume that has a replica here.
     pub(crate) fn replica(&self, name: &VolumeName) -> Result<Volume> {
+        self.check_is_here(name)?;
+        self.engine()?.volume(name)
+    }
+
+    /// Refuses a volume that has no replica here. It is not opened: it may be damaged.
+    pub(crate) fn check_is_here(&self, name: &VolumeName) -> Result<()> {
         let engine = self.engine()?;
         if !engine.local_volumes()?.contains(name) {
             return Err(Error::not_found(format!("volume {name} has no replica in {}", engine.data_dir().display()))
                 .with_remedy(format!("If the store has it: quire clone {name}")));
         }
-        engine.volume(name)
+        Ok(())
     }
 
     /// The volumes that were named, or all that have a replica here.
@@ -67,8 +84,19 @@ pub(crate) enum Named {
     Now(VolumeName),
     /// The volume at an LSN.
     At(VolumeName, Lsn),
-    /// The volume at a moment.
-    AtTime(VolumeName),
+    /// The volume at a moment, in milliseconds since 1970 UTC.
+    AtTime(VolumeName, u64),
+}
+
+impl Named {
+    /// The name, and which snapshot if not the newest.
+    pub(crate) fn parts(self) -> (VolumeName, Option<Moment>) {
+        match self {
+            Named::Now(name) => (name, None),
+            Named::At(name, lsn) => (name, Some(Moment::Lsn(lsn))),
+            Named::AtTime(name, time_ms) => (name, Some(Moment::Time(time_ms))),
+        }
+    }
 }
 
 /// Reads NAME, NAME@LSN or NAME@TIME. Any other '@' is a part of the name.
@@ -77,19 +105,19 @@ pub(crate) fn named(text: &str) -> Result<Named> {
         if let Ok(lsn) = moment.parse() {
             return Ok(Named::At(VolumeName::parse(name)?, Lsn::try_new(lsn)?));
         }
-        if moment.parse::<jiff::Timestamp>().is_ok() {
-            return Ok(Named::AtTime(VolumeName::parse(name)?));
+        if let Some(time_ms) = quire_settings::parse_time(moment) {
+            return Ok(Named::AtTime(VolumeName::parse(name)?, time_ms));
         }
     }
     Ok(Named::Now(VolumeName::parse(text)?))
 }
 
-/// Reads a NAME where a snapshot of the past makes no sense or is not offered.
+/// Reads a NAME where a snapshot of the past makes no sense.
 pub(crate) fn plain_name(text: &str) -> Result<VolumeName> {
     match named(text)? {
         Named::Now(name) => Ok(name),
-        Named::At(name, _) | Named::AtTime(name) => {
-            Err(Error::invalid(format!("{text}: this version of Quire reads a volume only as it is now"))
+        Named::At(name, _) | Named::AtTime(name, _) => {
+            Err(Error::invalid(format!("{text}: this cannot be done to a snapshot of the past"))
                 .with_remedy(format!("Leave out what follows the '@': {name}")))
         }
     }
@@ -106,7 +134,7 @@ mod tests {
         assert_eq!(named("team/app").unwrap(), Named::Now(name("team/app")));
         assert_eq!(named("app@7").unwrap(), Named::At(name("app"), lsn));
         assert_eq!(named("me@home@7").unwrap(), Named::At(name("me@home"), lsn));
-        assert_eq!(named("app@2026-01-31T12:00:00Z").unwrap(), Named::AtTime(name("app")));
+        assert_eq!(named("app@2026-01-31T12:00:00Z").unwrap(), Named::AtTime(name("app"), 1_769_860_800_000));
         assert_eq!(named("me@home").unwrap(), Named::Now(name("me@home")));
         assert!(named("app@0").is_err());
         assert!(plain_name("app@7").unwrap_err().remedy().is_some_and(|remedy| remedy.ends_with(": app")));

@@ -26,7 +26,12 @@ pub(crate) fn install(json: bool) -> Outcome {
             None => std::process::exit(Stop::Interrupted.report(json).into()),
         }
     })
-    .map_err(|e| Error::new(ErrorKind::Io, "Ctrl-C can not be handled").with_source(e).into())
+    .map_err(|e| {
+        let error = Error::new(ErrorKind::Io, "Ctrl-C can not be handled").with_source(e);
+        error
+            .with_remedy("Raise the limits of threads (`ulimit -u`) and of memory (`ulimit -v`), then try again.")
+            .into()
+    })
 }
 
 /// While it lives, Ctrl-C is told to somebody instead of ending the process.

@@ -2,14 +2,15 @@
 
 use std::sync::OnceLock;
 
-use quire_engine::{Engine, Error, ErrorKind, Result, VolumeName};
+use quire_engine::{Engine, Error, ErrorKind, Lsn, Result, VolumeName};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-/// Opens a volume as a SQLite database, by the VFS `quire`.
-pub(crate) fn connect(engine: &Engine, name: &VolumeName) -> Result<Connection> {
+/// Opens a volume as a SQLite database, by the VFS `quire`; with `at` a snapshot of its past.
+pub(crate) fn connect(engine: &Engine, name: &VolumeName, at: Option<Lsn>) -> Result<Connection> {
     static REGISTERED: OnceLock<Result<()>> = OnceLock::new();
     REGISTERED.get_or_init(|| quire_sqlite::register_linked(engine.clone())).as_ref().map_err(Error::duplicate)?;
-    let uri = format!("file:{}?vfs=quire", name.encoded());
+    let at = at.map_or_else(String::new, |lsn| format!("&lsn={lsn}"));
+    let uri = format!("file:{}?vfs=quire{at}", name.encoded());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     Connection::open_with_flags(uri, flags).map_err(|e| volume_error(name, "opening", e))
 }

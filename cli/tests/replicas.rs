@@ -47,7 +47,7 @@ fn a_push_reaches_the_log_and_the_status_says_so() {
     assert_eq!(log.as_array().unwrap().len(), 1);
     assert_eq!((&log[0]["lsn"], &log[0]["page_count"]), (&1.into(), &5.into()));
     assert_eq!(here.json(&["info", "v@1"])["commit_id"], log[0]["commit_id"]);
-    here.run(&["info", "v@2"]).failed(1, "no commit 2");
+    here.run(&["info", "v@2"]).failed(1, "no LSN 2");
     here.ok(&["wait", "v", "1"]);
     here.run(&["wait", "--timeout", "10ms", "v", "2"]).failed(1, "LSN 2");
     here.run(&["wait", "--timeout", "soon", "v", "2"]).failed(2, "--timeout");
@@ -108,6 +108,24 @@ fn unpushed_work_is_removed_only_by_force() {
     import(&here, &world, "w", 2);
     here.ok(&["rm", "--force", "w"]);
     here.run(&["status", "w"]).failed(1, "w has no replica");
+}
+
+#[test]
+fn a_replica_that_is_damaged_is_removed_by_force_as_the_remedy_says() {
+    let world = World::new();
+    let here = world.machine("here");
+    import(&here, &world, "v", 1);
+    here.ok(&["push", "v"]);
+    let replica = std::fs::read_dir(here.data_dir().join("replicas")).unwrap().next().unwrap().unwrap().path();
+    // The table file proves that there was a log.
+    std::fs::remove_dir_all(replica.join("log")).unwrap();
+    let refused = here.run(&["status", "v"]);
+    refused.failed(4, "log");
+    assert!(refused.stderr.contains("`quire rm NAME --force` and `quire clone NAME`"), "{refused:?}");
+    here.run(&["rm", "v"]).failed(4, "log");
+    here.ok(&["rm", "v", "--force"]);
+    here.ok(&["clone", "v"]);
+    assert_eq!(here.json(&["status", "v"])[0]["state"], "clean");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_name_that_nobody_knows_does_not_become_a_volume() {
     let world = World::new();
     let here = world.machine("here");
     here.run(&["sql", "typo", "CREATE TABLE t (x)"]).failed(1, "typo");
-    here.run(&["sql", "v@3", "SELECT 1"]).failed(2, "v@3");
+    here.run(&["sql", "v@3", "SELECT 1"]).failed(1, "no LSN 3");
     assert_eq!(here.json(&["ls"]), serde_json::json!([]));
 }
 

@@ -60,7 +60,7 @@ fn wrong_words_are_usage_errors_in_text_and_in_json() {
     }
     here.run(&["ls", "--store", "memory://"]).failed(2, "--store");
     here.run(&["push", "a//b"]).failed(2, "has an empty part");
-    here.run(&["export", "app@7", "file"]).failed(2, "app@7");
+    here.run(&["export", "app@7", "file"]).failed(1, "no LSN 7");
     let ended = here.run(&["--json", "fly"]);
     let error: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();
     assert_eq!((&error["error"]["kind"], &error["error"]["exit_status"]), (&"usage".into(), &2.into()));

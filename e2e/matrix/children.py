@@ -1,14 +1,18 @@
 """Processes. Quire refuses to be used across fork(2), so only children that fork no more load it."""
 
+import ctypes
 import faulthandler
 import os
 import pickle
 import select
 import signal
+import sys
 import traceback
 
 # Far above what a child takes, so that only a hang reaches it.
 CHILD_LIMIT_SECONDS = 600
+
+PR_SET_PDEATHSIG = 1
 
 
 class Failed(Exception):
@@ -18,12 +22,14 @@ class Failed(Exception):
 def start(work, *arguments):
     """Runs `work` in a child; gives its pid and the pipe that its answer comes through."""
     reading, writing = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         os.close(writing)
         return pid, reading
     try:
         os.close(reading)
+        end_with(parent)
         faulthandler.enable()
         signal.alarm(CHILD_LIMIT_SECONDS)
         try:
@@ -36,6 +42,18 @@ def start(work, *arguments):
             pickle.dump(answer, pipe)
     finally:
         os._exit(0)
+
+
+def tidy_up_when_told_to_end():
+    """Folders are removed, and children end, as after any other failure."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
+
+
+def end_with(parent):
+    """This process is told to end when its parent has."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit("its parent has ended")
 
 
 def finish(pid, reading):

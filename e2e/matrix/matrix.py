@@ -9,7 +9,7 @@ import time
 
 import apsw
 
-from children import in_child, run_all
+from children import in_child, run_all, tidy_up_when_told_to_end
 from database import Expected
 from faults import run_faults
 from kills import run_kills
@@ -46,6 +46,7 @@ def main():
     extension, version, *only = sys.argv[1:]
     if apsw.sqlitelibversion() != version:
         sys.exit(f"this is SQLite {apsw.sqlitelibversion()}, not {version}")
+    tidy_up_when_told_to_end()
     sample = Sample()
     print(f"commit matrix on SQLite {version}: {sample}", flush=True)
     start = time.monotonic()

@@ -10,6 +10,9 @@ FAILS_AFTER = {"FCNTL_SYNC", "PHASETWO", "super-delete", "journal-delete", "writ
 # Where Quire itself writes.
 ENGINE_WRITES = {"write", "FCNTL_SYNC", "PHASETWO", "super-delete"}
 
+# Calls that belong to a commit only: with several volumes the first one is another than the last one.
+OF_A_COMMIT = {"FCNTL_SYNC", "PHASETWO", "super-write", "super-delete"}
+
 
 class Points:
     def __init__(self, scenario, combination, calls):
@@ -33,11 +36,14 @@ class Points:
             self.decisions[schema] = mine[0] if mine else len(calls)
 
     def ats(self, sample):
-        """Of each kind of call the first and the last one, and as many others as the sample wants."""
+        """Of each kind of call the first and the last one, and as many others as the sample wants. In a pruned matrix
+        one combination of settings shows the first ones; those of a commit's own calls are told by each."""
         found = set()
         for kind in sorted(set(self.kinds)):
             ats = [at for at, other in enumerate(self.kinds) if other == kind]
-            found |= {ats[0], ats[-1], *sample.some(ats)}
+            found |= {ats[-1], *sample.some(ats)}
+            if self.is_typical or not sample.is_pruned or kind in OF_A_COMMIT:
+                found.add(ats[0])
         return sorted(found)
 
     def faults(self, sample):

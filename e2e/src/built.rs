@@ -17,6 +17,8 @@ pub(crate) struct Built {
     pub(crate) extension: PathBuf,
     /// The ordinary SQLite program of this package.
     pub(crate) app: PathBuf,
+    /// Records what a program asks of its disk.
+    pub(crate) recorder: PathBuf,
 }
 
 /// Builds what has changed.
@@ -38,6 +40,7 @@ fn in_folder(folder: &Path) -> Built {
         quire: file("quire"),
         extension: file(&format!("{DLL_PREFIX}quire_sqlite{DLL_SUFFIX}")),
         app: file("quire-e2e-app"),
+        recorder: file("quire-powerloss-recorder"),
     }
 }
 
@@ -45,7 +48,7 @@ fn build() -> Built {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--message-format=json-render-diagnostics"])
-        .args(["--package=quire-cli", "--package=quire-sqlite", "--package=quire-e2e"])
+        .args(["--package=quire-cli", "--package=quire-sqlite", "--package=quire-e2e", "--package=quire-powerloss"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())
         .output()
@@ -61,5 +64,10 @@ fn build() -> Built {
     };
     let any = |_: &Path| true;
     let library = |file: &Path| file.to_string_lossy().ends_with(DLL_SUFFIX);
-    Built { quire: file("quire", &any), extension: file("quire_sqlite", &library), app: file("quire-e2e-app", &any) }
+    Built {
+        quire: file("quire", &any),
+        extension: file("quire_sqlite", &library),
+        app: file("quire-e2e-app", &any),
+        recorder: file("quire-powerloss-recorder", &any),
+    }
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::app::App;
+
 /// Each table with the number of its rows and the digest of all values in
 /// them, in order; the schema; the pragmas that travel with a file.
 pub type Content = BTreeMap<String, (u64, u64)>;
@@ -27,6 +29,24 @@ pub fn content(path: &Path) -> Content {
         queries.push((format!("table {table}"), format!("SELECT * FROM \"{table}\"")));
     }
     queries.into_iter().map(|(name, sql)| (name, digest(&db, &sql))).collect()
+}
+
+/// Reads a whole database through a program that has it open as `schema`; it must be sound. A value counts by its text.
+#[track_caller]
+pub fn content_in(app: &mut App, schema: &str) -> Content {
+    assert_eq!(app.one(&format!("PRAGMA {schema}.integrity_check")), "ok");
+    let mut queries =
+        vec![("schema".to_owned(), format!("SELECT type, name, tbl_name, sql FROM {schema}.sqlite_schema"))];
+    queries.extend(PRAGMAS.map(|pragma| (format!("PRAGMA {pragma}"), format!("PRAGMA {schema}.{pragma}"))));
+    for table in app.sql(&format!("SELECT name FROM {schema}.sqlite_schema WHERE type = 'table'")) {
+        queries.push((format!("table {table}"), format!("SELECT * FROM {schema}.\"{table}\"")));
+    }
+    let digest = |rows: Vec<String>| {
+        let mut hasher = DefaultHasher::new();
+        rows.hash(&mut hasher);
+        (rows.len() as u64, hasher.finish())
+    };
+    queries.into_iter().map(|(name, sql)| (name, digest(app.sql(&sql)))).collect()
 }
 
 fn digest(db: &Connection, sql: &str) -> (u64, u64) {

@@ -15,7 +15,7 @@ mod memory;
 mod world;
 
 pub use app::{Answer, App, Failure};
-pub use content::{Content, content};
+pub use content::{Content, content, content_in};
 pub use files::{files_below, text_of};
 pub use memory::{Measured, measure};
 pub use world::{Ended, Machine, World};

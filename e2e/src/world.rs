@@ -39,6 +39,16 @@ impl World {
         World { store: store.to_owned(), variables, ..World::new() }
     }
 
+    /// A world whose store is a folder in it, with these variables.
+    pub fn with_variables(variables: Vec<(String, String)>) -> World {
+        World { variables, ..World::new() }
+    }
+
+    /// Its folder: the store is `store` in it, and a machine's data directory has the machine's name.
+    pub fn folder(&self) -> &Path {
+        self.root.path()
+    }
+
     /// The machine of this name.
     pub fn machine(&self, name: &str) -> Machine<'_> {
         self.machine_at(self.path(name))
@@ -142,6 +152,26 @@ impl Machine<'_> {
         let mut command = self.program(&built().app);
         command.arg(&built().extension).arg(format!("file:{volume}?vfs=quire{parameters}"));
         App::start(command)
+    }
+
+    /// As [`app_with`](Self::app_with), and appends what it does in the world's folder to a recording.
+    pub fn recorded_app(&self, volume: &str, parameters: &str, recording: &Path) -> App {
+        let mut command = self.recorder(recording);
+        command.arg(&built().app).arg(&built().extension).arg(format!("file:{volume}?vfs=quire{parameters}"));
+        App::start(command)
+    }
+
+    /// As [`run`](Self::run), and appends what it does in the world's folder to a recording.
+    pub fn recorded_run<S: AsRef<OsStr>>(&self, words: &[S], recording: &Path) -> Ended {
+        let mut command = self.recorder(recording);
+        command.arg(&built().quire).args(words);
+        Ended::of(command.output().unwrap())
+    }
+
+    fn recorder(&self, recording: &Path) -> Command {
+        let mut command = self.program(&built().recorder);
+        command.arg(self.world.root.path()).arg(recording);
+        command
     }
 
     /// Starts a SQLite program on a volume.

@@ -43,6 +43,22 @@ impl ReplicaId {
     }
 }
 
+/// The ending of a folder's name once it is a replica no more, or before it is one.
+pub(crate) const REMOVED: &str = "removed";
+
+/// Removes a replica's folder. It loses its name in one step: what a crash leaves of its files is no damaged replica,
+/// and goes when the data directory is opened again.
+pub(crate) fn remove_folder(dir: &Path) -> std::io::Result<()> {
+    let removed = dir.with_extension(REMOVED);
+    std::fs::rename(dir, &removed)?;
+    std::fs::remove_dir_all(removed)
+}
+
+/// Whether this is what a removal that was cut short has left.
+pub(crate) fn is_removed(dir: &Path) -> bool {
+    dir.extension().is_some_and(|ending| ending == REMOVED)
+}
+
 /// One change of the catalogue.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
 use parking_lot::Mutex;
+use quire_history::Reader;
 use quire_proto::{Error, ErrorKind, FRAME_TARGET_BYTES, Lsn, Result, SealedCommit, VolumeName, VolumeState};
 use tokio::sync::OnceCell;
 
-use crate::catalog::{Catalog, Change, Entry, ReplicaId};
+use crate::catalog::{Catalog, Change, Entry, ReplicaId, is_removed, remove_folder};
 use crate::groups::Groups;
+use crate::history::Past;
 use crate::log::{MAX_FILE_BYTES, MIN_FILE_BYTES, sync_dir};
 use crate::options::{Options, Stores, SyncMode, Traffic};
 use crate::recover::recover;
@@ -23,9 +25,6 @@ use crate::runtime::Bridge;
 use crate::state::State;
 use crate::volume::{LogEntry, Open, Volume};
 use crate::writer::group_id;
-
-/// Commit objects are kept in memory up to this many bytes.
-const COMMITS_BYTES: usize = 32 << 20;
 
 /// How long to wait for an engine of this very process to let its data directory go.
 const OWN_LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -58,14 +57,15 @@ pub struct Stats {
 /// What all volumes of a data directory share.
 pub(crate) struct Shared {
     options: Options,
+    now_ms: Box<dyn Fn() -> u64 + Send + Sync>,
     pub(crate) bridge: Bridge,
-    stores: OnceCell<Stores>,
+    stores: OnceCell<Connected>,
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) groups: Groups,
     pub(crate) volumes: Mutex<HashMap<VolumeName, Weak<Open>>>,
+    pub(crate) past: Mutex<Past>,
     replicas: Mutex<HashMap<PathBuf, Weak<Replica>>>,
     pub(crate) counters: Counters,
-    commits: Mutex<Commits>,
     trimming: AtomicBool,
     nonce: [u8; 16],
     _lock: DirLock,
@@ -79,17 +79,22 @@ pub(crate) struct Counters {
     pub(crate) pushes: AtomicU64,
 }
 
-/// Commit objects of the store that were needed lately.
-#[derive(Default)]
-struct Commits {
-    by_place: HashMap<(VolumeName, Lsn), Arc<SealedCommit>>,
-    bytes: usize,
+/// The store, once it was needed.
+struct Connected {
+    stores: Stores,
+    reader: Arc<Reader>,
 }
 
 impl Engine {
     /// Opens a data directory, which is made if it does not exist. Another
     /// process that has it is an error of kind `Busy` which names it.
     pub fn open(options: Options) -> Result<Engine> {
+        Engine::open_with_clock(options, system_now_ms)
+    }
+
+    /// As [`open`](Self::open), with another clock than the system's, in
+    /// milliseconds since 1970. Its time is written into commits and believed by nobody.
+    pub fn open_with_clock(options: Options, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Engine> {
         let dir = &options.data_dir;
         make_folder(dir)
             .map_err(|e| e.with_remedy("Set QUIRE_DATA_DIR or data_dir to a folder that can be written."))?;
@@ -100,12 +105,13 @@ impl Engine {
             catalog: Mutex::new(Catalog::open(dir)?),
             groups: Groups::new(dir),
             volumes: Mutex::default(),
+            past: Mutex::default(),
             replicas: Mutex::default(),
             counters: Counters::default(),
-            commits: Mutex::default(),
             trimming: AtomicBool::new(false),
             nonce: *quire_proto::CommitId::random()?.as_bytes(),
             options,
+            now_ms: Box::new(now_ms),
             _lock: lock,
         });
         let engine = Engine { shared };
@@ -127,6 +133,12 @@ impl Engine {
         let mut catalog = self.shared.catalog.lock();
         for entry in entries {
             let path = entry.map_err(|e| Error::from_io(format!("reading {}", dir.display()), e))?.path();
+            if is_removed(&path) {
+                if let Err(e) = std::fs::remove_dir_all(&path) {
+                    tracing::warn!("removing {}: {e}", path.display());
+                }
+                continue;
+            }
             let Some(id) = ReplicaId::of_folder(&path).filter(|id| !catalog.has(*id)) else { continue };
             match recover(&path, "without a name") {
                 Ok(Some(found)) if found.state.is_ahead() || found.undecided.is_some() => {
@@ -140,7 +152,7 @@ impl Engine {
                     catalog.change(vec![Change::Put { name, id, remote }])?;
                 }
                 Ok(_) => {
-                    if let Err(e) = std::fs::remove_dir_all(&path) {
+                    if let Err(e) = remove_folder(&path) {
                         tracing::warn!("removing {}: {e}", path.display());
                     }
                 }
@@ -189,7 +201,7 @@ impl Engine {
         if self.shared.catalog.lock().get(name).is_some() {
             return self.open_here(name, None);
         }
-        match self.shared.head(name) {
+        match self.shared.head_to_open(name) {
             Ok(VolumeState::Live(head)) => self.open_here(name, Some((name.clone(), *head))),
             Ok(_) => self.open_here(name, None),
             Err(e) if matches!(e.kind(), ErrorKind::Unavailable) => {
@@ -211,7 +223,7 @@ impl Engine {
         if self.shared.catalog.lock().get(name).is_some() {
             return self.open_here(name, None);
         }
-        let head = self.live(name)?;
+        let head = self.live_in(name, self.shared.head_to_open(name)?)?;
         self.open_here(name, Some((name.clone(), head)))
     }
 
@@ -221,13 +233,16 @@ impl Engine {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("volume {local} is here already"))
                 .with_remedy(format!("`quire pull {local}` brings it up to date; or clone under another name.")));
         }
-        let head = self.live(remote)?;
+        let head = self.live_in(remote, self.shared.head_to_open(remote)?)?;
         self.open_here(local, Some((remote.clone(), head)))
     }
 
     /// The newest commit of a live volume in the store.
-    fn live(&self, name: &VolumeName) -> Result<SealedCommit> {
-        let state = self.shared.head(name)?;
+    pub(crate) fn live(&self, name: &VolumeName) -> Result<SealedCommit> {
+        self.live_in(name, self.shared.head(name)?)
+    }
+
+    fn live_in(&self, name: &VolumeName, state: VolumeState) -> Result<SealedCommit> {
         let ended = state.head().and_then(|head| head.header().moved_to.clone());
         state.live().ok_or_else(|| {
             let error = Error::not_found(format!("there is no volume {name} in {}", self.store_url()));
@@ -238,13 +253,13 @@ impl Engine {
         })
     }
 
-    fn opened(&self, name: &VolumeName) -> Option<Volume> {
+    pub(crate) fn opened(&self, name: &VolumeName) -> Option<Volume> {
         self.shared.volumes.lock().get(name).and_then(Weak::upgrade).map(Volume::new)
     }
 
     /// Opens a replica of this data directory; `adopt` is the volume and head
     /// of the store that a new one begins with.
-    fn open_here(&self, name: &VolumeName, adopt: Option<(VolumeName, SealedCommit)>) -> Result<Volume> {
+    pub(crate) fn open_here(&self, name: &VolumeName, adopt: Option<(VolumeName, SealedCommit)>) -> Result<Volume> {
         let shared = &self.shared;
         // Held while the replica is opened, so that nobody opens or closes it meanwhile.
         let mut volumes = shared.volumes.lock();
@@ -355,7 +370,7 @@ impl Engine {
             replica.release_writer(false);
         }
         removed?;
-        match std::fs::remove_dir_all(&dir) {
+        match remove_folder(&dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::from_io(format!("removing {}", dir.display()), e))
             }
@@ -393,7 +408,7 @@ impl Engine {
     /// Counters since the engine was opened.
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
-        let traffic = self.shared.stores.get().map_or(Traffic::default(), |stores| (stores.traffic)());
+        let traffic = self.shared.stores.get().map_or(Traffic::default(), |stores| (stores.stores.traffic)());
         Stats {
             pages_from_cache: counters.pages_from_cache.load(Ordering::Relaxed),
             pages_fetched: counters.pages_fetched.load(Ordering::Relaxed),
@@ -409,6 +424,10 @@ impl Engine {
     pub fn store_info(&self, name: &VolumeName) -> Result<LogEntry> {
         Ok(LogEntry::of(self.live(name)?.header()))
     }
+}
+
+fn system_now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// The data directory's lock. It is given up when this is dropped, even while a
@@ -457,7 +476,7 @@ fn lock(dir: &Path) -> Result<DirLock> {
 
 /// Makes a folder, durably, and those above it that are missing: what is in a
 /// folder is only as safe as the folder's own name.
-fn make_folder(dir: &Path) -> Result<()> {
+pub(crate) fn make_folder(dir: &Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -474,7 +493,21 @@ fn make_folder(dir: &Path) -> Result<()> {
 impl Shared {
     /// The store, connected at first need.
     pub(crate) async fn stores(&self) -> Result<&Stores> {
-        self.stores.get_or_try_init(|| (self.options.connect)()).await
+        self.connected().await.map(|connected| &connected.stores)
+    }
+
+    /// Who reads the history of volumes.
+    pub(crate) async fn reader(&self) -> Result<&Arc<Reader>> {
+        self.connected().await.map(|connected| &connected.reader)
+    }
+
+    async fn connected(&self) -> Result<&Connected> {
+        let connect = || async {
+            let stores = (self.options.connect)().await?;
+            let reader = Arc::new(Reader::new(stores.metastore.clone(), stores.pagestore.clone()));
+            Ok(Connected { stores, reader })
+        };
+        self.stores.get_or_try_init(connect).await
     }
 
     pub(crate) fn sync(&self) -> SyncMode {
@@ -513,7 +546,7 @@ impl Shared {
 
     /// The wall clock in milliseconds since 1970: informative only.
     pub(crate) fn now_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+        (self.now_ms)()
     }
 
     pub(crate) fn replica_dir(&self, id: ReplicaId) -> PathBuf {
@@ -556,21 +589,31 @@ impl Shared {
         head: SealedCommit,
         version: u64,
     ) -> Result<(ReplicaId, Arc<Replica>)> {
+        let lsn = head.lsn();
+        let (id, replica) = self.replica_in_state(name, State::at(remote.clone(), head.header()), version)?;
+        replica.notes.lock().store_lsn = Some(lsn);
+        self.remember(remote.clone(), head);
+        Ok((id, replica))
+    }
+
+    /// A new replica that begins with `state`, made durable. It is not in the catalogue yet.
+    pub(crate) fn replica_in_state(
+        self: &Arc<Self>,
+        name: &VolumeName,
+        state: State,
+        version: u64,
+    ) -> Result<(ReplicaId, Arc<Replica>)> {
         let id = ReplicaId::random()?;
         let dir = self.replica_dir(id);
         let made = make_folder(&dir).and_then(|()| {
-            let state = State::at(remote.clone(), head.header());
             let replica = Replica::open(self, name, dir.clone(), version, state, true)?;
             replica.store_first_state()?;
             Ok(replica)
         });
         if made.is_err() {
-            let _ = std::fs::remove_dir_all(&dir);
+            let _ = remove_folder(&dir);
         }
-        let replica = made?;
-        replica.notes.lock().store_lsn = Some(head.lsn());
-        self.remember(remote.clone(), head);
-        Ok((id, replica))
+        Ok((id, made?))
     }
 
     /// Puts a new replica into the catalogue, before its first record is written.
@@ -589,29 +632,25 @@ impl Shared {
         self.bridge.wait(async { self.stores().await?.metastore.head(name).await })
     }
 
+    /// As [`head`](Self::head), for who is going to open the volume: what he needs next is fetched beside it.
+    fn head_to_open(&self, name: &VolumeName) -> Result<VolumeState> {
+        self.bridge.wait(async { self.reader().await?.head(name).await })
+    }
+
     pub(crate) fn rename_in_store(&self, old: &VolumeName, new: &VolumeName) -> Result<SealedCommit> {
         self.bridge.wait(async { self.stores().await?.metastore.rename(old, new, self.author()).await })
     }
 
     /// A whole commit of the store.
     pub(crate) async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<Arc<SealedCommit>> {
-        if let Some(commit) = self.commits.lock().by_place.get(&(volume.clone(), lsn)) {
-            return Ok(commit.clone());
-        }
-        let commit = self.stores().await?.metastore.commit(volume, lsn).await?;
-        Ok(self.remember(volume.clone(), commit))
+        self.reader().await?.commit(volume, lsn).await
     }
 
-    /// Keeps a commit at hand, as far as memory for it goes.
-    pub(crate) fn remember(&self, volume: VolumeName, commit: SealedCommit) -> Arc<SealedCommit> {
-        let commit = Arc::new(commit);
-        let mut commits = self.commits.lock();
-        if commits.bytes > COMMITS_BYTES {
-            *commits = Commits::default();
+    /// Keeps a commit that the store has at hand.
+    pub(crate) fn remember(&self, volume: VolumeName, commit: SealedCommit) {
+        if let Some(connected) = self.stores.get() {
+            connected.reader.remember(volume, commit);
         }
-        commits.bytes += commit.object().len();
-        commits.by_place.insert((volume, commit.lsn()), commit.clone());
-        commit
     }
 
     /// Lets blocking work run beside the callers.

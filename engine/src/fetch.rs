@@ -4,10 +4,14 @@
 //! snapshot takes from the same commit is kept in a cache file, and its cell
 //! filled. Several readers that miss one frame wait for one fetch.
 //!
+//! A frame that is gone is looked for once more by the newest index of the same
+//! snapshot: a compaction may have moved its pages, and a collector may have let
+//! go what nothing names any more.
+//!
 //! The fetch unit grows with need (`ahead.rs`): a single row costs single
 //! frames, a scan or a burst of misses soon fetches many at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -15,16 +19,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use quire_proto::{
-    DecodedFrame, Error, ErrorKind, FrameAddress, FramePlace, Lsn, PageIdx, Result, SealedCommit, VolumeName,
-    decode_frame,
-};
+use quire_history::{Lineage, Located, fetch_frames};
+use quire_proto::{DecodedFrame, Error, ErrorKind, Lsn, PageIdx, PageSize, Result, VolumeName};
 use tokio::sync::Notify;
 
 use crate::ahead::Ahead;
 use crate::engine::Shared;
-use crate::lineage::{Lineage, Source};
-use crate::log::{Batch, RecordKind};
+use crate::log::{Batch, Place, RecordKind};
 use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use crate::table::Cell;
@@ -37,19 +38,10 @@ const HYDRATE_PAGES: u32 = 1 << 16;
 const HYDRATE_FRAMES: usize = 64;
 const HYDRATE_BATCHES: usize = 3;
 
-/// The name of a frame in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct FrameKey {
-    volume: VolumeName,
-    lsn: Lsn,
-    /// Its position in the commit's index.
-    position: usize,
-}
-
 /// What is being fetched for a replica, and how far read-ahead has come.
 #[derive(Default)]
 pub(crate) struct Fetching {
-    under_way: Mutex<HashSet<FrameKey>>,
+    under_way: Mutex<HashSet<Located>>,
     arrived: Notify,
     ahead: Mutex<Ahead>,
 }
@@ -57,7 +49,7 @@ pub(crate) struct Fetching {
 impl Fetching {
     /// Returns once nobody fetches the frame (any more). Waits as a task, not
     /// as a thread: whoever fetches may need one.
-    async fn wait(&self, key: &FrameKey) {
+    async fn wait(&self, key: &Located) {
         loop {
             let arrived = self.arrived.notified();
             if !self.under_way.lock().contains(key) {
@@ -91,38 +83,50 @@ pub(crate) fn read_absent(snapshot: &Snapshot, page: PageIdx, buf: &mut [u8]) ->
 /// The content of an absent page; `None` is zeros.
 async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) -> Result<Option<Bytes>> {
     let replica = snapshot.replica();
-    let lineage = lineage_of(engine, snapshot).await?;
+    let mut lineage = lineage_of(engine, snapshot).await?;
+    // The checkpoint may have brought it along.
+    if let Cell::At { place, .. } = snapshot.table().get(page) {
+        return read_kept(snapshot, place, page).map(Some);
+    }
+    let mut looked_again = false;
     loop {
-        let Some((key, commit)) = locate(engine, &lineage, page).await? else { return Ok(None) };
+        let Some((key, last)) = locate(engine, snapshot, &mut lineage, page).await? else { return Ok(None) };
         if !begin(&replica.fetching, &key) {
             // Somebody else fetches it: wait, then look whether it is here.
             replica.fetching.wait(&key).await;
             if let Cell::At { place, .. } = snapshot.table().get(page) {
-                let size = snapshot.page_size().map_or(0, quire_proto::PageSize::bytes);
-                let mut data = vec![0; size];
-                replica.read_place(place, page, &mut data, true)?;
-                return Ok(Some(data.into()));
+                return read_kept(snapshot, place, page).map(Some);
             }
             continue;
         }
         let mut guard = UnderWay { replica: replica.clone(), keys: vec![key.clone()] };
-        let mut wanted = vec![(key.clone(), commit)];
-        for more in read_ahead(engine, snapshot, &lineage, page, &key).await? {
-            if begin(&replica.fetching, &more.0) {
-                guard.keys.push(more.0.clone());
+        let mut wanted = vec![key.clone()];
+        for more in read_ahead(engine, snapshot, &lineage, page, (&key, last)).await? {
+            if begin(&replica.fetching, &more) {
+                guard.keys.push(more.clone());
                 wanted.push(more);
             }
         }
-        let frames = match fetch_frames(engine, &wanted).await {
+        let frames = match fetch_frames(engine.reader().await?, &wanted).await {
             // What was to come along must not fail the page that was asked for.
-            Err(e) if wanted.len() > 1 && matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+            Err(e) if wanted.len() > 1 && (e.kind() == ErrorKind::Corrupt || is_missing(&e)) => {
                 wanted.truncate(1);
-                fetch_frames(engine, &wanted).await?
+                fetch_frames(engine.reader().await?, &wanted).await
             }
-            fetched => fetched?,
+            fetched => fetched,
+        };
+        let frames = match frames {
+            Err(e) if is_missing(&e) && !looked_again => {
+                tracing::debug!("{e}: looking for it in the newest index");
+                lineage = newest_lineage(engine, snapshot, &lineage, &key.volume).await?;
+                looked_again = true;
+                continue;
+            }
+            Err(e) if is_missing(&e) => return Err(gone_or(engine, &lineage, e).await),
+            frames => frames?,
         };
         let mut found = None;
-        for ((key, _), frame) in wanted.iter().zip(&frames) {
+        for (key, frame) in wanted.iter().zip(&frames) {
             if found.is_none() {
                 found = frame.iter().find(|(p, _)| *p == page).map(|(_, data)| frame.data.slice_ref(data));
             }
@@ -133,7 +137,7 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
             Some(data) => Ok(Some(data)),
             None => Err(Error::corrupt(format!(
                 "volume {}: commit {} owns page {page}, and its frame does not hold it",
-                key.volume, key.lsn
+                key.volume, key.frame.owner
             ))),
         };
     }
@@ -144,42 +148,102 @@ pub(crate) async fn lineage_of(engine: &Arc<Shared>, snapshot: &Snapshot) -> Res
     let base = snapshot.base().ok_or_else(|| Error::corrupt("a page is absent from a replica without base"))?;
     let replica = snapshot.replica();
     let known = replica.lineage.lock().clone();
-    if let Some(lineage) = known.filter(|l| l.head() == (base.lsn, base.hash)) {
+    if let Some(lineage) = known.filter(|l| *l.volume() == base.volume && l.head() == (base.lsn, base.hash)) {
         return Ok(lineage);
     }
-    let lineage = Lineage::load(engine.clone(), snapshot.remote().clone(), base.lsn, base.hash).await?;
-    let mut slot = replica.lineage.lock();
-    if slot.as_ref().is_none_or(|l| l.head().0 < base.lsn) {
-        *slot = Some(lineage.clone());
-    }
+    let reader = engine.reader().await?.clone();
+    let lineage = Lineage::load(reader, base.volume.clone(), base.lsn, base.hash, true).await?;
+    keep_boot_pages(snapshot, &lineage);
+    note_lineage(replica, &lineage);
     Ok(lineage)
 }
 
-/// The frame that holds an absent page, with its commit; `None` is zeros.
+/// Whether an error says that the object which held a frame is not there, or not whole, any more.
+fn is_missing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gone)
+}
+
+/// The lineage of the same snapshot by its newest index; `missing` is whose frame is not where it was.
+async fn newest_lineage(
+    engine: &Arc<Shared>,
+    snapshot: &Snapshot,
+    lineage: &Lineage,
+    missing: &VolumeName,
+) -> Result<Arc<Lineage>> {
+    let reader = engine.reader().await?;
+    let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());
+    reader.forget_fronts(&volume);
+    reader.forget_fronts(missing);
+    let lineage = Lineage::load(reader.clone(), volume, lsn, hash, true).await?;
+    note_lineage(snapshot.replica(), &lineage);
+    Ok(lineage)
+}
+
+/// What a frame that is not there means: history may not keep the snapshot any more.
+async fn gone_or(engine: &Arc<Shared>, lineage: &Lineage, error: Error) -> Error {
+    let (volume, (lsn, _)) = (lineage.volume(), lineage.head());
+    let keeps = async { Ok::<_, Error>(engine.reader().await?.metastore().statement(volume).await?.keeps(lsn)) };
+    match keeps.await {
+        Ok(false) => Error::new(ErrorKind::Gone, format!("LSN {lsn} of volume {volume} is not kept any more"))
+            .with_remedy("`quire pull NAME` goes to the newest snapshot; `quire export NAME` saves what is here.")
+            .with_source(error),
+        // Whether it is kept could not be found out, or it is: then this is damage.
+        Ok(true) | Err(_) => error,
+    }
+}
+
+/// Keeps a lineage for the next reader, unless there is one of a newer snapshot.
+fn note_lineage(replica: &Replica, lineage: &Arc<Lineage>) {
+    let mut slot = replica.lineage.lock();
+    if slot.as_ref().is_none_or(|l| l.volume() != lineage.volume() || l.head().0 <= lineage.head().0) {
+        *slot = Some(lineage.clone());
+    }
+}
+
+/// The frame that holds an absent page, and the last page that it can hold; `None` is zeros. A checkpoint that is
+/// damaged costs requests: the lineage is read again without it, and by the newest one if something is gone.
 async fn locate(
     engine: &Arc<Shared>,
-    lineage: &Lineage,
+    snapshot: &Snapshot,
+    lineage: &mut Arc<Lineage>,
     page: PageIdx,
-) -> Result<Option<(FrameKey, Arc<SealedCommit>)>> {
-    if !lineage.page_count().contains(page) {
-        return Ok(None);
+) -> Result<Option<(Located, PageIdx)>> {
+    let reader = engine.reader().await?;
+    match lineage.locate(reader, page).await {
+        Err(e) if is_missing(&e) => {
+            let missing = lineage.volume().clone();
+            *lineage = newest_lineage(engine, snapshot, lineage, &missing).await?;
+            match lineage.locate(reader, page).await {
+                Err(e) if is_missing(&e) => Err(gone_or(engine, lineage, e).await),
+                located => located,
+            }
+        }
+        Err(e) if lineage.is_indexed() && e.kind() == ErrorKind::Corrupt => {
+            tracing::warn!("{e}: the log is read instead");
+            let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());
+            *lineage = Lineage::load(reader.clone(), volume, lsn, hash, false).await?;
+            note_lineage(snapshot.replica(), lineage);
+            lineage.locate(reader, page).await
+        }
+        located => located,
     }
-    let Source::Commit { volume, lsn } = lineage.find(page) else { return Ok(None) };
-    let commit = engine.commit(&volume, lsn).await?;
-    let position = commit.body().index.position(page).ok_or_else(|| {
-        Error::corrupt(format!("volume {volume}: commit {lsn} owns page {page}, and its index does not hold it"))
-    })?;
-    Ok(Some((FrameKey { volume, lsn, position }, commit)))
+}
+
+/// A page that has been kept since.
+fn read_kept(snapshot: &Snapshot, place: Place, page: PageIdx) -> Result<Bytes> {
+    let mut data = vec![0; snapshot.page_size().map_or(0, PageSize::bytes)];
+    snapshot.replica().read_place(place, page, &mut data, true)?;
+    Ok(data.into())
 }
 
 /// Marks a frame as being fetched; false if it is already.
-fn begin(fetching: &Fetching, key: &FrameKey) -> bool {
+fn begin(fetching: &Fetching, key: &Located) -> bool {
     fetching.under_way.lock().insert(key.clone())
 }
 
 struct UnderWay {
     replica: Arc<Replica>,
-    keys: Vec<FrameKey>,
+    keys: Vec<Located>,
 }
 
 impl Drop for UnderWay {
@@ -192,19 +256,20 @@ impl Drop for UnderWay {
     }
 }
 
-/// The frames after `first` that are fetched with it.
+/// The frames after the `first` that are fetched with it.
 async fn read_ahead(
     engine: &Arc<Shared>,
     snapshot: &Snapshot,
     lineage: &Lineage,
     page: PageIdx,
-    first: &FrameKey,
-) -> Result<Vec<(FrameKey, Arc<SealedCommit>)>> {
+    (first, last): (&Located, PageIdx),
+) -> Result<Vec<Located>> {
+    let reader = engine.reader().await?;
     let fetching = &snapshot.replica().fetching;
     let count = fetching.ahead.lock().frames_after_miss(page, Instant::now()).min(engine.most_ahead_frames());
-    let mut more: Vec<(FrameKey, Arc<SealedCommit>)> = Vec::new();
+    let mut more: Vec<Located> = Vec::new();
     let mut seen = HashSet::from([first.clone()]);
-    let mut reach = frame_end(engine, first).await?;
+    let mut reach = last.get().saturating_add(1);
     let mut next = page.get();
     while more.len() < count && next - page.get() < MAX_AHEAD_PAGES {
         let Some(at) = next.checked_add(1).and_then(PageIdx::new) else { break };
@@ -215,78 +280,44 @@ async fn read_ahead(
         if snapshot.table().get(at) != Cell::Absent {
             continue;
         }
-        if let Some((key, commit)) = locate(engine, lineage, at).await?
+        if let Some((key, last)) = lineage.locate(reader, at).await?
             && seen.insert(key.clone())
         {
-            reach = reach.max(frame_end(engine, &key).await?);
-            more.push((key, commit));
+            reach = reach.max(last.get().saturating_add(1));
+            more.push(key);
         }
     }
     fetching.ahead.lock().fetched(page, reach);
     Ok(more)
 }
 
-/// The page after a frame's last, if its pages are neighbours.
-async fn frame_end(engine: &Arc<Shared>, key: &FrameKey) -> Result<u32> {
-    let commit = engine.commit(&key.volume, key.lsn).await?;
-    let frame = commit.body().index.frames()[key.position];
-    Ok(frame.first.get().saturating_add(frame.page_count))
+/// Keeps the pages of a fetched frame that `snapshot` takes from it.
+fn keep(snapshot: &Snapshot, lineage: &Lineage, key: &Located, frame: &DecodedFrame) {
+    keep_pages(snapshot, frame, key.frame.owner, |page| lineage.takes(page, key));
 }
 
-/// Fetches and decodes frames, all at once.
-async fn fetch_frames(engine: &Arc<Shared>, wanted: &[(FrameKey, Arc<SealedCommit>)]) -> Result<Vec<DecodedFrame>> {
-    let mut bytes: Vec<Option<Bytes>> = vec![None; wanted.len()];
-    let mut remote: BTreeMap<VolumeName, Vec<(usize, FrameAddress)>> = BTreeMap::new();
-    for (n, (key, commit)) in wanted.iter().enumerate() {
-        let frame = &commit.body().index.frames()[key.position];
-        match frame.place {
-            FramePlace::Inline => bytes[n] = Some(commit.inline_frame(frame)),
-            FramePlace::Segment(segment) => {
-                let segment = commit.body().index.segments()[segment as usize].id;
-                let address = FrameAddress { segment, offset: frame.offset, len_bytes: frame.len_bytes };
-                remote.entry(key.volume.clone()).or_default().push((n, address));
-            }
-        }
+/// Keeps what came with the checkpoint, as far as `snapshot` has it so.
+fn keep_boot_pages(snapshot: &Snapshot, lineage: &Lineage) {
+    match lineage.boot_pages() {
+        Ok(frames) => frames.iter().for_each(|frame| {
+            keep_pages(snapshot, frame, lineage.head().0, |page| lineage.takes_from_checkpoint(page));
+        }),
+        Err(e) => tracing::warn!("volume {}: {e}", lineage.volume()),
     }
-    if !remote.is_empty() {
-        let stores = engine.stores().await?;
-        for (volume, frames) in remote {
-            let addresses: Vec<FrameAddress> = frames.iter().map(|(_, a)| *a).collect();
-            let read = stores.pagestore.read(&volume, &addresses).await?;
-            for ((n, _), frame) in frames.into_iter().zip(read) {
-                bytes[n] = Some(frame);
-            }
-        }
-    }
-    let mut decoded = Vec::with_capacity(wanted.len());
-    for ((key, commit), bytes) in wanted.iter().zip(bytes) {
-        let frame = &commit.body().index.frames()[key.position];
-        let bytes = bytes.ok_or_else(|| Error::corrupt("the store answered with fewer frames than asked for"))?;
-        decoded.push(decode_frame(&bytes, frame.page_count).map_err(|e| {
-            e.context(format!(
-                "volume {}, commit {}, frame {} (page {})",
-                key.volume, key.lsn, key.position, frame.first
-            ))
-        })?);
-    }
-    Ok(decoded)
 }
 
-/// Keeps the pages of a fetched frame that `snapshot` takes from its commit.
+/// Keeps those pages of a frame that the snapshot `takes` from it and has not got.
 /// A full disk is no reason to fail: the page that was asked for is at hand.
-fn keep(snapshot: &Snapshot, lineage: &Lineage, key: &FrameKey, frame: &DecodedFrame) {
+fn keep_pages(snapshot: &Snapshot, frame: &DecodedFrame, lsn: Lsn, takes: impl Fn(PageIdx) -> bool) {
     let replica = snapshot.replica();
     if snapshot.page_size() != Some(frame.page_size) {
         return;
     }
-    let owner = Source::Commit { volume: key.volume.clone(), lsn: key.lsn };
     let mut batch = Batch::default();
     for (page, data) in frame.iter() {
-        let wanted = snapshot.page_count().contains(page)
-            && snapshot.table().get(page) == Cell::Absent
-            && lineage.find(page) == owner;
+        let wanted = snapshot.page_count().contains(page) && snapshot.table().get(page) == Cell::Absent && takes(page);
         if wanted {
-            batch.push(RecordKind::Fetched, page.get(), key.lsn.get(), data);
+            batch.push(RecordKind::Fetched, page.get(), lsn.get(), data);
         }
     }
     if batch.is_empty() {
@@ -313,11 +344,22 @@ pub(crate) fn hydrate(snapshot: &Snapshot, progress: &mut (dyn FnMut(u64, u64) +
         let absent = (first..=last).filter_map(PageIdx::new).filter(|page| !snapshot.is_here(*page));
         let absent: Vec<PageIdx> = absent.collect();
         if !absent.is_empty() {
-            let brought = engine.bridge.wait(hydrate_pages(engine, snapshot, absent, &mut |pages| {
+            let before = done;
+            let mut arrived = |pages: u64| {
                 done += pages;
                 progress(done, total);
-            }))?;
-            fetched += brought;
+            };
+            let brought = engine.bridge.wait(hydrate_pages(engine, snapshot, &absent, &mut arrived));
+            fetched += match brought {
+                Err(e) if is_missing(&e) => {
+                    done = before;
+                    engine.bridge.wait(hydrate_again(engine, snapshot, &absent, &mut |pages| {
+                        done += pages;
+                        progress(done, total);
+                    }))?
+                }
+                brought => brought?,
+            };
         }
         let Some(next) = last.checked_add(1) else { break };
         first = next;
@@ -325,27 +367,42 @@ pub(crate) fn hydrate(snapshot: &Snapshot, progress: &mut (dyn FnMut(u64, u64) +
     Ok(fetched)
 }
 
+/// As [`hydrate_pages`], by the newest index.
+async fn hydrate_again(
+    engine: &Arc<Shared>,
+    snapshot: &Snapshot,
+    absent: &[PageIdx],
+    arrived: &mut (dyn FnMut(u64) + Send),
+) -> Result<u64> {
+    let lineage = lineage_of(engine, snapshot).await?;
+    let lineage = newest_lineage(engine, snapshot, &lineage, lineage.volume()).await?;
+    match hydrate_pages(engine, snapshot, absent, arrived).await {
+        Err(e) if is_missing(&e) => Err(gone_or(engine, &lineage, e).await),
+        hydrated => hydrated,
+    }
+}
+
 /// Fetches pages that are absent; `arrived` is told of each few. Returns how
 /// many came: the others are zeros.
 async fn hydrate_pages(
     engine: &Arc<Shared>,
     snapshot: &Snapshot,
-    absent: Vec<PageIdx>,
+    absent: &[PageIdx],
     arrived: &mut (dyn FnMut(u64) + Send),
 ) -> Result<u64> {
-    let lineage = lineage_of(engine, snapshot).await?;
+    let mut lineage = lineage_of(engine, snapshot).await?;
     // Frames by name, with how many of the absent pages each brings.
-    let mut frames: Vec<(FrameKey, Arc<SealedCommit>)> = Vec::new();
-    let mut brings: HashMap<FrameKey, u64> = HashMap::new();
+    let mut frames: Vec<Located> = Vec::new();
+    let mut brings: HashMap<Located, u64> = HashMap::new();
     let mut zeros = 0;
     for page in absent {
-        match locate(engine, &lineage, page).await? {
+        match locate(engine, snapshot, &mut lineage, *page).await? {
             None => zeros += 1,
-            Some((key, commit)) => {
+            Some((key, _)) => {
                 let count = brings.entry(key.clone()).or_default();
                 *count += 1;
                 if *count == 1 {
-                    frames.push((key, commit));
+                    frames.push(key);
                 }
             }
         }
@@ -353,7 +410,7 @@ async fn hydrate_pages(
     arrived(zeros);
     let batches: Vec<Vec<_>> = frames.chunks(HYDRATE_FRAMES).map(<[_]>::to_vec).collect();
     let fetches = batches.into_iter().map(|batch| async move {
-        let frames = fetch_frames(engine, &batch).await?;
+        let frames = fetch_frames(engine.reader().await?, &batch).await?;
         Ok::<_, Error>((batch, frames))
     });
     let mut batches = futures::stream::iter(fetches).buffered(HYDRATE_BATCHES);
@@ -361,7 +418,7 @@ async fn hydrate_pages(
     while let Some(batch) = batches.next().await {
         let (batch, frames) = batch?;
         let mut brought = 0;
-        for ((key, _), frame) in batch.iter().zip(&frames) {
+        for (key, frame) in batch.iter().zip(&frames) {
             engine.counters.pages_fetched.fetch_add(frame.pages.len(), Ordering::Relaxed);
             keep(snapshot, &lineage, key, frame);
             brought += brings.get(key).copied().unwrap_or(0);

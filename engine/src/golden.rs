@@ -40,6 +40,7 @@ fn pending(commits: u64, changed: &[u32], min_count: u32) -> Pending {
 fn a_state() -> State {
     let mut state = State::new(name("app/\u{e9}t\u{e9}"));
     state.base = Some(BaseState {
+        volume: state.remote.clone(),
         lsn: Lsn::new(300).unwrap(),
         hash: CommitHash::of(b"base"),
         page_count: PageCount::new(1000),

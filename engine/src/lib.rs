@@ -7,12 +7,13 @@
 //! embedded or remote. It knows nothing of SQLite.
 //!
 //! Where to begin reading: [`Engine`] opens a data directory and [`Volume`]s
-//! in it; a [`Snapshot`] is read, a [`Writer`] changes. `replica.rs` holds
+//! in it; a [`Snapshot`] is read, a [`Writer`] changes. `replica/` holds
 //! what they share and its locks; `log/` and `recover.rs` are the truth on
 //! disk (`FORMAT.md`); `push.rs` and `pull.rs` move it.
 
 mod ahead;
 mod catalog;
+mod checkpoint;
 mod compact;
 mod engine;
 mod fetch;
@@ -22,8 +23,9 @@ pub mod fuzz;
 #[cfg(test)]
 mod golden;
 mod groups;
-mod lineage;
+mod history;
 mod log;
+mod maintain;
 mod options;
 mod pull;
 mod push;
@@ -38,8 +40,10 @@ mod volume;
 mod writer;
 
 pub use engine::{Engine, Stats};
+pub use history::{Between, Forked, Moment, Restored};
 pub use options::{Connect, Options, Stores, SyncMode, Traffic};
-pub use quire_proto::{Error, ErrorKind, Lsn, PageCount, PageIdx, PageSize, Result, VolumeName};
+pub use quire_history::Checkpointed;
+pub use quire_proto::{Error, ErrorKind, Lsn, PageCount, PageIdx, PageSet, PageSize, Result, VolumeName};
 pub use snapshot::Snapshot;
 pub use volume::{Condition, LogEntry, Moved, Reset, Status, Verified, Volume};
 pub use writer::Writer;

@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
+use quire_history::{Since, beginning, replaced, since};
 use quire_proto::{
-    CommitHeader, CommitKind, Error, ErrorKind, LocalTip, Lsn, PageSet, Result, SealedCommit, VolumeName, VolumeState,
+    CommitHeader, CommitKind, Error, ErrorKind, Lsn, PageSet, Result, SealedCommit, VolumeName, VolumeState,
 };
 
-use crate::engine::Shared;
-use crate::lineage::replaced;
-use crate::push::{diverged_error, settle_intent};
+use crate::push::{diverge, settle_intent};
 use crate::replica::{Replica, StateChange};
 use crate::state::{BaseState, State};
 use crate::volume::Moved;
@@ -27,7 +26,7 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
         moved.note_push(&pushed);
     }
     let state = replica.core().state.clone();
-    if let Some(base) = &state.base
+    if let Some(base) = state.own_base()
         && state.diverged.is_none()
         && is_head(replica, &state.remote, base)?
     {
@@ -35,7 +34,7 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
     }
     let found = head(replica)?;
     let Some(head) = live_head(replica, &state, found)? else { return Ok(moved) };
-    let Some(base) = &state.base else {
+    let Some(base) = state.own_base() else {
         return adopt(replica, &state, &head);
     };
     if head.lsn() == base.lsn {
@@ -47,44 +46,44 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
     if head.lsn() < base.lsn {
         return Err(replaced(&state.remote, base.lsn));
     }
-    let (newer, sets) = engine.bridge.wait(newer_commits(engine, &state.remote, base, &head))?;
-    if state.is_ahead() && newer[0].local_tip == state.tip && newer[0].local_tip != LocalTip::ZERO {
-        // Another copy of this data directory has pushed the very commits that are unpushed here.
-        let ours = &newer[0];
-        let base = BaseState { lsn: ours.lsn, hash: ours.hash(), page_count: ours.page_count };
-        let mut core = replica.core();
-        if core.state.tip == ours.local_tip {
-            replica.change_state(&mut core, StateChange::default(), |state| {
-                state.pending = Default::default();
-                state.intent_won(base);
-            })?;
-            drop(core);
-            return pull_locked(replica);
-        }
+    let known = (base.lsn, base.hash, base.page_count);
+    let Since { next, changed, headers } =
+        engine.bridge.wait(async { since(engine.reader().await?, &state.remote, known, &head).await })?;
+    if state.is_tip(&next) && stand_on(replica, &next)? {
+        return pull_locked(replica);
     }
-    let only_voids = newer.iter().all(|h| h.kind == CommitKind::Void);
+    let only_voids = headers.as_ref().is_some_and(|headers| headers.iter().all(|h| h.kind == CommitKind::Void));
     if state.is_ahead() && !only_voids {
-        let mut core = replica.core();
-        let lsn = head.lsn();
-        replica.change_state(&mut core, StateChange::default(), |state| state.diverged = Some(lsn))?;
-        let unpushed = core.state.unpushed();
-        drop(core);
-        return Err(diverged_error(replica, lsn, unpushed));
+        return Err(diverge(replica, replica.core(), head.lsn()));
     }
     let known = replica.lineage.lock().clone();
-    let longer = match known.filter(|l| l.head() == (base.lsn, base.hash)) {
-        Some(known) => Some(engine.bridge.wait(known.extended(engine, newer))?),
-        None => None,
+    let longer = match (known.filter(|l| l.head() == (base.lsn, base.hash)), headers) {
+        (Some(known), Some(newer)) => {
+            let longer = async { known.extended(engine.reader().await?, &state.remote, newer).await };
+            Some(engine.bridge.wait(longer)?)
+        }
+        _ => None,
     };
     engine.remember(state.remote.clone(), head.clone());
     let from = base.lsn;
-    let pages_changed = move_base(replica, head.header(), &sets, only_voids)?;
+    let pages_changed = move_base(replica, head.header(), &changed, only_voids)?;
     if longer.is_some() {
         *replica.lineage.lock() = longer;
     }
     moved.pulled = Some((Some(from), head.lsn()));
     moved.pages_changed = pages_changed;
     Ok(moved)
+}
+
+/// What is unpushed is in the store as `ours`: the base moves there, and nothing that is visible changes.
+/// False: it was committed meanwhile, and there is more now.
+fn stand_on(replica: &Arc<Replica>, ours: &CommitHeader) -> Result<bool> {
+    let mut core = replica.core();
+    if core.state.tip != ours.local_tip {
+        return Ok(false);
+    }
+    replica.change_state(&mut core, StateChange::default(), |state| state.found_in_store(ours))?;
+    Ok(true)
 }
 
 /// Whether no commit follows the base: one request, and no listing.
@@ -96,6 +95,8 @@ fn is_head(replica: &Replica, remote: &VolumeName, base: &BaseState) -> Result<b
             engine.remember(remote.clone(), commit);
             Ok(false)
         }
+        // So long ago that history has collected it.
+        Err(e) if e.kind() == ErrorKind::Gone => Ok(false),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let mut notes = replica.notes.lock();
             notes.store_lsn = Some(base.lsn);
@@ -122,9 +123,9 @@ pub(crate) fn head(replica: &Replica) -> Result<VolumeState> {
 fn live_head(replica: &Replica, state: &State, found: VolumeState) -> Result<Option<SealedCommit>> {
     match found {
         VolumeState::Live(head) => Ok(Some(*head)),
-        VolumeState::Free { .. } if state.base.is_none() => Ok(None),
+        VolumeState::Free { .. } if state.own_base().is_none() => Ok(None),
         VolumeState::Free { .. } => Err(replaced(&state.remote, state.base_lsn().unwrap_or(Lsn::FIRST))),
-        VolumeState::Ended { .. } if state.base.is_none() => Ok(None),
+        VolumeState::Ended { .. } if state.own_base().is_none() => Ok(None),
         VolumeState::Ended { by: end, .. } => {
             let (what, remedy) = match &end.header().moved_to {
                 Some(new) => (format!("was renamed to {new}"), format!("`quire clone {new}` follows it.")),
@@ -137,33 +138,6 @@ fn live_head(replica: &Replica, state: &State, found: VolumeState) -> Result<Opt
     }
 }
 
-/// The commits after `base` up to `head`, and what they changed.
-async fn newer_commits(
-    engine: &Arc<Shared>,
-    remote: &VolumeName,
-    base: &BaseState,
-    head: &SealedCommit,
-) -> Result<(Vec<CommitHeader>, PageSet)> {
-    let first = base.lsn.next();
-    let newer = if head.lsn() == first {
-        vec![head.header().clone()]
-    } else {
-        engine.stores().await?.metastore.headers(remote, first, head.header()).await?
-    };
-    let follows = newer.first().is_some_and(|h| h.lsn == first && h.parent == Some(base.hash));
-    if !follows || newer.iter().any(|h| h.kind.begins() || h.kind.ends()) {
-        return Err(replaced(remote, base.lsn));
-    }
-    let mut changed = PageSet::new();
-    for header in &newer {
-        match &header.sets {
-            Some(sets) => changed.union_with(&sets.changed),
-            None => changed.union_with(&engine.commit(remote, header.lsn).await?.body().sets.changed),
-        }
-    }
-    Ok((newer, changed))
-}
-
 /// Sets the base; `absent` are the pages that it changes. Under commits that
 /// are not in the store it can be moved over `only_voids`.
 fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet, only_voids: bool) -> Result<u64> {
@@ -173,12 +147,9 @@ fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet, only
         let keep_local = core.state.is_ahead();
         if keep_local && !only_voids {
             // It was committed while the store was asked.
-            let unpushed = core.state.unpushed();
-            let noted =
-                replica.change_state(&mut core, StateChange::default(), |state| state.diverged = Some(head.lsn));
-            noted.and(Err(diverged_error(replica, head.lsn, unpushed)))
+            Err(diverge(replica, core, head.lsn))
         } else {
-            let base = BaseState { lsn: head.lsn, hash: head.hash(), page_count: head.page_count };
+            let base = BaseState::of(&core.state.remote, head);
             let content = !absent.is_empty() || (!keep_local && core.state.page_count != head.page_count);
             let change = StateChange { absent: std::borrow::Cow::Borrowed(absent), content, ..StateChange::default() };
             replica.change_state(&mut core, change, |state| {
@@ -199,12 +170,13 @@ fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet, only
 /// A replica that has nothing yet takes the store's volume.
 fn adopt(replica: &Arc<Replica>, state: &State, head: &SealedCommit) -> Result<Moved> {
     if state.is_ahead() {
-        let mut core = replica.core();
-        let lsn = head.lsn();
-        replica.change_state(&mut core, StateChange::default(), |state| state.diverged = Some(lsn))?;
-        let unpushed = core.state.unpushed();
-        drop(core);
-        return Err(diverged_error(replica, lsn, unpushed));
+        let engine = replica.engine();
+        let begin =
+            engine.bridge.wait(async { beginning(engine.reader().await?, &state.remote, head.header()).await })?;
+        if state.is_tip(&begin) && stand_on(replica, &begin)? {
+            return pull_locked(replica);
+        }
+        return Err(diverge(replica, replica.core(), head.lsn()));
     }
     replica.engine().remember(state.remote.clone(), head.clone());
     move_base(replica, head.header(), &PageSet::new(), false)?;

@@ -11,15 +11,18 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
+use parking_lot::MutexGuard;
+use quire_history::{beginning, replaced};
 use quire_proto::{
-    Appended, Body, CommitHash, CommitHeader, CommitId, CommitKind, EncodedFrame, Error, ErrorKind, FRAME_TARGET_BYTES,
-    FrameIndex, INLINE_LIMIT_BYTES, Lsn, PageIdx, PageSet, PageSets, PageSize, Result, SealedCommit, VolumeState,
-    encode_frame,
+    Appended, Base, Body, CommitHash, CommitHeader, CommitId, CommitKind, EncodedFrame, Error, ErrorKind,
+    FRAME_TARGET_BYTES, FrameIndex, INLINE_LIMIT_BYTES, LocalTip, Lsn, Marker, MarkerTarget, PageIdx, PageSet,
+    PageSets, PageSize, Result, SealedCommit, VolumeName, VolumeState, encode_frame,
 };
 
+use crate::checkpoint;
 use crate::engine::Shared;
 use crate::log::Batch;
-use crate::replica::{Replica, StateChange};
+use crate::replica::{Core, Replica, StateChange};
 use crate::snapshot::Snapshot;
 use crate::state::{BaseState, CommitRecord, Intent, Pending, State};
 use crate::table::{Cell, Table};
@@ -45,16 +48,9 @@ pub(crate) fn push_locked(replica: &Arc<Replica>) -> Result<Moved> {
         moved.note_push(&outcome);
     }
     for _ in 0..MAX_RETARGETS {
+        check_not_diverged(replica)?;
         let (state, snapshot) = {
             let mut core = replica.core();
-            // A name that somebody else took first may have become free again.
-            if let Some(lsn) = core.state.diverged
-                && core.state.base.is_some()
-            {
-                let unpushed = core.state.unpushed();
-                drop(core);
-                return Err(diverged_error(replica, lsn, unpushed));
-            }
             if core.state.pending.commits == 0 {
                 drop(core);
                 // What was pushed is cache from now on.
@@ -79,6 +75,19 @@ pub(crate) fn push_locked(replica: &Arc<Replica>) -> Result<Moved> {
         }
     }
     Err(Error::unavailable(format!("volume {}: the head keeps moving", replica.name())))
+}
+
+/// With another commit where the next one belongs, nothing that is sent can win.
+fn check_not_diverged(replica: &Replica) -> Result<()> {
+    let (diverged, unpushed) = {
+        let core = replica.core();
+        (core.state.diverged.filter(|_| core.state.own_base().is_some()), core.state.unpushed())
+    };
+    match diverged {
+        Some(lsn) => Err(diverged_error(replica, lsn, unpushed)),
+        // A name that somebody else took first may have become free again.
+        None => Ok(()),
+    }
 }
 
 /// Makes the intent durable. Commits that were made since the freeze stay unpushed.
@@ -113,10 +122,12 @@ pub(crate) fn settle_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
         stores.metastore.append(&remote, &sealed).await
     })?;
     match appended {
-        Appended::Won => won(replica, &sealed).map(Some),
-        Appended::Lost(other) if is_ours(&other, &sealed) => won(replica, &other).map(Some),
+        Appended::Won => won(replica, &sealed, sealed.header()).map(Some),
+        Appended::Lost(other) if is_ours(&other.header, sealed.header()) => {
+            won(replica, &sealed, &other.header).map(Some)
+        }
         Appended::Lost(other) => {
-            lost(replica, &other)?;
+            lost(replica, &other.header)?;
             Ok(None)
         }
     }
@@ -145,17 +156,16 @@ fn drop_tentative(replica: &Arc<Replica>) -> Result<()> {
 
 /// Whether a commit that took our LSN carries the very commits that we
 /// carried: another copy of this data directory pushed them.
-fn is_ours(other: &SealedCommit, mine: &SealedCommit) -> bool {
-    let (other, mine) = (other.header(), mine.header());
-    other.local_tip == mine.local_tip && other.local_tip != quire_proto::LocalTip::ZERO && other.parent == mine.parent
+fn is_ours(other: &CommitHeader, mine: &CommitHeader) -> bool {
+    other.local_tip == mine.local_tip && other.local_tip != LocalTip::ZERO && other.parent == mine.parent
 }
 
-fn won(replica: &Arc<Replica>, commit: &SealedCommit) -> Result<Pushed> {
+/// The content of `commit` is in the store, by the commit that has this header: itself, as a rule.
+fn won(replica: &Arc<Replica>, commit: &SealedCommit, header: &CommitHeader) -> Result<Pushed> {
     let engine = replica.engine();
-    let header = commit.header();
-    let base = BaseState { lsn: header.lsn, hash: header.hash(), page_count: header.page_count };
     let pushed = {
         let mut core = replica.core();
+        let base = BaseState::of(&core.state.remote, header);
         let intent = core.state.intent.clone();
         let tentative = intent.as_ref().is_some_and(|i| i.tentative.is_some());
         let settles = tentative && core.undecided.is_some();
@@ -178,7 +188,9 @@ fn won(replica: &Arc<Replica>, commit: &SealedCommit) -> Result<Pushed> {
         }
     };
     engine.counters.pushes.fetch_add(1, Ordering::Relaxed);
-    engine.remember(replica.core().state.remote.clone(), commit.clone());
+    if header.hash() == commit.hash() {
+        engine.remember(replica.core().state.remote.clone(), commit.clone());
+    }
 
     {
         let mut notes = replica.notes.lock();
@@ -187,38 +199,39 @@ fn won(replica: &Arc<Replica>, commit: &SealedCommit) -> Result<Pushed> {
     }
     // The lineage grows by what was pushed; a fault here only makes it be read again.
     let known = replica.lineage.lock().clone();
-    if let Some(known) = known.filter(|l| Some(l.head().1) == header.parent)
-        && let Ok(longer) = engine.bridge.wait(known.extended(engine, vec![header.clone()]))
+    let remote = replica.core().state.remote.clone();
+    if let Some(known) = known.filter(|known| header.goes_on_from(known.volume(), known.head()))
+        && let Ok(longer) =
+            engine.bridge.wait(async { known.extended(engine.reader().await?, &remote, vec![header.clone()]).await })
     {
         *replica.lineage.lock() = Some(longer);
     }
-    let tidy = header.clone();
-    let remote = replica.core().state.remote.clone();
-    if tidy.lsn.get().is_multiple_of(quire_proto::ROLLUP_SPAN) {
-        let tidied = engine.bridge.wait(async { engine.stores().await?.metastore.tidy(&remote, &tidy).await });
-        if let Err(e) = tidied {
-            tracing::warn!("volume {remote}: roll-up at {}: {e}", tidy.lsn);
-        }
-    }
+    checkpoint::tidy(replica, header);
     Ok(pushed)
 }
 
 /// Another commit has our LSN. Over voids the push is repeated; anything else
 /// means that both sides moved on.
-fn lost(replica: &Arc<Replica>, other: &SealedCommit) -> Result<()> {
-    let header = other.header();
+fn lost(replica: &Arc<Replica>, header: &CommitHeader) -> Result<()> {
     let mut core = replica.core();
     let settle = core.undecided.as_ref().map(|_| false);
-    let is_void = header.kind == CommitKind::Void && core.state.base.as_ref().map(|b| b.hash) == header.parent;
+    let own_base = core.state.own_base().map(|base| base.hash);
+    let is_void = header.kind == CommitKind::Void && own_base.is_none_or(|hash| Some(hash) == header.parent);
     let change = StateChange { durable: true, settle, ..StateChange::default() };
     replica.change_state(&mut core, change, |state| {
         state.intent_lost();
-        if is_void && let Some(base) = &mut state.base {
+        if is_void
+            && own_base.is_some()
+            && let Some(base) = &mut state.base
+        {
             (base.lsn, base.hash) = (header.lsn, header.hash());
         }
-        let changes_nothing = is_void || header.kind == CommitKind::Void && state.base.is_none();
-        // With nothing left to push, such as after a transaction that is rolled back, it is only behind.
-        if !changes_nothing && state.is_ahead() {
+        let follows = own_base.map_or(header.kind.begins(), |hash| Some(hash) == header.parent);
+        if follows && state.is_tip(header) {
+            // Another copy of this data directory has pushed all but the transaction that is rolled back.
+            state.found_in_store(header);
+        } else if !is_void && state.is_ahead() {
+            // With nothing left to push, such as after a transaction that is rolled back, it is only behind.
             state.diverged = Some(header.lsn);
         }
     })?;
@@ -232,8 +245,16 @@ fn lost(replica: &Arc<Replica>, other: &SealedCommit) -> Result<()> {
     }
 }
 
+/// Notes that the store is at `lsn`, and this replica moved on without it. The error says so.
+pub(crate) fn diverge(replica: &Arc<Replica>, mut core: MutexGuard<'_, Core>, lsn: Lsn) -> Error {
+    match replica.change_state(&mut core, StateChange::default(), |state| state.diverged = Some(lsn)) {
+        Ok(()) => diverged_error(replica, lsn, core.state.unpushed()),
+        Err(e) => e,
+    }
+}
+
 /// Both the store and this replica moved on.
-pub(crate) fn diverged_error(replica: &Replica, lsn: Lsn, unpushed: u64) -> Error {
+fn diverged_error(replica: &Replica, lsn: Lsn, unpushed: u64) -> Error {
     let name = replica.name();
     Error::new(
         ErrorKind::Conflict,
@@ -250,11 +271,17 @@ pub(crate) fn diverged_error(replica: &Replica, lsn: Lsn, unpushed: u64) -> Erro
 /// The roll-up of everything unpushed in `state`, of which `snapshot` is the
 /// content; its segments are durable in the store when it returns.
 async fn build(engine: &Arc<Shared>, snapshot: &Snapshot, state: &State) -> Result<SealedCommit> {
-    let (target, parent, kind) = match &state.base {
-        Some(base) => (base.lsn.next(), Some(base.hash), CommitKind::Write),
-        None => {
-            let (target, parent) = free_place(engine, snapshot.replica(), state).await?;
-            (target, parent, CommitKind::Create)
+    let (target, parent) = match state.own_base() {
+        Some(base) => (base.lsn.next(), Some(base.hash)),
+        None => free_place(engine, snapshot.replica(), state).await?,
+    };
+    let (kind, base) = match &state.base {
+        None => (CommitKind::Create, Base::Nothing),
+        Some(base) if base.volume == state.remote => (CommitKind::Write, Base::Previous),
+        Some(base) => {
+            mark(engine, base, &state.remote, target).await?;
+            let (volume, lsn, hash) = (base.volume.clone(), base.lsn, base.hash);
+            (CommitKind::Fork, Base::Other { volume, lsn, hash })
         }
     };
     let page_size = state.page_size.ok_or_else(|| Error::invalid("a volume without pages has nothing to push"))?;
@@ -263,12 +290,14 @@ async fn build(engine: &Arc<Shared>, snapshot: &Snapshot, state: &State) -> Resu
     owned.truncate(state.page_count);
     let base_count = state.base.as_ref().map_or(0, |b| b.page_count.get());
     let mut changed = owned.clone();
-    changed.insert_range(pending.min_count.get().saturating_add(1), base_count.max(state.page_count.get()));
+    // A fork changes everything: there was nothing under its name.
+    let kept = if kind == CommitKind::Fork { 0 } else { pending.min_count.get() };
+    changed.insert_range(kept.saturating_add(1), base_count.max(state.page_count.get()));
     let sets = if changed == owned { PageSets::same(owned) } else { PageSets { changed, owned: Some(owned) } };
 
     let (index, inline) = frames(engine, snapshot, sets.owned(), page_size, target).await?;
     let mut header = CommitHeader::draft(target, kind, CommitId::random()?, page_size);
-    header.parent = parent;
+    (header.parent, header.base) = (parent, base);
     header.author = engine.author().to_owned();
     header.time_ms = engine.now_ms();
     header.page_count = state.page_count;
@@ -279,19 +308,38 @@ async fn build(engine: &Arc<Shared>, snapshot: &Snapshot, state: &State) -> Resu
     SealedCommit::seal(header, Body { sets, index, inline })
 }
 
-/// Where a new volume begins: the name must be free in the store.
+/// Where a new volume begins: the name must be free in the store, or another copy
+/// of this data directory has brought the very same commits there. Then the push
+/// aims at the same place, and finds out that it has won.
 async fn free_place(engine: &Arc<Shared>, replica: &Arc<Replica>, state: &State) -> Result<(Lsn, Option<CommitHash>)> {
     let stores = engine.stores().await?;
     let found = stores.metastore.head(&state.remote).await?;
-    if let VolumeState::Live(head) = &found {
-        let lsn = head.lsn();
-        let mut core = replica.core();
-        replica.change_state(&mut core, StateChange::default(), |state| state.diverged = Some(lsn))?;
-        let unpushed = core.state.unpushed();
-        drop(core);
-        return Err(diverged_error(replica, lsn, unpushed));
+    let VolumeState::Live(head) = &found else {
+        return Ok((found.next(), found.head().map(SealedCommit::hash)));
+    };
+    let begin = beginning(engine.reader().await?, &state.remote, head.header()).await?;
+    if state.is_tip(&begin) {
+        return Ok((begin.lsn, begin.parent));
     }
-    Ok((found.next(), found.head().map(SealedCommit::hash)))
+    let core = replica.core();
+    if !core.state.is_ahead() || core.state.is_tip(&begin) {
+        // A transaction that is rolled back (`sync=commit`) leaves nothing that could diverge.
+        return Err(came_first(replica));
+    }
+    Err(diverge(replica, core, head.lsn()))
+}
+
+/// Tells the store that `target` is going to be a fork of `base`, before anything relies on it, and makes sure that
+/// the base is there: what was collected before cannot be forked any more, what is marked will not be collected.
+pub(crate) async fn mark(engine: &Shared, base: &BaseState, volume: &VolumeName, target: Lsn) -> Result<()> {
+    let stores = engine.stores().await?;
+    let marker = Marker {
+        base: (base.volume.clone(), base.lsn, base.hash),
+        target: MarkerTarget::Commit(volume.clone(), target),
+    };
+    stores.metastore.mark(&marker).await?;
+    let there = stores.metastore.commit(&base.volume, base.lsn).await?;
+    if there.hash() == base.hash { Ok(()) } else { Err(replaced(&base.volume, base.lsn)) }
 }
 
 /// Brings the owned pages into the store: inline if they are few, else all but the first frame as segments.
@@ -386,6 +434,7 @@ pub(crate) fn commit_to_store(
     let engine = replica.engine();
     // What a crash left unsettled comes first. (A transaction cannot begin while a push is in doubt.)
     settle_intent(replica).inspect_err(|e| replica.note_error(e))?;
+    check_not_diverged(replica)?;
     commit.group = Some(*CommitId::random()?.as_bytes());
     let (future, snapshot, carries) = replica.append_tentative(batch, spilled, commit, seq)?;
     let sealed = match engine.bridge.wait(build(engine, &snapshot, &future)) {
@@ -412,11 +461,7 @@ pub(crate) fn commit_to_store(
     }
     match settle_intent(replica) {
         Ok(Some(_)) => Ok(replica.snapshot()),
-        Ok(None) => Err(Error::new(
-            ErrorKind::Conflict,
-            format!("volume {}: another commit came first; the transaction is rolled back", replica.name()),
-        )
-        .with_remedy("Pull, then run the transaction again.")),
+        Ok(None) => Err(came_first(replica)),
         Err(e) if e.kind() == ErrorKind::Conflict => Err(e),
         Err(e) => match void_in_its_place(replica, &sealed) {
             Ok(Some(snapshot)) => Ok(snapshot),
@@ -439,6 +484,14 @@ pub(crate) fn commit_to_store(
     }
 }
 
+fn came_first(replica: &Replica) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("volume {}: another commit came first; the transaction is rolled back", replica.name()),
+    )
+    .with_remedy("Pull, then run the transaction again.")
+}
+
 /// Settles a push of unknown outcome by putting a void at its LSN. `Some`: the
 /// push had won after all. `None`: it has not, and never will.
 fn void_in_its_place(replica: &Arc<Replica>, sent: &SealedCommit) -> Result<Option<Snapshot>> {
@@ -450,7 +503,7 @@ fn void_in_its_place(replica: &Arc<Replica>, sent: &SealedCommit) -> Result<Opti
     void.time_ms = engine.now_ms();
     let (remote, base) = {
         let core = replica.core();
-        (core.state.remote.clone(), core.state.base.clone())
+        (core.state.remote.clone(), core.state.own_base().cloned())
     };
     if let Some(base) = base {
         // A void says what the commit before it said.
@@ -468,11 +521,11 @@ fn void_in_its_place(replica: &Arc<Replica>, sent: &SealedCommit) -> Result<Opti
         stores.metastore.append(&remote, &void).await
     })?;
     match appended {
-        Appended::Won => lost(replica, &void).map(|()| None),
-        Appended::Lost(other) if other.object_hash() == sent.object_hash() => {
-            won(replica, &other)?;
+        Appended::Won => lost(replica, void.header()).map(|()| None),
+        Appended::Lost(other) if other.object_hash == sent.object_hash() => {
+            won(replica, sent, mine)?;
             Ok(Some(replica.snapshot()))
         }
-        Appended::Lost(other) => lost(replica, &other).map(|()| None),
+        Appended::Lost(other) => lost(replica, &other.header).map(|()| None),
     }
 }

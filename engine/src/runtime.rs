@@ -2,9 +2,14 @@
 //! place where anything waits for a future.
 
 use std::future::Future;
+use std::io;
+use std::sync::mpsc;
 
 use quire_proto::{Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
+
+/// How many threads drive the traffic with the stores.
+const DRIVERS: usize = 2;
 
 /// The engine's own runtime. Nothing of it runs until the store is needed.
 pub(crate) struct Bridge {
@@ -13,12 +18,19 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     pub(crate) fn new() -> Result<Bridge> {
+        const WHAT: &str = "starting the engine's threads";
+        can_start(DRIVERS + 1).map_err(|e| {
+            Error::from_io(WHAT, e)
+                .with_remedy("Raise the limits of threads (`ulimit -u`) and of memory (`ulimit -v`), then try again.")
+        })?;
         let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(DRIVERS)
             .thread_name("quire")
             .enable_all()
             .build()
-            .map_err(|e| Error::from_io("starting the engine's threads", e))?;
+            .map_err(|e| Error::from_io(WHAT, e))?;
+        // A thread for what blocks: where there is one, work waits for it if no other can be started.
+        runtime.spawn_blocking(|| ());
         Ok(Bridge { runtime: Some(runtime) })
     }
 
@@ -55,4 +67,20 @@ impl Drop for Bridge {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Whether this many threads can be had at once. A runtime that gets fewer panics, or waits for ever.
+fn can_start(count: usize) -> io::Result<()> {
+    let mut started = Vec::new();
+    for _ in 0..count {
+        let (release, held) = mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().name("quire".into()).spawn(move || held.recv().is_err())?;
+        started.push((release, thread));
+    }
+    for (release, thread) in started {
+        drop(release);
+        // It does nothing that could fail.
+        let _ = thread.join();
+    }
+    Ok(())
 }

@@ -77,7 +77,7 @@ impl Snapshot {
 
     /// The LSN in the store that it stands on.
     pub fn base_lsn(&self) -> Option<Lsn> {
-        self.view.base.as_ref().map(|b| b.lsn)
+        self.view.base.as_ref().filter(|base| base.volume == self.view.remote).map(|base| base.lsn)
     }
 
     /// A small fact that travels with the volume, such as `content` or `length`.

@@ -10,9 +10,18 @@ use quire_proto::{
 /// The snapshot of the store that a replica stands on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BaseState {
+    /// Whose snapshot it is: the replica's own volume, or, before the first push of a fork, the one it was forked from.
+    pub(crate) volume: VolumeName,
     pub(crate) lsn: Lsn,
     pub(crate) hash: CommitHash,
     pub(crate) page_count: PageCount,
+}
+
+impl BaseState {
+    /// The snapshot that a commit of `volume` makes.
+    pub(crate) fn of(volume: &VolumeName, commit: &CommitHeader) -> BaseState {
+        BaseState { volume: volume.clone(), lsn: commit.lsn, hash: commit.hash(), page_count: commit.page_count }
+    }
 }
 
 /// Local commits that are not in the store, taken together.
@@ -96,16 +105,32 @@ impl State {
     /// A replica of `remote` as it is at one of its commits.
     pub(crate) fn at(remote: VolumeName, commit: &CommitHeader) -> State {
         let mut state = State::new(remote);
-        state.base = Some(BaseState { lsn: commit.lsn, hash: commit.hash(), page_count: commit.page_count });
+        state.base = Some(BaseState::of(&state.remote, commit));
         state.page_size = Some(commit.page_size);
         state.page_count = commit.page_count;
         state.attributes = commit.attributes.clone();
         state
     }
 
-    /// The LSN of the base.
+    /// The commit of its own log that it stands on: none before the first push, nor before that of a fork.
+    pub(crate) fn own_base(&self) -> Option<&BaseState> {
+        self.base.as_ref().filter(|base| base.volume == self.remote)
+    }
+
+    /// The LSN that it stands on.
     pub(crate) fn base_lsn(&self) -> Option<Lsn> {
-        self.base.as_ref().map(|b| b.lsn)
+        self.own_base().map(|base| base.lsn)
+    }
+
+    /// It becomes another volume with the same content, whose first push is a fork of the base. `tip` is like no other,
+    /// so that only copies of this very fork are taken for it.
+    pub(crate) fn fork(&mut self, remote: VolumeName, tip: LocalTip) {
+        self.intent_lost();
+        if self.pending.commits == 0 {
+            self.pending = Pending { min_count: self.page_count, ..Pending::default() };
+        }
+        self.pending.commits += 1;
+        (self.remote, self.tip, self.diverged) = (remote, tip, None);
     }
 
     /// Whether anything here is not known to be in the store.
@@ -116,6 +141,18 @@ impl State {
     /// How many local commits are not known to be in the store.
     pub(crate) fn unpushed(&self) -> u64 {
         self.pending.commits + self.intent.as_ref().map_or(0, |i| i.carries.commits)
+    }
+
+    /// Whether a commit of the store carries exactly what is here, up to the last local commit: another copy of
+    /// this data directory pushed it.
+    pub(crate) fn is_tip(&self, commit: &CommitHeader) -> bool {
+        self.is_ahead() && commit.local_tip == self.tip && self.tip != LocalTip::ZERO
+    }
+
+    /// What is unpushed is in the store as `commit`.
+    pub(crate) fn found_in_store(&mut self, commit: &CommitHeader) {
+        self.pending = Pending::default();
+        self.intent_won(BaseState::of(&self.remote, commit));
     }
 
     /// A local commit with this sequence number becomes visible.
@@ -160,7 +197,12 @@ impl State {
         match &self.base {
             None => w.u8(0),
             Some(base) => {
-                w.u8(1);
+                if base.volume == self.remote {
+                    w.u8(1);
+                } else {
+                    w.u8(2);
+                    w.block(base.volume.as_str().as_bytes());
+                }
                 w.varint(base.lsn.get());
                 w.bytes(base.hash.as_bytes());
                 w.varint(base.page_count.get().into());
@@ -190,7 +232,8 @@ impl State {
         let remote = VolumeName::parse(r.text()?)?;
         let base = match r.u8()? {
             0 => None,
-            1 => Some(BaseState {
+            flag @ (1 | 2) => Some(BaseState {
+                volume: if flag == 1 { remote.clone() } else { VolumeName::parse(r.text()?)? },
                 lsn: Lsn::try_new(r.varint()?)?,
                 hash: CommitHash::new(r.array()?),
                 page_count: PageCount::new(r.varint32()?),
@@ -326,8 +369,9 @@ mod tests {
 
     fn some_state() -> State {
         let mut state = State::new(VolumeName::parse("a/b").unwrap());
-        state.base = Some(BaseState { lsn: Lsn::FIRST, hash: CommitHash::of(b"x"), page_count: PageCount::new(10) });
-        state.page_count = PageCount::new(10);
+        let (volume, page_count) = (state.remote.clone(), PageCount::new(10));
+        state.base = Some(BaseState { volume, lsn: Lsn::FIRST, hash: CommitHash::of(b"x"), page_count });
+        state.page_count = page_count;
         state.apply_commit(&commit(12, 10, &[3, 11, 12]));
         let carries = state.pending.clone();
         state.open_intent(
@@ -338,14 +382,22 @@ mod tests {
         state
     }
 
-    #[test]
-    fn states_and_commit_records_come_back() {
-        let state = some_state();
+    fn assert_comes_back(state: &State) {
         let mut w = Writer::new();
         state.encode(&mut w);
         let mut r = Reader::new("test", w.as_slice());
-        assert_eq!(State::decode(&mut r).unwrap(), state);
+        assert_eq!(State::decode(&mut r).unwrap(), *state);
         assert!(r.finish().is_ok());
+    }
+
+    #[test]
+    fn states_and_commit_records_come_back() {
+        let mut state = some_state();
+        assert_comes_back(&state);
+        state.fork(VolumeName::parse("fork").unwrap(), LocalTip::new([3; 16]));
+        assert_eq!(state.base_lsn(), None, "the base is the parent's");
+        assert_eq!(state.unpushed(), 3, "both commits and the fork");
+        assert_comes_back(&state);
         let record = commit(3, 1, &[2, 3]);
         assert_eq!(CommitRecord::decode(&record.encode()).unwrap(), record);
     }

@@ -27,7 +27,7 @@ pub(crate) struct StoredTable {
     pub(crate) next_file: u32,
 }
 
-fn path(replica: &Path) -> PathBuf {
+pub(crate) fn path(replica: &Path) -> PathBuf {
     replica.join("table.qtab")
 }
 

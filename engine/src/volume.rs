@@ -12,7 +12,7 @@ use quire_proto::{
     VolumeName, VolumeState,
 };
 
-use crate::catalog::Change;
+use crate::catalog::{Change, remove_folder};
 use crate::engine::Shared;
 use crate::options::SyncMode;
 use crate::replica::{Replica, StateChange};
@@ -362,7 +362,7 @@ impl Volume {
         }
         if let Err(e) = catalog.change(changes) {
             fresh.abandon();
-            let _ = std::fs::remove_dir_all(fresh.dir());
+            let _ = remove_folder(fresh.dir());
             return Err(e);
         }
         drop(catalog);
@@ -378,8 +378,7 @@ impl Volume {
             }
             None => {
                 drop(volumes);
-                old.abandon();
-                let _ = std::fs::remove_dir_all(old.dir());
+                old.remove_after_readers();
             }
         }
         Ok(Reset { lsn: Some(lsn), kept_as })
@@ -390,10 +389,15 @@ impl Volume {
         let replica = self.replica();
         let is_its_own = {
             let core = replica.core();
-            core.state.base.is_some() && core.state.remote == replica.name() && !core.state.is_ahead()
+            core.state.own_base().is_some() && core.state.remote == replica.name() && !core.state.is_ahead()
         };
         if is_its_own {
-            self.pull()?;
+            match self.pull() {
+                // Perhaps by this very renaming, which was cut short when the store had decided it: it goes on below.
+                Err(e) if e.kind() == ErrorKind::Gone => {}
+                Err(e) => return Err(e),
+                Ok(_) => {}
+            }
         }
         // A transaction's decision names its volumes.
         replica.lock_writer("a renaming")?;
@@ -406,7 +410,7 @@ impl Volume {
         let engine = replica.engine();
         let old = replica.name();
         let remote = replica.core().state.remote.clone();
-        let in_store = replica.core().state.base.is_some();
+        let in_store = replica.core().state.own_base().is_some();
         if in_store && remote == old {
             let _traffic = replica.traffic.lock();
             let first = engine.rename_in_store(&old, new)?;
@@ -423,13 +427,17 @@ impl Volume {
                 )
                 .with_remedy(format!("`quire clone {new}` follows it; the replica {old} stays as it is.")));
             }
-            let base = BaseState { lsn: header.lsn, hash: header.hash(), page_count: header.page_count };
+            let base = BaseState::of(new, header);
             replica.change_state(&mut core, StateChange { durable: true, ..StateChange::default() }, |state| {
                 state.base = Some(base);
                 state.remote = new.clone();
             })?;
             drop(core);
-            replica.notes.lock().store_lsn = Some(header.lsn);
+            {
+                let mut notes = replica.notes.lock();
+                notes.store_lsn = Some(header.lsn);
+                (notes.ended, notes.last_error) = (None, None);
+            }
             *replica.lineage.lock() = None;
         } else if !in_store {
             let mut core = replica.core();

@@ -86,10 +86,6 @@ fn commit(volume: &Volume, n: u32, stamp: u64, durable: bool) -> quire_engine::R
     writer.commit(durable)
 }
 
-fn killed(dir: &Path, to: &Path) {
-    assert!(std::process::Command::new("cp").arg("-r").arg(dir).arg(to).status().unwrap().success());
-}
-
 #[test]
 fn a_full_disk_fails_the_commit_and_nothing_else() {
     let root = tempfile::tempdir().unwrap();
@@ -125,7 +121,7 @@ fn a_full_disk_fails_the_commit_and_nothing_else() {
         }
         commit(&volume, 1, round as u64 + 2, true).unwrap();
         let copy = root.path().join(format!("killed-{round}"));
-        killed(&dir, &copy);
+        copy_dir(&dir, &copy);
         assert_eq!(read(&opened(&copy).1, 1), round as u64 + 2);
     }
 }
@@ -170,7 +166,7 @@ fn a_commit_that_could_not_be_synced_leaves_no_trace() {
     assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
     assert_eq!(read(&volume, 1), 10);
     let copy = root.path().join("killed");
-    killed(&dir, &copy);
+    copy_dir(&dir, &copy);
     let (_other, after) = opened(&copy);
     assert_eq!((read(&after, 1), read(&after, 2)), (10, 20), "no trace after a crash either");
     commit(&after, 1, 50, true).unwrap();
@@ -196,7 +192,7 @@ fn a_log_file_that_could_not_be_synced_is_left_for_a_new_one() {
         assert_eq!(read(&volume, 1), stamp, "it is not there");
         commit(&volume, 2, stamp, true).unwrap();
         let copy = root.path().join(format!("killed-{round}"));
-        killed(&dir, &copy);
+        copy_dir(&dir, &copy);
         let (_other, after) = opened(&copy);
         assert_eq!((read(&after, 1), read(&after, 2)), (stamp, stamp), "nor after a crash");
     }
@@ -298,7 +294,7 @@ fn a_decision_that_cannot_be_written_decides_nothing() {
         }
         assert_eq!((read(&volumes[0], 1), read(&volumes[1], 1)), (1, 1));
         let copy = root.path().join(format!("killed-{n}"));
-        killed(&dir, &copy);
+        copy_dir(&dir, &copy);
         let after = open(&copy, &Bucket::open("memory://").unwrap());
         for volume in ["a", "b"] {
             assert_eq!(read(&after.volume(&name(volume)).unwrap(), 1), 1);
@@ -322,7 +318,7 @@ fn a_decided_transaction_counts_even_if_the_log_cannot_say_so() {
     // A later commit would be replayed before this one.
     assert_eq!(commit(&volume, 1, 3, true).map(|_| ()).unwrap_err().kind(), ErrorKind::Io);
     let copy = root.path().join("killed");
-    killed(&dir, &copy);
+    copy_dir(&dir, &copy);
     let (_other, after) = opened(&copy);
     assert_eq!(read(&after, 1), 2);
     commit(&after, 1, 3, true).unwrap();

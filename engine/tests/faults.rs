@@ -7,94 +7,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
+use common::hooked::{Call, Hook, Step, hooked};
 use common::*;
-use futures::stream::BoxStream;
 use quire_bucket::Bucket;
-use quire_engine::{Condition, Engine, Error, ErrorKind, Lsn, Stores, SyncMode, VolumeName};
-use quire_proto::{
-    Appended, CommitHeader, FrameAddress, FrameIndex, FrameStream, Metastore, Pagestore, Result, SealedCommit,
-    SegmentId, VolumeState,
-};
+use quire_engine::{Condition, Engine, Error, ErrorKind, Lsn, SyncMode};
 
-/// Where a push can be hit.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Step {
-    BeforeSegments,
-    AfterSegments,
-    BeforeAppend,
-    AfterAppend,
-}
-
-const STEPS: [Step; 4] = [Step::BeforeSegments, Step::AfterSegments, Step::BeforeAppend, Step::AfterAppend];
-
-type Hook = Arc<dyn Fn(Step) -> Result<()> + Send + Sync>;
-
-/// A store that asks a hook at every step; its error is the step's.
-struct Hooked {
-    inner: Stores,
-    hook: Hook,
-}
-
-#[async_trait]
-impl Metastore for Hooked {
-    async fn head(&self, volume: &VolumeName) -> Result<VolumeState> {
-        self.inner.metastore.head(volume).await
-    }
-    async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
-        (self.hook)(Step::BeforeAppend)?;
-        let appended = self.inner.metastore.append(volume, commit).await?;
-        (self.hook)(Step::AfterAppend)?;
-        Ok(appended)
-    }
-    async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit> {
-        self.inner.metastore.commit(volume, lsn).await
-    }
-    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
-        self.inner.metastore.headers(volume, first, last).await
-    }
-    fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {
-        self.inner.metastore.watch(volume, after)
-    }
-    fn volumes(&self, prefix: &str) -> BoxStream<'static, Result<VolumeName>> {
-        self.inner.metastore.volumes(prefix)
-    }
-    async fn tidy(&self, volume: &VolumeName, head: &CommitHeader) -> Result<()> {
-        self.inner.metastore.tidy(volume, head).await
-    }
-    async fn delete(&self, volume: &VolumeName, expected: Lsn, author: &str) -> Result<SealedCommit> {
-        self.inner.metastore.delete(volume, expected, author).await
-    }
-    async fn rename(&self, volume: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit> {
-        self.inner.metastore.rename(volume, new, author).await
-    }
-}
-
-#[async_trait]
-impl Pagestore for Hooked {
-    async fn write(&self, volume: &VolumeName, target: Lsn, frames: FrameStream<'_>) -> Result<FrameIndex> {
-        (self.hook)(Step::BeforeSegments)?;
-        let index = self.inner.pagestore.write(volume, target, frames).await?;
-        (self.hook)(Step::AfterSegments)?;
-        Ok(index)
-    }
-    async fn read(&self, volume: &VolumeName, frames: &[FrameAddress]) -> Result<Vec<bytes::Bytes>> {
-        self.inner.pagestore.read(volume, frames).await
-    }
-    async fn verify(&self, volume: &VolumeName, segment: SegmentId, len_bytes: u64) -> Result<()> {
-        self.inner.pagestore.verify(volume, segment, len_bytes).await
-    }
-}
-
-fn hooked(bucket: &Bucket, hook: Hook) -> Stores {
-    let inner = stores(bucket);
-    let traffic = inner.traffic.clone();
-    let hooked = Arc::new(Hooked { inner, hook });
-    Stores { metastore: hooked.clone(), pagestore: hooked, traffic }
-}
+/// The steps of a push.
+const STEPS: [Step; 4] = [
+    Step::Before(Call::WriteSegments),
+    Step::After(Call::WriteSegments),
+    Step::Before(Call::Append),
+    Step::After(Call::Append),
+];
 
 fn open_hooked(dir: &Path, bucket: &Bucket, sync: SyncMode, hook: Hook) -> Engine {
-    let mut options = options(dir, hooked(bucket, hook));
+    let mut options = options(dir, hooked(stores(bucket), hook));
     options.sync = sync;
     Engine::open(options).unwrap()
 }
@@ -107,11 +34,6 @@ fn unreachable_store() -> Error {
 fn big() -> Vec<(u32, u64)> {
     let noise = |n: u64| (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (1..=9000).map(|n| (n, noise(n.into()))).collect()
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    let status = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap();
-    assert!(status.success());
 }
 
 #[test]
@@ -167,7 +89,7 @@ fn a_lost_reply_is_settled_by_the_next_push_and_counts_once() {
     let cuts = Arc::new(AtomicUsize::new(3));
     let left = cuts.clone();
     let hook: Hook = Arc::new(move |at| {
-        let cut = at == Step::AfterAppend
+        let cut = at == Step::After(Call::Append)
             && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         if cut { Err(unreachable_store()) } else { Ok(()) }
     });
@@ -189,7 +111,7 @@ fn a_lost_reply_is_settled_by_the_next_push_and_counts_once() {
 
 #[test]
 fn sync_commit_with_a_lost_reply_says_the_truth() {
-    for step in [Step::BeforeAppend, Step::AfterAppend] {
+    for step in [Step::Before(Call::Append), Step::After(Call::Append)] {
         let bucket = Bucket::open("memory://").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let cuts = Arc::new(AtomicUsize::new(0));
@@ -206,9 +128,11 @@ fn sync_commit_with_a_lost_reply_says_the_truth() {
         writer.write(page(1), &content(11)).unwrap();
         match writer.commit(true) {
             // The commit was there: the void lost against it.
-            Ok(_) => assert_eq!((step, read(&volume, 1)), (Step::AfterAppend, 11)),
+            Ok(_) => assert_eq!((step, read(&volume, 1)), (Step::After(Call::Append), 11)),
             // The void won: the transaction has failed for certain.
-            Err(e) => assert_eq!((step, e.kind(), read(&volume, 1)), (Step::BeforeAppend, ErrorKind::Unavailable, 1)),
+            Err(e) => {
+                assert_eq!((step, e.kind(), read(&volume, 1)), (Step::Before(Call::Append), ErrorKind::Unavailable, 1))
+            }
         }
         write(&volume, &[(2, 22)]);
         let fresh = tempfile::tempdir().unwrap();
@@ -219,7 +143,7 @@ fn sync_commit_with_a_lost_reply_says_the_truth() {
 
 #[test]
 fn sync_commit_without_a_store_is_in_doubt_and_comes_out_right() {
-    for step in [Step::BeforeAppend, Step::AfterAppend] {
+    for step in [Step::Before(Call::Append), Step::After(Call::Append)] {
         for killed in [false, true] {
             let bucket = Bucket::open("memory://").unwrap();
             let root = tempfile::tempdir().unwrap();

@@ -5,37 +5,15 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use common::damage::*;
 use common::*;
 use quire_bucket::Bucket;
 use quire_engine::{Engine, ErrorKind, Result, SyncMode};
 
-/// The files of a data directory.
-type Tree = BTreeMap<PathBuf, Vec<u8>>;
-
-fn read_tree(dir: &Path) -> Tree {
-    let mut tree = Tree::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            tree.append(&mut read_tree(&path));
-        } else {
-            tree.insert(path.clone(), std::fs::read(&path).unwrap());
-        }
-    }
-    tree
-}
-
-/// Makes `dir` hold these files and no others.
-fn write_tree(dir: &Path, tree: &Tree) {
-    std::fs::remove_dir_all(dir).unwrap();
-    for (path, bytes) in tree {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    }
-}
+/// How many cases an ordinary run of a test takes.
+const CASES: u64 = 2_500;
 
 /// What a reader of the volume sees: each page, and how many commits are unpushed.
 type Seen = (Vec<u64>, u64);
@@ -108,51 +86,36 @@ impl Built {
         }
     }
 
-    /// Damages every file in every way of `damage`, and looks at what comes of it.
-    fn check(&self, damages: impl Fn(&[u8]) -> Vec<(String, Vec<u8>)>, is_right: impl Fn(&Seen) -> bool) {
-        let whole = read_tree(&self.dir());
+    /// Damages the files in the ways of `damages`, one at a time, and looks at what comes of it.
+    fn check(&self, damages: impl Fn(&Tree) -> Vec<Case>, is_right: impl Fn(&Seen) -> bool) {
+        let dir = self.dir();
+        let mut whole = read_tree(&dir);
+        whole.retain(|path, _| !path.ends_with("lock"));
         let (mut right, mut errors) = (0, 0);
-        for (path, bytes) in &whole {
-            if path.ends_with("lock") {
-                continue;
-            }
-            for (what, damaged) in damages(bytes) {
-                let mut tree = whole.clone();
-                tree.insert(path.clone(), damaged);
-                write_tree(&self.dir(), &tree);
-                match look(&self.dir(), &self.bucket) {
-                    Ok(seen) => {
-                        assert!(is_right(&seen), "{}, {what}: {seen:?}", path.display());
-                        right += 1;
-                    }
-                    Err(e) => {
-                        let names_it = e.to_string().contains(path.file_name().unwrap().to_str().unwrap());
-                        let is_good = e.kind() == ErrorKind::Corrupt && names_it && e.remedy().is_some();
-                        assert!(is_good, "{}, {what}: {e:?}", path.display());
-                        errors += 1;
-                    }
+        for (path, damage) in sample(damages(&whole), CASES) {
+            let mut tree = whole.clone();
+            tree.insert(path.clone(), damage.of(&whole[&path]));
+            write_tree(&dir, &tree);
+            let what = format!("{}: {damage}", path.display());
+            let (at, bucket) = (dir.clone(), self.bucket.clone());
+            match watched(&what, move || look(&at, &bucket)) {
+                Ok(seen) => {
+                    assert!(is_right(&seen), "{what}: {seen:?}");
+                    right += 1;
+                }
+                Err(e) => {
+                    let names_it = e.to_string().contains(path.file_name().unwrap().to_str().unwrap());
+                    assert!(e.kind() == ErrorKind::Corrupt && names_it && e.remedy().is_some(), "{what}: {e:?}");
+                    errors += 1;
                 }
             }
         }
         println!("{} files: {right} times the right data, {errors} times an error that names the file", whole.len());
         assert!(right > 0 && errors > 0);
-        write_tree(&self.dir(), &whole);
-        assert!(is_right(&look(&self.dir(), &self.bucket).unwrap()), "the undamaged one");
+        memory_stayed_small();
+        write_tree(&dir, &whole);
+        assert!(is_right(&look(&dir, &self.bucket).unwrap()), "the undamaged one");
     }
-}
-
-/// One bit of every byte. Zeros far from a file's beginning are all alike: of them every eighth.
-fn flips(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let flipped = |at: usize| {
-        let mut bad = bytes.to_vec();
-        bad[at] ^= 1 << (at % 8);
-        (format!("byte {at}"), bad)
-    };
-    (0..bytes.len()).filter(|at| *at < 600 || bytes[*at] != 0 || at % 8 == 0).map(flipped).collect()
-}
-
-fn cuts(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
-    (0..bytes.len()).map(|len| (format!("cut to {len} bytes"), bytes[..len].to_vec())).collect()
 }
 
 #[test]
@@ -193,14 +156,95 @@ fn a_killed_replica_whose_files_end_early_is_what_it_was_after_some_commit() {
     built.check(cuts, |seen| allowed.contains(seen));
 }
 
+/// Two volumes with a transaction over both that was decided, in a data
+/// directory whose process died before it told either of them.
+fn decided_and_killed(dir: &Path, bucket: &Bucket) -> Tree {
+    let engine = open(dir, bucket);
+    let volumes = ["a", "b"].map(|n| engine.volume(&name(n)).unwrap());
+    for volume in &volumes {
+        let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+        writer.set_page_size(page_size()).unwrap();
+        [1, 2].iter().for_each(|n| writer.write(page(*n), &content(1)).unwrap());
+        writer.commit(true).unwrap();
+    }
+    let mut writers: Vec<_> = volumes.iter().map(|v| v.writer(&v.snapshot(), "test").unwrap()).collect();
+    for writer in &mut writers {
+        [1, 2].iter().for_each(|n| writer.write(page(*n), &content(2)).unwrap());
+        writer.prepare("the group", true).unwrap();
+    }
+    engine.decide("the group").unwrap();
+    let mut tree = read_tree(dir);
+    drop((writers, volumes, engine));
+    tree.retain(|path, _| !path.ends_with("lock"));
+    for bytes in tree.values_mut() {
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 40);
+        bytes.truncate(end);
+    }
+    tree
+}
+
+/// Both pages of both volumes.
+fn look_at_both(dir: &Path, bucket: &Bucket) -> Result<Vec<u64>> {
+    let engine = Engine::open(options(dir, stores(bucket)))?;
+    let mut pages = Vec::new();
+    for volume in ["a", "b"] {
+        let volume = engine.volume(&name(volume))?;
+        let snapshot = volume.snapshot();
+        for n in 1..=2 {
+            let mut data = [0xEE; PAGE];
+            snapshot.read(page(n), &mut data)?;
+            pages.push(stamp(&data));
+        }
+    }
+    Ok(pages)
+}
+
+#[test]
+fn damage_takes_a_decided_transaction_from_the_damaged_log_at_most() {
+    let (bucket, root) = (Bucket::open("memory://").unwrap(), scratch());
+    let dir = root.path().join("dir");
+    let whole = decided_and_killed(&dir, &bucket);
+    assert!(whole.keys().any(|path| path.parent().is_some_and(|folder| folder.ends_with("groups"))));
+    let (mut right, mut errors) = (0, 0);
+    let cases = flips(&whole).into_iter().chain(cuts(&whole)).collect();
+    for (path, damage) in sample(cases, CASES) {
+        let mut tree = whole.clone();
+        tree.insert(path.clone(), damage.of(&whole[&path]));
+        write_tree(&dir, &tree);
+        let what = format!("{}: {damage}", path.display());
+        let (at, store) = (dir.clone(), bucket.clone());
+        match watched(&what, move || look_at_both(&at, &store)) {
+            Ok(pages) => {
+                // Nothing in the log itself proves that its last commit was whole; what came before is proven by it.
+                let in_log = path.parent().is_some_and(|folder| folder.ends_with("log"));
+                let without_last = pages == [1, 1, 2, 2] || pages == [2, 2, 1, 1];
+                // A file that ends within its header is one that was just begun when the power went.
+                let without_all = pages == [0, 0, 2, 2] || pages == [2, 2, 0, 0];
+                let is_cut = matches!(damage, Damage::Cut { .. });
+                let is_right = pages == [2; 4] || in_log && (without_last || is_cut && without_all);
+                assert!(is_right, "{what}: {pages:?}");
+                right += 1;
+            }
+            Err(e) => {
+                let names_it = e.to_string().contains(path.file_name().unwrap().to_str().unwrap());
+                assert!(e.kind() == ErrorKind::Corrupt && names_it && e.remedy().is_some(), "{what}: {e:?}");
+                errors += 1;
+            }
+        }
+    }
+    println!("{} files: {right} times the right data, {errors} times an error that names the file", whole.len());
+    assert!(right > 0 && errors > 0);
+    memory_stayed_small();
+}
+
 #[test]
 fn a_replica_whose_store_is_gone_says_so_when_its_cache_is_damaged() {
     let mut built = Built::new();
     built.session(false, &[(1, 11)]);
-    let cache = read_tree(&built.dir()).into_keys().find(|path| path.to_str().unwrap().contains("/cache/")).unwrap();
-    let mut bytes = std::fs::read(&cache).unwrap();
+    let is_cache = |path: &Path| path.parent().is_some_and(|folder| folder.ends_with("cache"));
+    let (cache, mut bytes) = read_tree(&built.dir()).into_iter().find(|(path, _)| is_cache(path)).unwrap();
     bytes.iter_mut().skip(60).for_each(|byte| *byte ^= 0x55);
-    std::fs::write(&cache, bytes).unwrap();
+    std::fs::write(built.dir().join(cache), bytes).unwrap();
     let mut options = options(&built.dir(), stores(&built.bucket));
     options.sync = SyncMode::Manual;
     options.connect = Box::new(|| {

@@ -8,51 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use common::hooked::{Call, Step, hooked};
 use common::*;
-use futures::stream::BoxStream;
 use quire_bucket::Bucket;
-use quire_engine::{Condition, Engine, ErrorKind, Lsn, Options, PageCount, Stores, Volume, VolumeName};
-use quire_proto::{Appended, CommitHeader, Metastore, Result, SealedCommit, VolumeState};
-
-/// A metastore that does something of the test's before it says what the head is.
-struct Interrupted {
-    inner: Arc<dyn Metastore>,
-    before_head: Arc<dyn Fn() + Send + Sync>,
-}
-
-#[async_trait]
-impl Metastore for Interrupted {
-    async fn head(&self, volume: &VolumeName) -> Result<VolumeState> {
-        let act = self.before_head.clone();
-        tokio::task::spawn_blocking(move || act()).await.unwrap();
-        self.inner.head(volume).await
-    }
-    async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
-        self.inner.append(volume, commit).await
-    }
-    async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit> {
-        self.inner.commit(volume, lsn).await
-    }
-    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
-        self.inner.headers(volume, first, last).await
-    }
-    fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {
-        self.inner.watch(volume, after)
-    }
-    fn volumes(&self, prefix: &str) -> BoxStream<'static, Result<VolumeName>> {
-        self.inner.volumes(prefix)
-    }
-    async fn tidy(&self, volume: &VolumeName, head: &CommitHeader) -> Result<()> {
-        self.inner.tidy(volume, head).await
-    }
-    async fn delete(&self, volume: &VolumeName, expected: Lsn, author: &str) -> Result<SealedCommit> {
-        self.inner.delete(volume, expected, author).await
-    }
-    async fn rename(&self, volume: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit> {
-        self.inner.rename(volume, new, author).await
-    }
-}
+use quire_engine::{Condition, Engine, ErrorKind, Lsn, Options, PageCount, Stores, Volume};
 
 /// What a test does between two steps of the engine, once.
 type Interruption = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
@@ -61,16 +20,15 @@ type Interruption = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 /// the `nth` time from then on.
 fn interrupted(bucket: &Bucket, interruption: &Interruption, nth: usize) -> Stores {
     let (interruption, asked) = (interruption.clone(), AtomicUsize::new(0));
-    let before_head = Arc::new(move || {
+    let hook = Arc::new(move |step| {
         let is_set = interruption.lock().unwrap().is_some();
-        if is_set && asked.fetch_add(1, Ordering::SeqCst) + 1 == nth {
+        if step == Step::Before(Call::Head) && is_set && asked.fetch_add(1, Ordering::SeqCst) + 1 == nth {
             let act = interruption.lock().unwrap().take();
             act.into_iter().for_each(|act| act());
         }
+        Ok(())
     });
-    let mut stores = stores(bucket);
-    stores.metastore = Arc::new(Interrupted { inner: stores.metastore, before_head });
-    stores
+    hooked(stores(bucket), hook)
 }
 
 fn memory() -> Bucket {
@@ -79,8 +37,7 @@ fn memory() -> Bucket {
 
 /// What a kill at this moment leaves on disk.
 fn killed(dir: &Path, to: &Path) -> PathBuf {
-    let status = std::process::Command::new("cp").arg("-r").arg(dir).arg(to).status().unwrap();
-    assert!(status.success());
+    copy_dir(dir, to);
     to.to_owned()
 }
 

@@ -78,13 +78,19 @@ impl Scene {
     /// Kills a child at a random moment after a random number of its lines, half
     /// of the time soon after one that begins with `soon_after`. `meanwhile` is
     /// called for every line that is waited for. Returns all lines.
-    fn kill(&mut self, child: Child, lines: Range<u64>, soon_after: &str, mut meanwhile: impl FnMut()) -> Vec<String> {
+    fn kill(
+        &mut self,
+        mut child: Child,
+        lines: Range<u64>,
+        soon_after: &str,
+        mut meanwhile: impl FnMut(&mut Child),
+    ) -> Vec<String> {
         let mut told = Vec::new();
         let count = self.rng.random_range(lines);
         let waits = self.rng.random();
         while (told.len() as u64) < count || (waits && !told.last().is_some_and(|l: &String| l.starts_with(soon_after)))
         {
-            meanwhile();
+            meanwhile(&mut child);
             told.push(child.line().expect("a child goes on until it is killed"));
         }
         let longest = PAUSES_US[self.rng.random_range(0..PAUSES_US.len())];
@@ -156,7 +162,7 @@ fn kill_writers(writing: Writing, kills: u64) -> (Scene, History) {
         ];
         let child = scene.start("writer", &settings);
         let soon_after = if writing.push_every > 0 { "pushing" } else { "did" };
-        let lines = scene.kill(child, writing.lines.0..writing.lines.1, soon_after, || {});
+        let lines = scene.kill(child, writing.lines.0..writing.lines.1, soon_after, |_| {});
         told = numbers(&lines, "did ").max().unwrap_or(told).max(told);
         pushed_to = numbers(&lines, "pushed ").max().unwrap_or(pushed_to).max(pushed_to);
         if sync == SyncMode::Commit && told > 0 {
@@ -302,7 +308,7 @@ fn kills_during_pulls_leave_a_whole_snapshot() {
     for _ in 0..kills(4) {
         let child = scene.start("puller", &[]);
         assert_eq!(child.line().as_deref(), Some("ready"));
-        let lines = scene.kill(child, 0..20, "pulling", || {
+        let lines = scene.kill(child, 0..20, "pulling", |_| {
             history.write(&source, false);
             source.push().unwrap(); // one transaction, one LSN: their numbers are the same
         });
@@ -342,6 +348,8 @@ fn puller(orders: &Orders) {
     }
 }
 
+/// So many transactions the child of the test of resets may be ahead of its parent, whose rival has to win each time.
+const AHEAD: u64 = 20;
 /// Pages of the test of resets: one that the rival writes, two of the child's
 /// last commit, and one for each of its commits.
 const RIVAL: u32 = 1;
@@ -382,9 +390,13 @@ fn kill_resetters(kills: u64) {
     rival_pushes();
     let (mut acknowledged, mut next) = (BTreeSet::new(), 1);
     for _ in 0..kills {
-        let child = scene.start("resetter", &[("NEXT", next.to_string())]);
+        let mut child = scene.start("resetter", &[("NEXT", next.to_string())]);
         assert_eq!(child.line().as_deref(), Some("ready"));
-        let lines = scene.kill(child, 1..20, "resetting", &mut rival_pushes);
+        (0..AHEAD).for_each(|_| child.go());
+        let lines = scene.kill(child, 1..20, "resetting", |child| {
+            rival_pushes();
+            child.go();
+        });
         acknowledged.extend(numbers(&lines, "did "));
         // One more may have been made and not told.
         next = acknowledged.last().map_or(next, |last| last + 2).max(next + 1);
@@ -423,6 +435,7 @@ fn resetter(orders: &Orders) {
     let volume = engine.volume(&name("v")).unwrap();
     tell("ready");
     for n in orders.number("NEXT").. {
+        orders.wait();
         write(&volume, &[(LAST[0], n), (LAST[1], n), (EACH + n as u32, n)]);
         tell(&format!("did {n}"));
         tell("pushing");

@@ -205,11 +205,11 @@ enum Pace {
     Abreast,
 }
 
-fn race_processes(url: &str, variables: &[(String, String)], pace: Pace, volumes: u64, rounds: u64) {
+fn race_processes(url: &str, variables: &[(String, String)], racers: u64, pace: Pace, volumes: u64, rounds: u64) {
     let root = scratch();
     let options = quire_bucket::Options { variables: Some(variables.to_vec()), ..Default::default() };
     let bucket = Bucket::open_with(url, options).unwrap();
-    let dirs = [1, 2].map(|racer| (racer, root.path().join(format!("racer-{racer}"))));
+    let dirs: Vec<_> = (1..=racers).map(|racer| (racer, root.path().join(format!("racer-{racer}")))).collect();
     let mut children: Vec<Child> = Vec::new();
     for (racer, dir) in &dirs {
         let settings = [
@@ -241,7 +241,7 @@ fn race_processes(url: &str, variables: &[(String, String)], pace: Pace, volumes
     }
     println!("{} pushes were acknowledged, {losses} were lost races", acknowledged.len());
     assert!(losses > 0, "nobody ever lost: this was no race");
-    judge(&bucket, &acknowledged, 2 * rounds);
+    judge(&bucket, &acknowledged, racers * rounds);
     for (racer, dir) in dirs {
         look_again(&dir, &bucket, racer, volumes);
     }
@@ -251,26 +251,33 @@ fn race_processes(url: &str, variables: &[(String, String)], pace: Pace, volumes
 fn two_processes_race_on_a_folder() {
     let folder = scratch();
     let url = format!("file://{}/store", folder.path().display());
-    race_processes(&url, &[], Pace::Free, 4, setting("QUIRE_ROUNDS", 30));
+    race_processes(&url, &[], 2, Pace::Free, 4, setting("QUIRE_ROUNDS", 30));
+}
+
+#[test]
+fn sixteen_processes_race_on_a_folder() {
+    let folder = scratch();
+    let url = format!("file://{}/store", folder.path().display());
+    race_processes(&url, &[], 16, Pace::Free, 2, setting("QUIRE_ROUNDS", 30).div_ceil(10));
 }
 
 #[test]
 fn two_processes_race_for_every_lsn_on_a_folder() {
     let folder = scratch();
     let url = format!("file://{}/store", folder.path().display());
-    race_processes(&url, &[], Pace::Abreast, 2, setting("QUIRE_ROUNDS", 30));
+    race_processes(&url, &[], 2, Pace::Abreast, 2, setting("QUIRE_ROUNDS", 30));
 }
 
 #[test]
 fn two_processes_race_for_every_lsn_on_s3() {
     let server = S3Server::shared();
     // The server is slow where keys are contended: many volumes, few rounds.
-    race_processes(&server.url("race"), &server.variables(), Pace::Abreast, 8, setting("QUIRE_ROUNDS", 30) / 6);
+    race_processes(&server.url("race"), &server.variables(), 2, Pace::Abreast, 8, setting("QUIRE_ROUNDS", 30) / 6);
 }
 
 #[test]
-fn eight_threads_race_in_one_process() {
-    let (volumes, rounds, racers) = (2, setting("QUIRE_ROUNDS", 30) / 3, 8);
+fn sixteen_threads_race_in_one_process() {
+    let (volumes, rounds, racers) = (2, setting("QUIRE_ROUNDS", 30).div_ceil(5), 16);
     let bucket = Bucket::open("memory://").unwrap();
     let root = scratch();
     let acknowledged = Mutex::new(Vec::new());

@@ -42,9 +42,11 @@ over_every_store! {
     a_truncated_and_regrown_volume_reads_zeros_everywhere
     a_name_that_the_store_has_already_is_a_divergence_not_a_loss
     a_copied_data_directory_does_not_diverge_over_the_same_commits
+    a_copy_made_before_the_first_push_does_not_diverge_over_the_same_commits
     a_renamed_volume_goes_on_under_its_new_name
     a_small_cache_gives_pages_back_and_fetches_them_again
     sync_commit_puts_each_transaction_into_the_store_or_fails_it
+    a_transaction_that_comes_after_a_twin_s_push_leaves_nothing_that_diverges
 }
 
 fn lsn(n: u64) -> Lsn {
@@ -172,8 +174,7 @@ fn a_copied_data_directory_does_not_diverge_over_the_same_commits(bucket: &Bucke
         write(&mine, &[(1, 2)]);
     }
     let copies = scratch();
-    let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(copies.path().join("b")).status();
-    assert!(status.unwrap().success());
+    copy_dir(a_dir.path(), &copies.path().join("b"));
     let (a, b) = (open(a_dir.path(), bucket), open(&copies.path().join("b"), bucket));
     let (mine, copy) = (a.volume(&name("v")).unwrap(), b.volume(&name("v")).unwrap());
     write(&copy, &[(9, 9)]);
@@ -182,15 +183,13 @@ fn a_copied_data_directory_does_not_diverge_over_the_same_commits(bucket: &Bucke
     assert_eq!(copy.push().unwrap_err().kind(), ErrorKind::Conflict);
     let third = copies.path().join("c");
     drop((mine, a));
-    let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(&third).status();
-    assert!(status.unwrap().success());
+    copy_dir(a_dir.path(), &third);
     let (a, c) = (open(a_dir.path(), bucket), open(&third, bucket));
     let (mine, copy) = (a.volume(&name("v")).unwrap(), c.volume(&name("v")).unwrap());
     write(&mine, &[(2, 5)]);
     drop((mine, a));
     let fourth = copies.path().join("d");
-    let status = std::process::Command::new("cp").arg("-r").arg(a_dir.path()).arg(&fourth).status();
-    assert!(status.unwrap().success());
+    copy_dir(a_dir.path(), &fourth);
     let (a, d) = (open(a_dir.path(), bucket), open(&fourth, bucket));
     let (mine, same) = (a.volume(&name("v")).unwrap(), d.volume(&name("v")).unwrap());
     mine.push().unwrap();
@@ -200,6 +199,31 @@ fn a_copied_data_directory_does_not_diverge_over_the_same_commits(bucket: &Bucke
     assert_eq!(read(&copy, 2), 0);
     copy.pull().unwrap();
     assert_eq!(read(&copy, 2), 5);
+}
+
+fn a_copy_made_before_the_first_push_does_not_diverge_over_the_same_commits(bucket: &Bucket) {
+    let (a_dir, copies) = (scratch(), scratch());
+    write(&open(a_dir.path(), bucket).volume(&name("v")).unwrap(), &[(1, 1)]);
+    for copy in ["b", "c", "d"] {
+        copy_dir(a_dir.path(), &copies.path().join(copy));
+    }
+    let engines = [open(a_dir.path(), bucket), open(&copies.path().join("b"), bucket)];
+    let [mine, copy] = engines.map(|engine| engine.volume(&name("v")).unwrap());
+    mine.push().unwrap();
+    copy.push().unwrap();
+    assert_eq!((copy.status().state, copy.status().base_lsn), (Condition::Clean, Some(lsn(1))));
+    // Nor once the volume has gone on in the store.
+    write(&mine, &[(1, 2)]);
+    mine.push().unwrap();
+    let late = open(&copies.path().join("c"), bucket).volume(&name("v")).unwrap();
+    late.push().unwrap();
+    late.pull().unwrap();
+    let later = open(&copies.path().join("d"), bucket).volume(&name("v")).unwrap();
+    later.pull().unwrap();
+    for copy in [late, later] {
+        assert_eq!((copy.status().state, copy.status().base_lsn), (Condition::Clean, Some(lsn(2))));
+        assert_eq!(read(&copy, 1), 2);
+    }
 }
 
 fn a_renamed_volume_goes_on_under_its_new_name(bucket: &Bucket) {
@@ -264,4 +288,31 @@ fn sync_commit_puts_each_transaction_into_the_store_or_fails_it(bucket: &Bucket)
     write(&mine, &[(2, 23)]);
     theirs.pull().unwrap();
     assert_eq!((read(&theirs, 1), read(&theirs, 2)), (11, 23));
+}
+
+fn a_transaction_that_comes_after_a_twin_s_push_leaves_nothing_that_diverges(bucket: &Bucket) {
+    for before in 0..2 {
+        let volume = name(&format!("v{before}"));
+        let (a_dir, copies) = (scratch(), scratch());
+        let a = open(a_dir.path(), bucket);
+        let mine = a.volume(&volume).unwrap();
+        for n in 0..before {
+            write(&mine, &[(1, n)]);
+            mine.push().unwrap();
+        }
+        write(&mine, &[(1, 5)]);
+        let copy = copies.path().join("b");
+        copy_dir(a_dir.path(), &copy);
+        mine.push().unwrap();
+        let mut at_once = options(&copy, stores(bucket));
+        at_once.sync = quire_engine::SyncMode::Commit;
+        let twin = quire_engine::Engine::open(at_once).unwrap().volume(&volume).unwrap();
+        let mut writer = twin.writer(&twin.snapshot(), "test").unwrap();
+        writer.write(page(2), &content(6)).unwrap();
+        assert_eq!(writer.commit(true).map(|_| ()).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_ne!(twin.status().state, Condition::Diverged, "what is left is what the other one has pushed");
+        twin.push().unwrap();
+        assert_eq!((twin.status().state, twin.status().base_lsn), (Condition::Clean, Some(lsn(before + 1))));
+        assert_eq!((read(&twin, 1), read(&twin, 2)), (5, 0));
+    }
 }

@@ -17,7 +17,11 @@ pub(crate) async fn append(store: &Embedded, volume: &VolumeName, commit: &Seale
     let live = match header.lsn.prev() {
         None => false,
         Some(before) => {
-            let parent = parent(store, volume, before).await?;
+            let parent = match parent(store, volume, before).await {
+                // Only what has commits after it is collected: the LSN is taken.
+                Err(e) if e.kind() == ErrorKind::Gone => return outcome(store, volume, commit).await,
+                parent => parent?,
+            };
             if header.parent != Some(parent.hash) {
                 return Err(other_history(volume, before));
             }
@@ -37,8 +41,8 @@ pub(crate) async fn append(store: &Embedded, volume: &VolumeName, commit: &Seale
 /// Who has the LSN that `commit` wants, now that it is taken. A retry of an
 /// append that had won finds its own bytes.
 async fn outcome(store: &Embedded, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
-    let there = log::read(&store.bucket, volume, commit.lsn()).await?;
-    match there.object_hash() == commit.object_hash() {
+    let there = log::stored(&store.bucket, volume, commit.lsn()).await?.0.winner();
+    match there.object_hash == commit.object_hash() {
         true => Ok(Appended::Won),
         false => Ok(Appended::Lost(Box::new(there))),
     }

@@ -25,7 +25,7 @@ pub(crate) async fn delete(store: &Embedded, volume: &VolumeName, expected: Lsn,
     let deleted = SealedCommit::seal(ending(store, head.header(), CommitKind::Deleted, author)?, Body::default())?;
     match store.append(volume, &deleted).await? {
         Appended::Won => Ok(deleted),
-        Appended::Lost(winner) => Err(went_on(volume, winner.header())),
+        Appended::Lost(winner) => Err(went_on(volume, &winner.header)),
     }
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn not_live(volume: &VolumeName, state: &VolumeState) -> Error {
     }
 }
 
-fn went_on(volume: &VolumeName, newest: &CommitHeader) -> Error {
+pub(crate) fn went_on(volume: &VolumeName, newest: &CommitHeader) -> Error {
     let (kind, lsn) = (newest.kind.as_str(), newest.lsn);
     Error::new(ErrorKind::Conflict, format!("volume {volume} has gone on to LSN {lsn}, a {kind} commit"))
         .with_remedy("Look at its newest state, then try again.")

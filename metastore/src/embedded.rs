@@ -1,15 +1,23 @@
 //! The metastore inside the client's own process, straight on a bucket.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use quire_bucket::Bucket;
-use quire_proto::{Appended, CommitHeader, Lsn, Metastore, Result, SealedCommit, VolumeName, VolumeState};
+use quire_proto::{
+    Appended, CheckpointPlace, CommitHeader, Lsn, Marker, Metastore, Result, SealedCommit, Statement, VolumeName,
+    VolumeState,
+};
 
 use crate::tips::Tips;
-use crate::{append, delete, headers, log, rename, rollups, state, volumes, watch};
+use crate::{
+    append, checkpoints, delete, headers, log, marks, moments, rename, restore, rollups, state, statements, volumes,
+    watch,
+};
 
 /// What can be set on an [`Embedded`] metastore.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +74,10 @@ impl Metastore for Embedded {
         log::read(&self.bucket, volume, lsn).await
     }
 
+    async fn header(&self, volume: &VolumeName, lsn: Lsn) -> Result<CommitHeader> {
+        log::read_front(&self.bucket, volume, lsn).await.map(|front| front.header)
+    }
+
     async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
         headers::headers(&self.bucket, volume, first, last).await
     }
@@ -88,5 +100,33 @@ impl Metastore for Embedded {
 
     async fn rename(&self, volume: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit> {
         rename::rename(self, volume, new, author).await
+    }
+
+    async fn restore(&self, volume: &VolumeName, lsn: Lsn, expected: Lsn, author: &str) -> Result<SealedCommit> {
+        restore::restore(self, volume, lsn, expected, author).await
+    }
+
+    async fn at_time(&self, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>> {
+        moments::at_time(&self.bucket, volume, time_ms).await
+    }
+
+    async fn checkpoint(&self, volume: &VolumeName, at_most: Option<Lsn>) -> Result<Option<CheckpointPlace>> {
+        checkpoints::newest(&self.bucket, volume, at_most).await
+    }
+
+    async fn read_checkpoint(&self, volume: &VolumeName, place: CheckpointPlace, range: Range<u64>) -> Result<Bytes> {
+        checkpoints::read(&self.bucket, volume, place, range).await
+    }
+
+    async fn put_checkpoint(&self, volume: &VolumeName, place: CheckpointPlace, object: Bytes) -> Result<()> {
+        checkpoints::put(&self.bucket, volume, place, object).await
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<()> {
+        marks::mark(&self.bucket, marker).await
+    }
+
+    async fn statement(&self, volume: &VolumeName) -> Result<Statement> {
+        statements::newest(&self.bucket, volume).await
     }
 }

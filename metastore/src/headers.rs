@@ -104,8 +104,8 @@ fn pieces(first: Lsn, end: Lsn) -> Vec<Piece> {
 /// The headers of a piece, ascending; `None` if there is no sound roll-up.
 async fn fetch(bucket: &Bucket, volume: &VolumeName, piece: Piece) -> Result<Option<Vec<CommitHeader>>> {
     if piece.is_single() {
-        let (header, _) = log::read_header(bucket, volume, piece.last).await?;
-        return Ok(Some(vec![header]));
+        let front = log::read_front(bucket, volume, piece.last).await?;
+        return Ok(Some(vec![front.header]));
     }
     let rollup = rollups::read(bucket, volume, Rollup::place(piece.last)).await?;
     Ok(rollup.map(|rollup| {
@@ -117,7 +117,7 @@ async fn fetch(bucket: &Bucket, volume: &VolumeName, piece: Piece) -> Result<Opt
 /// The headers of a piece from its commits.
 async fn singles(bucket: &Bucket, volume: &VolumeName, piece: Piece) -> Result<Vec<CommitHeader>> {
     stream::iter((piece.first.get()..=piece.last.get()).filter_map(Lsn::new))
-        .map(|lsn| async move { log::read_header(bucket, volume, lsn).await.map(|(header, _)| header) })
+        .map(|lsn| async move { log::read_front(bucket, volume, lsn).await.map(|front| front.header) })
         .buffered(HEADERS_AT_ONCE)
         .try_collect()
         .await

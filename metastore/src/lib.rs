@@ -9,16 +9,22 @@
 //! are durable before it is appended is its author's duty.
 
 mod append;
+mod checkpoints;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod delete;
 mod embedded;
 mod headers;
 mod log;
+mod marks;
+mod moments;
 mod rename;
+mod restore;
 mod rollups;
 mod state;
+mod statements;
 mod tips;
+mod upkeep;
 mod volumes;
 mod watch;
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quire_bucket::{Bucket, Key, keys};
-use quire_proto::{CommitHeader, Error, ErrorKind, Lsn, MAX_HEADER_BYTES, Result, SealedCommit, VolumeName};
+use quire_proto::{CommitHeader, Error, ErrorKind, Lsn, Result, SealedCommit, Stub, VolumeName, Winner};
 
 /// The newest commit of a volume: one listing of one key, one read.
 pub(crate) async fn newest(bucket: &Bucket, volume: &VolumeName) -> Result<Option<SealedCommit>> {
@@ -13,22 +13,85 @@ pub(crate) async fn newest(bucket: &Bucket, volume: &VolumeName) -> Result<Optio
     read(bucket, volume, lsn).await.map(Some)
 }
 
-/// The commit at `lsn`, whole.
-pub(crate) async fn read(bucket: &Bucket, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit> {
-    let key = keys::commit(volume, lsn);
-    let object = bucket.get(&key).await.map_err(|e| locate(e, volume, lsn, &key))?;
-    let commit = SealedCommit::decode(object.bytes).map_err(|e| locate(e, volume, lsn, &key))?;
-    check_lsn(commit.header(), lsn, &key)?;
-    Ok(commit)
+/// What lies at the place of a commit.
+pub(crate) enum Stored {
+    /// All of it.
+    Whole(SealedCommit),
+    /// What history has left of it.
+    Stub(Stub),
 }
 
-/// The header of the commit at `lsn` with its exact bytes, in one read of bounded size.
-pub(crate) async fn read_header(bucket: &Bucket, volume: &VolumeName, lsn: Lsn) -> Result<(CommitHeader, Bytes)> {
+impl Stored {
+    /// What is known of the commit in either case.
+    pub(crate) fn winner(&self) -> Winner {
+        match self {
+            Stored::Whole(commit) => Winner { header: commit.header().clone(), object_hash: commit.object_hash() },
+            Stored::Stub(stub) => Winner { header: stub.header.clone(), object_hash: stub.object_hash },
+        }
+    }
+}
+
+/// What lies at the place of the commit at `lsn`, and since when.
+pub(crate) async fn stored(bucket: &Bucket, volume: &VolumeName, lsn: Lsn) -> Result<(Stored, u64)> {
     let key = keys::commit(volume, lsn);
-    let front = bucket.get_start(&key, MAX_HEADER_BYTES as u64).await.map_err(|e| locate(e, volume, lsn, &key))?;
-    let (header, len) = CommitHeader::decode(&front.bytes).map_err(|e| locate(e, volume, lsn, &key))?;
-    check_lsn(&header, lsn, &key)?;
-    Ok((header, front.bytes.slice(..len)))
+    let object = bucket.get(&key).await.map_err(|e| locate(e, volume, lsn, &key))?;
+    let (stored, since_ms) = match Stub::is_one(&object.bytes) {
+        true => Stub::decode(&object.bytes).map(|stub| {
+            let since_ms = stub.stored_ms;
+            (Stored::Stub(stub), since_ms)
+        }),
+        false => SealedCommit::decode(object.bytes).map(|commit| (Stored::Whole(commit), object.last_modified_ms)),
+    }
+    .map_err(|e| locate(e, volume, lsn, &key))?;
+    match &stored {
+        Stored::Whole(commit) => check_lsn(commit.header(), lsn, &key)?,
+        Stored::Stub(stub) => check_lsn(&stub.header, lsn, &key)?,
+    }
+    Ok((stored, since_ms))
+}
+
+/// The commit at `lsn`, whole; `Gone` if history has collected it.
+pub(crate) async fn read(bucket: &Bucket, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit> {
+    match stored(bucket, volume, lsn).await?.0 {
+        Stored::Whole(commit) => Ok(commit),
+        Stored::Stub(_) => Err(gone(volume, lsn)),
+    }
+}
+
+/// History has collected a snapshot.
+pub(crate) fn gone(volume: &VolumeName, lsn: Lsn) -> Error {
+    Error::new(ErrorKind::Gone, format!("LSN {lsn} of volume {volume} has been collected"))
+        .with_remedy(format!("`quire keep {volume}` shows what is kept of its history; the newest snapshot always is."))
+}
+
+/// What is known of a commit without its body.
+pub(crate) struct Front {
+    pub(crate) header: CommitHeader,
+    /// The header's exact bytes.
+    pub(crate) bytes: Bytes,
+    /// When the store got the commit, in milliseconds since 1970.
+    pub(crate) stored_ms: u64,
+}
+
+/// The front of the commit at `lsn`, collected or not, in one read of bounded size.
+pub(crate) async fn read_front(bucket: &Bucket, volume: &VolumeName, lsn: Lsn) -> Result<Front> {
+    let key = keys::commit(volume, lsn);
+    let object = bucket.get_start(&key, Stub::MAX_BYTES as u64).await.map_err(|e| locate(e, volume, lsn, &key))?;
+    let front = match Stub::is_one(&object.bytes) {
+        true => Stub::decode(&object.bytes).map(|stub| Front {
+            header: stub.header,
+            bytes: stub.front,
+            stored_ms: stub.stored_ms,
+        }),
+        false => CommitHeader::decode(&object.bytes).map(|(header, len)| Front {
+            header,
+            bytes: object.bytes.slice(..len),
+            stored_ms: object.last_modified_ms,
+        }),
+    }
+    .map_err(|e| locate(e, volume, lsn, &key))?;
+    check_lsn(&front.header, lsn, &key)?;
+    Ok(front)
 }
 
 /// The LSN after one that was read from outside.

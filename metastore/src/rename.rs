@@ -6,8 +6,8 @@
 //!    missing may append it; whoever writes to the old name first prevents it.
 
 use quire_proto::{
-    Appended, Base, Body, CommitHeader, CommitId, CommitKind, Condition, Error, ErrorKind, Metastore, PageSet,
-    PageSets, Result, SealedCommit, VolumeName, VolumeState,
+    Appended, Base, Body, CommitHeader, CommitId, CommitKind, Condition, Error, ErrorKind, Marker, MarkerTarget,
+    Metastore, PageSet, PageSets, Result, SealedCommit, VolumeName, VolumeState,
 };
 
 use crate::delete::{ending, not_live};
@@ -36,13 +36,16 @@ pub(crate) async fn rename(store: &Embedded, old: &VolumeName, new: &VolumeName,
     }
     let moved = moved(store, head.header(), new, author)?;
     let fork = reservation(store, old, head.header(), &target, &moved, author)?;
+    // Before the new name relies on the old one's pages: they stay where they are.
+    let base = (old.clone(), head.lsn(), head.hash());
+    store.mark(&Marker { base, target: MarkerTarget::Commit(new.clone(), fork.lsn()) }).await?;
     if let Appended::Lost(_) = store.append(new, &fork).await? {
         return Err(overtaken(format!("the name {new} was taken just now"), old));
     }
     match store.append(old, &moved).await {
         Ok(Appended::Won) => Ok(fork),
         Ok(Appended::Lost(winner)) => {
-            Err(overtaken(format!("volume {old} got LSN {} while it was to become {new}", winner.lsn()), old))
+            Err(overtaken(format!("volume {old} got LSN {} while it was to become {new}", winner.header.lsn), old))
         }
         Err(e) => Err(e.context(format_args!(
             "whether {old} became {new} is unknown; the same rename again settles it, and so does opening {new}"

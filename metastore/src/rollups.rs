@@ -51,7 +51,7 @@ pub(crate) async fn tidy(bucket: &Bucket, volume: &VolumeName, head: Lsn) -> Res
 async fn make(bucket: &Bucket, volume: &VolumeName, last: Lsn) -> Result<()> {
     let lsns = (Rollup::first(last).get()..=last.get()).filter_map(Lsn::new);
     let headers: Vec<Bytes> = stream::iter(lsns)
-        .map(|lsn| async move { log::read_header(bucket, volume, lsn).await.map(|(_, bytes)| bytes) })
+        .map(|lsn| async move { log::read_front(bucket, volume, lsn).await.map(|front| front.bytes) })
         .buffered(HEADERS_AT_ONCE)
         .try_collect()
         .await?;

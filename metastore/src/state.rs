@@ -56,8 +56,8 @@ async fn decide(bucket: &Bucket, new: &VolumeName, fork: &CommitHeader, conditio
         return Err(Error::corrupt(format!("LSN {} of volume {new} is a fork of nothing", fork.lsn)));
     };
     let judge = log::after(*lsn)?;
-    match log::read(bucket, old, judge).await {
-        Ok(verdict) => return Ok(verdict.header().id == condition.moved_id),
+    match log::read_front(bucket, old, judge).await {
+        Ok(verdict) => return Ok(verdict.header.id == condition.moved_id),
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
@@ -72,12 +72,11 @@ async fn decide(bucket: &Bucket, new: &VolumeName, fork: &CommitHeader, conditio
     if !named || said.lsn != judge || said.parent != Some(*hash) {
         return Err(forged("carries another commit than it names"));
     }
-    let (base, _) = log::read_header(bucket, old, *lsn).await?;
-    if base.hash() != *hash {
+    if log::read_front(bucket, old, *lsn).await?.header.hash() != *hash {
         return Err(forged("its base is not the commit that has that LSN"));
     }
     match bucket.create(&keys::commit(old, judge), moved.object().clone()).await? {
         Created::Won => Ok(true),
-        Created::Lost => Ok(log::read(bucket, old, judge).await?.header().id == condition.moved_id),
+        Created::Lost => Ok(log::read_front(bucket, old, judge).await?.header.id == condition.moved_id),
     }
 }

@@ -89,7 +89,7 @@ impl Model {
         if let Some(there) = self.log(name).get(at - 1) {
             match answer.unwrap() {
                 Appended::Won => assert_eq!(there.object(), commit.object()),
-                Appended::Lost(winner) => assert_eq!(winner.object(), there.object()),
+                Appended::Lost(winner) => assert_eq!(winner.object_hash, there.object_hash()),
             }
             return;
         }
@@ -105,7 +105,7 @@ impl Model {
                 assert!(allowed, "{:?} on {name}", commit.header());
                 self.push(name, commit);
             }
-            Ok(Appended::Lost(winner)) => panic!("{:?} is in nobody's log", winner.header()),
+            Ok(Appended::Lost(winner)) => panic!("{:?} is in nobody's log", winner.header),
             Err(e) => {
                 assert_eq!(e.kind(), ErrorKind::Invalid, "{e}");
                 assert!(!allowed, "{e}");

@@ -44,6 +44,9 @@ macro_rules! pagestore_contract {
             a_missing_segment_is_not_found
             an_address_that_the_segment_does_not_have_is_an_error
             verifying_compares_lengths
+            a_segment_is_read_from_its_first_byte_to_its_last
+            a_segment_of_another_length_gives_what_it_has_and_then_an_error
+            a_missing_segment_has_no_bytes
         }
     };
     (@each $subject:expr; $($name:ident)*) => {
@@ -133,7 +136,7 @@ pub async fn segments_are_readable_on_their_own(s: &Subject) {
     assert_eq!((object.len() as u64, ObjectHash::of(&object)), (segment.len_bytes, segment.hash));
     SegmentTable::check_header(&object).unwrap();
     let table = SegmentTable::decode(&object, segment.len_bytes).unwrap();
-    assert_eq!((table.volume, table.id), (volume(), segment.id));
+    assert_eq!((table.volume, table.target, table.ulid), (volume(), segment.id.target, segment.id.ulid));
     let from_index: Vec<_> = index.frames().iter().map(|f| (f.first, f.page_count, f.offset, f.len_bytes)).collect();
     assert_eq!(table.frames, from_index);
 }
@@ -224,4 +227,51 @@ pub async fn verifying_compares_lengths(s: &Subject) {
     let error = s.store.verify(&volume(), segment.id, segment.len_bytes + 1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert!(error.remedy().is_some());
+}
+
+async fn scanned(s: &Subject, segment: SegmentId, len_bytes: u64) -> (Vec<u8>, Option<Error>) {
+    let (mut bytes, mut pieces) = (Vec::new(), s.store.scan(&volume(), segment, len_bytes));
+    while let Some(piece) = pieces.next().await {
+        match piece {
+            Ok(piece) => bytes.extend_from_slice(&piece),
+            Err(e) => {
+                assert!(pieces.next().await.is_none(), "nothing comes after an error");
+                return (bytes, Some(e));
+            }
+        }
+    }
+    (bytes, None)
+}
+
+pub async fn a_segment_is_read_from_its_first_byte_to_its_last(s: &Subject) {
+    // Several pieces, the last of which is a short one.
+    let index = write(s, (0..3).map(|n| Ok(frame(n * 1024 + 1, 900)))).await.unwrap();
+    let segment = index.segments()[0];
+    let (bytes, error) = scanned(s, segment.id, segment.len_bytes).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!((bytes.len() as u64, ObjectHash::of(&bytes)), (segment.len_bytes, segment.hash));
+}
+
+pub async fn a_segment_of_another_length_gives_what_it_has_and_then_an_error(s: &Subject) {
+    let index = write(s, [Ok(frame(1, 3))]).await.unwrap();
+    let segment = index.segments()[0];
+    let key = keys::segment(&volume(), segment.id);
+    let object = s.bucket.get(&key).await.unwrap().bytes;
+    let longer = [&object[..], b"more"].concat();
+    for stored in [&object[..], &object[..100], &[], &longer[..]] {
+        s.bucket.delete(&key).await.unwrap();
+        assert_eq!(s.bucket.create(&key, stored.to_vec().into()).await.unwrap(), Created::Won);
+        let (bytes, error) = scanned(s, segment.id, segment.len_bytes).await;
+        assert_eq!(bytes, &stored[..stored.len().min(object.len())]);
+        assert_eq!(error.is_some(), stored.len() != object.len());
+        if let Some(error) = error {
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            assert!(error.to_string().contains(key.as_str()) && error.remedy().is_some(), "{error:?}");
+        }
+    }
+}
+
+pub async fn a_missing_segment_has_no_bytes(s: &Subject) {
+    let (bytes, error) = scanned(s, SegmentId::random(TARGET).unwrap(), 100).await;
+    assert_eq!((bytes.len(), error.unwrap().kind()), (0, ErrorKind::NotFound));
 }

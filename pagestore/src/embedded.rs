@@ -2,18 +2,19 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use quire_bucket::{Bucket, keys};
 use quire_proto::{
     Error, ErrorKind, FrameAddress, FrameIndex, FrameStream, Lsn, Pagestore, Result, SegmentId, VolumeName,
 };
 
-use crate::{read, write};
+use crate::{read, scan, write};
 
 /// A pagestore on a bucket. It keeps no state of its own, so that any number
 /// of them may work on one bucket. Cheap to clone.
 #[derive(Clone)]
 pub struct Embedded {
-    bucket: Bucket,
+    pub(crate) bucket: Bucket,
 }
 
 impl Embedded {
@@ -26,7 +27,7 @@ impl Embedded {
 #[async_trait]
 impl Pagestore for Embedded {
     async fn write(&self, volume: &VolumeName, target: Lsn, frames: FrameStream<'_>) -> Result<FrameIndex> {
-        write::write(&self.bucket, volume, target, frames).await
+        write::write(&self.bucket, volume, &|| SegmentId::random(target), frames).await
     }
 
     async fn read(&self, volume: &VolumeName, frames: &[FrameAddress]) -> Result<Vec<Bytes>> {
@@ -36,11 +37,17 @@ impl Pagestore for Embedded {
     async fn verify(&self, volume: &VolumeName, segment: SegmentId, len_bytes: u64) -> Result<()> {
         let key = keys::segment(volume, segment);
         let meta = self.bucket.head(&key).await.map_err(|e| locate(e, &key))?;
-        if meta.len_bytes == len_bytes {
-            return Ok(());
-        }
-        Err(damaged(Error::corrupt(format!("segment {key}: {} bytes where {len_bytes} belong", meta.len_bytes))))
+        if meta.len_bytes == len_bytes { Ok(()) } else { Err(wrong_length(&key, meta.len_bytes, len_bytes)) }
     }
+
+    fn scan(&self, volume: &VolumeName, segment: SegmentId, len_bytes: u64) -> BoxStream<'static, Result<Bytes>> {
+        scan::scan(self.bucket.clone(), keys::segment(volume, segment), len_bytes)
+    }
+}
+
+/// A segment has another length than its commit says.
+pub(crate) fn wrong_length(key: &quire_bucket::Key, found: u64, said: u64) -> Error {
+    damaged(Error::corrupt(format!("segment {key}: {found} bytes where {said} belong")))
 }
 
 /// Says in which segment an error happened, and what a missing one means.

@@ -14,7 +14,9 @@ mod embedded;
 #[doc(hidden)]
 pub mod fuzz;
 mod read;
+mod scan;
 mod segment;
+mod upkeep;
 mod write;
 
 pub use embedded::Embedded;

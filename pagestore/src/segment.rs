@@ -112,8 +112,10 @@ pub(crate) fn footer_crc(footer_and_length: &[u8]) -> u32 {
 pub struct SegmentTable {
     /// The volume that it was written for.
     pub volume: VolumeName,
-    /// Its own name.
-    pub id: SegmentId,
+    /// The LSN for which it was written.
+    pub target: Lsn,
+    /// With it, its name.
+    pub ulid: Ulid,
     /// Its frames in page order: first page, pages, offset in bytes, length in bytes.
     pub frames: Vec<(PageIdx, u32, u64, u32)>,
 }
@@ -152,16 +154,7 @@ impl SegmentTable {
 
     /// Checks the first bytes of a segment.
     pub fn check_header(object: &[u8]) -> Result<()> {
-        let mut r = Reader::new("segment", object);
-        if r.array()? != SEGMENT_MAGIC {
-            return Err(r.corrupt("it does not begin with a segment's magic bytes"));
-        }
-        match r.u8()? {
-            VERSION => Ok(()),
-            version => Err(r
-                .corrupt(format_args!("format version {version}, and this program reads version {VERSION}"))
-                .with_remedy("It was written by a newer version of Quire: upgrade this one.")),
-        }
+        Reader::new("segment", object).magic(SEGMENT_MAGIC, VERSION)
     }
 }
 
@@ -170,7 +163,7 @@ fn decode_footer(footer: &[u8], frames_end: u64) -> Result<SegmentTable> {
     let volume =
         VolumeName::parse(r.text()?).map_err(|e| Error::corrupt("segment footer: a bad volume name").with_source(e))?;
     let target = Lsn::new(r.varint()?).ok_or_else(|| r.corrupt("LSN 0"))?;
-    let id = SegmentId { target, ulid: Ulid::from_bytes(r.array()?) };
+    let ulid = Ulid::from_bytes(r.array()?);
     let n = r.count(3)?;
     let mut frames = Vec::with_capacity(n);
     let mut next: u64 = 1;
@@ -187,7 +180,7 @@ fn decode_footer(footer: &[u8], frames_end: u64) -> Result<SegmentTable> {
         return Err(r.corrupt(format_args!("its frames end at {offset}, and the footer begins at {frames_end}")));
     }
     r.finish()?;
-    Ok(SegmentTable { volume, id, frames })
+    Ok(SegmentTable { volume, target, ulid, frames })
 }
 
 #[cfg(test)]
@@ -200,7 +193,7 @@ mod tests {
     }
 
     fn id() -> SegmentId {
-        SegmentId { target: Lsn::new(7).unwrap(), ulid: Ulid::from_bytes([9; 16]) }
+        SegmentId { target: Lsn::new(7).unwrap(), generation: 0, ulid: Ulid::from_bytes([9; 16]) }
     }
 
     fn segment(frames: &[EncodedFrame]) -> (Vec<u8>, SegmentRef, Vec<Entry>) {
@@ -227,7 +220,7 @@ mod tests {
             SegmentTable::check_header(&object).unwrap();
             let table = SegmentTable::decode(&object, object.len() as u64).unwrap();
             prop_assert_eq!(&table.frames, &entries);
-            prop_assert_eq!(table.id, id());
+            prop_assert_eq!((table.target, table.ulid), (id().target, id().ulid));
             let trailer_at = object.len() - TRAILER_BYTES as usize;
             let footer = SegmentTable::footer_bytes(&object[trailer_at..]).unwrap() as usize;
             let end = &object[trailer_at - footer..];

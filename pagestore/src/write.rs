@@ -3,17 +3,16 @@
 
 use futures::TryStreamExt;
 use quire_bucket::{Bucket, Upload, keys};
-use quire_proto::{
-    EncodedFrame, Error, FrameIndex, FrameStream, Lsn, PageIdx, Result, SegmentId, VolumeName, check_frame,
-};
+use quire_proto::{EncodedFrame, Error, FrameIndex, FrameStream, PageIdx, Result, SegmentId, VolumeName, check_frame};
 
 use crate::embedded::locate;
 use crate::segment::SegmentBuilder;
 
+/// Writes frames into segments, each under a fresh name from `name`.
 pub(crate) async fn write(
     bucket: &Bucket,
     volume: &VolumeName,
-    target: Lsn,
+    name: &(dyn Fn() -> Result<SegmentId> + Sync),
     mut frames: FrameStream<'_>,
 ) -> Result<FrameIndex> {
     let mut index = FrameIndex::default();
@@ -28,7 +27,7 @@ pub(crate) async fn write(
                 if let Some(full) = full {
                     full.finish(&mut index).await?;
                 }
-                OpenSegment::begin(bucket, volume, target).await?
+                OpenSegment::begin(bucket, volume, name()?).await?
             }
         };
         segment.push(frame).await?;
@@ -57,8 +56,7 @@ struct OpenSegment {
 }
 
 impl OpenSegment {
-    async fn begin(bucket: &Bucket, volume: &VolumeName, target: Lsn) -> Result<OpenSegment> {
-        let id = SegmentId::random(target)?;
+    async fn begin(bucket: &Bucket, volume: &VolumeName, id: SegmentId) -> Result<OpenSegment> {
         let key = keys::segment(volume, id);
         let (builder, header) = SegmentBuilder::new(volume, id);
         let mut upload = bucket.upload(&key).await.map_err(|e| locate(e, &key))?;

@@ -1,4 +1,4 @@
-//! A push of any size passes through little memory: measured by counting what
+//! A push of any size passes through little memory, and so do segments that are read whole: measured by counting what
 //! the whole process allocates.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -38,7 +38,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_push_to_a_folder_stays_within_48_mib() {
+async fn a_large_push_to_a_folder_and_reading_it_whole_stay_within_48_mib() {
     let folder = tempfile::tempdir().unwrap();
     let bucket = Bucket::open(&format!("file://{}", folder.path().display())).unwrap();
     let store = Embedded::new(bucket);
@@ -61,4 +61,15 @@ async fn a_large_push_to_a_folder_stays_within_48_mib() {
     assert_eq!(index.frames().len(), count as usize);
     assert!(index.segments().len() > PUSH_BYTES / (64 * MIB));
     assert!(grown <= MOST_BYTES, "the push of {PUSH_BYTES} bytes grew memory by {grown} bytes");
+
+    // Neither does reading whole segments, four at a time.
+    PEAK.store(IN_USE.load(Relaxed), Relaxed);
+    let before = IN_USE.load(Relaxed);
+    let scans = index.segments().iter().map(|segment| {
+        store.scan(&volume, segment.id, segment.len_bytes).fold(0, async |bytes, piece| bytes + piece.unwrap().len())
+    });
+    let read: usize = stream::iter(scans.collect::<Vec<_>>()).buffer_unordered(4).fold(0, async |a, b| a + b).await;
+    let grown = PEAK.load(Relaxed) - before;
+    assert_eq!(read as u64, index.segment_bytes());
+    assert!(grown <= MOST_BYTES, "reading {read} bytes grew memory by {grown} bytes");
 }

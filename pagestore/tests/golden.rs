@@ -37,7 +37,7 @@ fn the_segment_keeps_its_meaning() {
     let object = bytes::Bytes::from(fs::read(path()).unwrap());
     SegmentTable::check_header(&object).unwrap();
     let table = SegmentTable::decode(&object, object.len() as u64).unwrap();
-    assert_eq!((table.volume, table.id.target), (volume(), Lsn::new(12).unwrap()));
+    assert_eq!((table.volume, table.target), (volume(), Lsn::new(12).unwrap()));
     assert_eq!(table.frames.len(), 2);
     for ((first, page_count, offset, len), (pages, data)) in table.frames.into_iter().zip(frames()) {
         let frame = object.slice(offset as usize..offset as usize + len as usize);
@@ -56,7 +56,7 @@ async fn segments_are_still_written_like_this() {
     // Everything before the footer is header and frames; a table says where that is.
     let table = |object: &[u8]| SegmentTable::decode(object, object.len() as u64).unwrap();
     let (old, new) = (table(&then), table(&now));
-    assert_eq!((old.volume, old.id.target), (new.volume, new.id.target));
+    assert_eq!((old.volume, old.target), (new.volume, new.target));
     assert_eq!(then[..5], now[..5]);
     let pages = |frames: &[(PageIdx, u32, u64, u32)]| frames.iter().map(|f| (f.0, f.1)).collect::<Vec<_>>();
     assert_eq!(pages(&old.frames), pages(&new.frames));

@@ -99,6 +99,11 @@ impl Disk {
         Ok(())
     }
 
+    /// Whether a descriptor leads to a folder.
+    pub fn is_folder(&self, fd: u32) -> bool {
+        self.open.get(&fd).is_some_and(|node| self.nodes[*node].is_none())
+    }
+
     /// What the program itself sees.
     pub fn current(&self) -> Image {
         self.image_of(self.folders.current(), |_, content| content.current())
@@ -107,7 +112,8 @@ impl Disk {
     /// What the disk might hold if the power went now. Folders at the top that
     /// are `spared` are those of another machine, and lose nothing.
     pub fn after_power_loss(&self, spared: &[&str], rng: &mut StdRng) -> Image {
-        let is_on_top = |(folder, name): &Entry| *folder == 0 && spared.iter().any(|spared| *spared == name.as_os_str());
+        let is_on_top =
+            |(folder, name): &Entry| *folder == 0 && spared.iter().any(|spared| *spared == name.as_os_str());
         let mut safe = BTreeSet::new();
         let on_top = self.folders.current().iter().filter(|(entry, _)| is_on_top(entry));
         let mut open: Vec<Node> = on_top.map(|(_, node)| *node).collect();
@@ -260,7 +266,10 @@ mod tests {
     fn a_spared_folder_loses_nothing() {
         let mut events = vec![Event::MadeFolder { path: "store".into() }, Event::MadeFolder { path: "store/d".into() }];
         events.extend([opened(3, "store/d/a"), wrote(3, "x"), opened(4, "b"), Event::Synced { fd: 4 }]);
-        assert_eq!(outcomes(&disk(&events), &["store"]), set(["store/ store/d/ store/d/a=x", "b= store/ store/d/ store/d/a=x"]));
+        assert_eq!(
+            outcomes(&disk(&events), &["store"]),
+            set(["store/ store/d/ store/d/a=x", "b= store/ store/d/ store/d/a=x"])
+        );
     }
 
     #[test]

@@ -91,9 +91,9 @@ impl Folders {
         for (n, change) in self.changes.iter().enumerate() {
             let is_kept = match order {
                 0 => n < journal,
-                1 => change.iter().all(|((folder, _), _)| {
-                    n < *ends.entry(*folder).or_insert_with(|| mood.first_part(all, rng))
-                }),
+                1 => change
+                    .iter()
+                    .all(|((folder, _), _)| n < *ends.entry(*folder).or_insert_with(|| mood.first_part(all, rng))),
                 _ => mood.keeps(rng),
             };
             if is_kept || change.iter().any(|(entry, _)| is_spared(entry)) {

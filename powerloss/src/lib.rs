@@ -40,7 +40,9 @@ mod event;
 mod file;
 mod folders;
 mod image;
+mod kept;
 
 pub use disk::Disk;
 pub use event::{Event, read_events};
 pub use image::Image;
+pub use kept::Kept;

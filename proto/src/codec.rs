@@ -92,6 +92,30 @@ impl<'a> Reader<'a> {
         Error::corrupt(format!("{}: {problem}", self.what))
     }
 
+    /// The magic bytes that the object begins with, and a version that this program reads.
+    pub fn magic(&mut self, magic: [u8; 4], version: u8) -> Result<()> {
+        if self.array()? != magic {
+            return Err(self.corrupt(format_args!("it does not begin with a {}'s magic bytes", self.what)));
+        }
+        let found = self.u8()?;
+        if found == version {
+            return Ok(());
+        }
+        Err(self
+            .corrupt(format_args!("format version {found}, and this program reads version {version}"))
+            .with_remedy("It was written by a newer version of Quire: upgrade this one."))
+    }
+
+    /// The checksum, little-endian, of all bytes of `object` that were read before it.
+    pub fn checksum(&mut self, object: &[u8]) -> Result<()> {
+        let found = crc32fast::hash(&object[..object.len() - self.remaining()]);
+        let said = self.u32()?;
+        if said != found {
+            return Err(self.corrupt(format_args!("checksum {found:08x} where {said:08x} belongs")));
+        }
+        Ok(())
+    }
+
     /// How many bytes are left.
     pub fn remaining(&self) -> usize {
         self.rest.len()

@@ -254,6 +254,21 @@ impl CommitHeader {
         self.hash
     }
 
+    /// Whether the pages that it does not own are those of this commit of `volume`.
+    pub fn goes_on_from(&self, volume: &VolumeName, commit: (Lsn, CommitHash)) -> bool {
+        match &self.base {
+            Base::Nothing => false,
+            Base::Previous => self.parent == Some(commit.1),
+            Base::Older { lsn, hash } => (*lsn, *hash) == commit,
+            Base::Other { volume: other, lsn, hash } => other == volume && (*lsn, *hash) == commit,
+        }
+    }
+
+    /// The length of its body, in bytes.
+    pub fn body_bytes(&self) -> u64 {
+        self.body.total().unwrap_or(usize::MAX) as u64
+    }
+
     /// The length of its inline frames, in bytes.
     pub fn inline_bytes(&self) -> u64 {
         self.body.inline as u64
@@ -263,15 +278,7 @@ impl CommitHeader {
     /// [`MAX_HEADER_BYTES`] or the whole are given. Returns its length, checksum included, too.
     pub fn decode(object: &[u8]) -> Result<(CommitHeader, usize)> {
         let mut r = Reader::new("commit", object);
-        if r.array()? != COMMIT_MAGIC {
-            return Err(r.corrupt("it does not begin with a commit's magic bytes"));
-        }
-        let version = r.u8()?;
-        if version != VERSION {
-            return Err(r
-                .corrupt(format_args!("format version {version}, and this program reads version {VERSION}"))
-                .with_remedy("It was written by a newer version of Quire: upgrade this one."));
-        }
+        r.magic(COMMIT_MAGIC, VERSION)?;
         let kind = r.u8()?;
         let kind =
             *CommitKind::ALL.get(usize::from(kind)).ok_or_else(|| r.corrupt(format_args!("unknown kind {kind}")))?;
@@ -281,11 +288,7 @@ impl CommitHeader {
             return Err(r.corrupt(format_args!("a header of {len} bytes is too long")));
         }
         let fields = r.bytes(len)?;
-        let said = r.u32()?;
-        let found = crc32fast::hash(&object[..end]);
-        if said != found {
-            return Err(r.corrupt(format_args!("checksum {found:08x} where {said:08x} belongs")));
-        }
+        r.checksum(object)?;
         let header = decode_fields(kind, fields, CommitHash::of(&object[..end]))?;
         Ok((header, end + CRC_BYTES))
     }
@@ -341,15 +344,7 @@ fn encode_fields(h: &CommitHeader) -> Result<Vec<u8>> {
             w.block(&condition.moved_object);
         }
     }
-    let attributes_at = w.len();
-    w.varint(h.attributes.len() as u64);
-    for (key, value) in &h.attributes {
-        w.block(key.as_bytes());
-        w.block(value.as_bytes());
-    }
-    if w.len() - attributes_at > MAX_ATTRIBUTE_BYTES {
-        return Err(Error::invalid(format!("the attributes of a volume exceed {MAX_ATTRIBUTE_BYTES} bytes")));
-    }
+    encode_attributes(&mut w, &h.attributes)?;
     w.varint(h.segment_bytes);
     w.varint(h.body.sets as u64);
     if let Some(sets) = &h.sets {
@@ -395,11 +390,7 @@ fn decode_fields(kind: CommitKind, fields: &[u8], hash: CommitHash) -> Result<Co
         }
         flag => return Err(r.corrupt(format_args!("unknown condition {flag}"))),
     };
-    let mut attributes = Attributes::new();
-    for _ in 0..r.count(2)? {
-        let key = r.text()?.to_owned();
-        attributes.insert(key, r.text()?.to_owned());
-    }
+    let attributes = decode_attributes(&mut r)?;
     let segment_bytes = r.varint()?;
     let length = |r: &mut Reader<'_>| -> Result<usize> {
         let n = r.varint()?;
@@ -439,6 +430,28 @@ fn decode_fields(kind: CommitKind, fields: &[u8], hash: CommitHash) -> Result<Co
         None => Ok(header),
         Some(problem) => Err(Error::corrupt(format!("commit header: {problem}"))),
     }
+}
+
+pub(crate) fn encode_attributes(w: &mut Writer, attributes: &Attributes) -> Result<()> {
+    let at = w.len();
+    w.varint(attributes.len() as u64);
+    for (key, value) in attributes {
+        w.block(key.as_bytes());
+        w.block(value.as_bytes());
+    }
+    if w.len() - at > MAX_ATTRIBUTE_BYTES {
+        return Err(Error::invalid(format!("the attributes of a volume exceed {MAX_ATTRIBUTE_BYTES} bytes")));
+    }
+    Ok(())
+}
+
+pub(crate) fn decode_attributes(r: &mut Reader<'_>) -> Result<Attributes> {
+    let mut attributes = Attributes::new();
+    for _ in 0..r.count(2)? {
+        let key = r.text()?.to_owned();
+        attributes.insert(key, r.text()?.to_owned());
+    }
+    Ok(attributes)
 }
 
 /// What no commit may say, of what this one says.

@@ -5,25 +5,30 @@
 //! at the door. So each check looks at the input as it is, and once more with
 //! its checksums and hashes set right.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use prost::Message;
 
+use crate::checkpoint::repaired as repaired_checkpoint;
 use crate::{
-    CommitHash, CommitHeader, FrameIndex, FramePlace, MAX_HEADER_BYTES, ObjectHash, PageIdx, PageSet, Reader, Rollup,
-    SealedCommit, VolumeName, Writer, decode_frame, encode_frame, wire,
+    CheckpointHead, CheckpointLeaf, CheckpointWriter, CommitHash, CommitHeader, EncodedFrame, FrameIndex, FramePlace,
+    MAX_HEADER_BYTES, ObjectHash, PageIdx, PageRun, PageSet, Reader, Result, Rollup, SealedCommit, VolumeName, Writer,
+    decode_frame, encode_frame, wire,
 };
 
 /// A check and its name.
 pub type Check = (&'static str, fn(&[u8]));
 
 /// Every check with its name.
-pub const TARGETS: [Check; 8] = [
+pub const TARGETS: [Check; 9] = [
     ("commit", commit),
     ("header", header),
     ("frame", frame),
     ("page_set", page_set),
     ("frame_index", frame_index),
     ("rollup", rollup),
+    ("checkpoint", checkpoint),
     ("wire", wire),
     ("name", name),
 ];
@@ -129,6 +134,52 @@ pub fn rollup(data: &[u8]) {
         let headers = rollup.into_headers();
         assert!(headers.windows(2).all(|pair| pair[1].parent == Some(pair[0].hash())));
     }
+}
+
+/// A checkpoint that is accepted covers its pages, and keeps what it says of them when it is written again.
+pub fn checkpoint(data: &[u8]) {
+    for object in [data.to_vec(), repaired_checkpoint(data)] {
+        let Ok(head) = CheckpointHead::decode(&object) else { continue };
+        let Ok(runs) = runs_of(&head, &object) else { continue };
+        let pages: u64 = runs.iter().map(|run| u64::from(run.count)).sum();
+        assert_eq!(pages, head.info().page_count.get().into());
+        let Ok(segments) = head.decode_segments(part(&object, head.segments_range())) else { continue };
+        let Ok(boot) = head.boot_pages() else { continue };
+        let boot = boot.iter().zip(head.boot()).map(|(frame, boot)| EncodedFrame {
+            first: frame.pages.iter().next().expect("a frame has pages"),
+            page_count: boot.page_count,
+            bytes: boot.bytes.clone(),
+        });
+        let mut writer = CheckpointWriter::new(head.info().clone());
+        // A segment may be missing from the list, and each of two leaves may give a frame as many pages as it holds.
+        let pushed = runs.iter().try_for_each(|run| writer.push(*run));
+        let Ok(again) = pushed.and_then(|()| writer.finish(segments, &boot.collect::<Vec<_>>())) else { continue };
+        let back = CheckpointHead::decode(&again).expect("what was written can be read");
+        assert_eq!((back.info(), back.boot()), (head.info(), head.boot()));
+        assert_eq!(runs_of(&back, &again).expect("what was written can be read"), runs);
+    }
+}
+
+/// The runs of all leaves, neighbours that are one run as one.
+fn runs_of(head: &CheckpointHead, object: &[u8]) -> Result<Vec<PageRun>> {
+    let mut runs: Vec<PageRun> = Vec::new();
+    for place in head.leaves() {
+        assert_eq!((head.leaf_for(place.first), head.leaf_for(place.last)), (Some(place), Some(place)));
+        let leaf = CheckpointLeaf::decode(&place, part(object, place.range()))?;
+        for run in leaf.runs() {
+            assert_eq!((leaf.find(run.first), leaf.find(run.last())), (Some(run), Some(run)));
+            match runs.last_mut() {
+                Some(last) if (last.source, last.changed) == (run.source, run.changed) => last.count += run.count,
+                _ => runs.push(run),
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// A part of an object; nothing if it is outside.
+fn part(object: &[u8], range: Range<u64>) -> &[u8] {
+    object.get(range.start as usize..range.end as usize).unwrap_or_default()
 }
 
 /// A message that is accepted comes back.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ulid::Ulid;
 
-use crate::{Error, Lsn, Result};
+use crate::{CheckpointPlace, Error, Lsn, Reader, Result, Writer};
 
 macro_rules! byte_id {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
@@ -102,11 +102,13 @@ impl LocalTip {
     }
 }
 
-/// The name of a segment: the LSN its push aimed at, and a random ULID. Never reused.
+/// The name of a segment: what it was written for, and a random ULID. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId {
-    /// The LSN that the push wanted to make.
+    /// The LSN that the push wanted to make, or that of the compacted snapshot.
     pub target: Lsn,
+    /// 0 for a push; else the generation of the checkpoint for which a compaction wrote it.
+    pub generation: u32,
     /// Unique within everything.
     pub ulid: Ulid,
 }
@@ -117,13 +119,44 @@ impl SegmentId {
     /// The ULID carries no clock: its 128 bits are all random, so that no
     /// order can be read into names.
     pub fn random(target: Lsn) -> Result<SegmentId> {
-        Ok(SegmentId { target, ulid: Ulid::from_bytes(random_bytes()?) })
+        Ok(SegmentId { target, generation: 0, ulid: Ulid::from_bytes(random_bytes()?) })
+    }
+
+    /// A fresh name for a compaction that wants to write this checkpoint.
+    pub fn compacted(place: CheckpointPlace) -> Result<SegmentId> {
+        Ok(SegmentId { generation: place.generation, ..SegmentId::random(place.lsn)? })
+    }
+
+    /// As a commit names it: by a push.
+    pub(crate) fn encode_pushed(&self, w: &mut Writer) {
+        w.varint(self.target.get());
+        w.bytes(&self.ulid.to_bytes());
+    }
+
+    pub(crate) fn decode_pushed(r: &mut Reader<'_>) -> Result<SegmentId> {
+        let target = Lsn::new(r.varint()?).ok_or_else(|| r.corrupt("a segment for LSN 0"))?;
+        Ok(SegmentId { target, generation: 0, ulid: Ulid::from_bytes(r.array()?) })
+    }
+
+    /// As a checkpoint names it.
+    pub(crate) fn encode(&self, w: &mut Writer) {
+        w.varint(self.target.get());
+        w.varint(u64::from(self.generation));
+        w.bytes(&self.ulid.to_bytes());
+    }
+
+    pub(crate) fn decode(r: &mut Reader<'_>) -> Result<SegmentId> {
+        let target = Lsn::new(r.varint()?).ok_or_else(|| r.corrupt("a segment for LSN 0"))?;
+        Ok(SegmentId { target, generation: r.varint32()?, ulid: Ulid::from_bytes(r.array()?) })
     }
 }
 
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.target, self.ulid)
+        match self.generation {
+            0 => write!(f, "{}/{}", self.target, self.ulid),
+            generation => write!(f, "{}.{generation}/{}", self.target, self.ulid),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! input is an [`Error`] of kind [`ErrorKind::Corrupt`], never a panic, and
 //! never an allocation that the input's own length does not justify.
 
+mod checkpoint;
 mod codec;
 mod commit;
 mod error;
@@ -17,15 +18,25 @@ mod frame;
 pub mod fuzz;
 mod ids;
 mod lsn;
+mod marker;
 mod metastore;
 mod name;
 mod page;
 mod page_set;
 mod pagestore;
+mod retention;
 mod rollup;
 mod segment;
+mod statement;
+mod stub;
+mod upkeep;
 pub mod wire;
 
+pub use checkpoint::{
+    Boot, CHECKPOINT_FRONT_BYTES, CHECKPOINT_MAGIC, CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointWriter,
+    FrameLocation, FrameObject, LEAF_RUNS, LeafRef, MAX_BOOT_BYTES, Origin, Overlay, OverlayBase, OverlayStep, PageRun,
+    PageSource,
+};
 pub use codec::{Reader, Writer};
 pub use commit::{
     Attributes, Base, Body, COMMIT_MAGIC, CommitHeader, CommitKind, Condition, INLINE_LIMIT_BYTES, MAX_HEADER_BYTES,
@@ -37,10 +48,15 @@ pub use frame::{
 };
 pub use ids::{CommitHash, CommitId, LocalTip, ObjectHash, SegmentId};
 pub use lsn::Lsn;
-pub use metastore::{Appended, Metastore, VolumeState};
+pub use marker::{Marker, MarkerTarget};
+pub use metastore::{Appended, CheckpointPlace, Metastore, VolumeState, Winner};
 pub use name::VolumeName;
 pub use page::{PageCount, PageIdx, PageSize};
 pub use page_set::PageSet;
 pub use pagestore::{FrameAddress, FrameStream, Pagestore};
+pub use retention::{Retention, Span};
 pub use rollup::{ROLLUP_SPAN, Rollup};
 pub use segment::{FrameIndex, FramePlace, FrameRef, SegmentRef};
+pub use statement::Statement;
+pub use stub::Stub;
+pub use upkeep::{LogUpkeep, Marked, PageUpkeep, Stated};

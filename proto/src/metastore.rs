@@ -1,9 +1,22 @@
 //! The trait of whatever orders a volume's commits.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::{CommitHeader, Lsn, Result, SealedCommit, VolumeName};
+use crate::{CommitHeader, Lsn, Marker, ObjectHash, Result, SealedCommit, Statement, VolumeName};
+
+/// The name of a checkpoint: the LSN of its snapshot, and which one of that LSN it is. The highest generation counts:
+/// 0 is of the log alone, each compaction makes the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckpointPlace {
+    /// The LSN of its snapshot.
+    pub lsn: Lsn,
+    /// Its generation, from 0.
+    pub generation: u32,
+}
 
 /// How an append ended.
 #[derive(Clone, Debug)]
@@ -12,7 +25,16 @@ pub enum Appended {
     /// to a retry of an append that had already won.
     Won,
     /// Another commit has that LSN.
-    Lost(Box<SealedCommit>),
+    Lost(Box<Winner>),
+}
+
+/// The commit that has an LSN which somebody else wanted.
+#[derive(Clone, Debug)]
+pub struct Winner {
+    /// Its header.
+    pub header: CommitHeader,
+    /// The hash of its whole object.
+    pub object_hash: ObjectHash,
 }
 
 /// What a name stands for now.
@@ -79,8 +101,12 @@ pub trait Metastore: Send + Sync + 'static {
     /// parent than the stored one is a `Conflict`.
     async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended>;
 
-    /// The commit at `lsn`, whole. A fork with a condition may count as a void: `head` tells.
+    /// The commit at `lsn`, whole. A fork with a condition may count as a void: `head` tells. `Gone` if history has
+    /// collected what it held; [`header`](Self::header) still knows the rest.
     async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<SealedCommit>;
+
+    /// The header of the commit at `lsn`, whose pages may have been collected.
+    async fn header(&self, volume: &VolumeName, lsn: Lsn) -> Result<CommitHeader>;
 
     /// The headers of `first ..= last.lsn`, ascending, linked by their hashes
     /// and ending in `last`, which the caller got from this store.
@@ -106,4 +132,29 @@ pub trait Metastore: Send + Sync + 'static {
     /// otherwise). Returns the first commit under the new name. A commit that
     /// came in between is a `Conflict`, and the volume keeps its name.
     async fn rename(&self, volume: &VolumeName, new: &VolumeName, author: &str) -> Result<SealedCommit>;
+
+    /// Makes snapshot `lsn` the volume's content again, by a new commit whose base it is: no data is copied, and
+    /// nothing of the history goes. `expected` is the head that the caller has seen: another one is `Conflict`. A
+    /// snapshot from before the volume was created anew is `Invalid`.
+    async fn restore(&self, volume: &VolumeName, lsn: Lsn, expected: Lsn, author: &str) -> Result<SealedCommit>;
+
+    /// The newest commit that the store had at `time_ms`, in milliseconds since 1970 by the store's own clock; none
+    /// if the volume began later.
+    async fn at_time(&self, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>>;
+
+    /// The newest checkpoint of a volume, or of those at or before an LSN: the highest generation of the highest LSN.
+    async fn checkpoint(&self, volume: &VolumeName, at_most: Option<Lsn>) -> Result<Option<CheckpointPlace>>;
+
+    /// Bytes of a checkpoint: fewer than asked for where a range from the object's beginning goes past its end.
+    async fn read_checkpoint(&self, volume: &VolumeName, place: CheckpointPlace, range: Range<u64>) -> Result<Bytes>;
+
+    /// Makes a checkpoint, if nobody has made that one. Readers check that it is of the commit which has its LSN.
+    async fn put_checkpoint(&self, volume: &VolumeName, place: CheckpointPlace, object: Bytes) -> Result<()>;
+
+    /// Notes, durably, that an object is about to rely on a snapshot; then looks whether history still keeps it, and
+    /// says `Gone` if not. What is marked and kept will not be collected until the object is there.
+    async fn mark(&self, marker: &Marker) -> Result<()>;
+
+    /// What is kept of a volume's history, by the newest word of a collector; all, if there was none.
+    async fn statement(&self, volume: &VolumeName) -> Result<Statement>;
 }

@@ -35,4 +35,9 @@ pub trait Pagestore: Send + Sync + 'static {
 
     /// Checks that a segment is there with this length, without reading it.
     async fn verify(&self, volume: &VolumeName, segment: SegmentId, len_bytes: u64) -> Result<()>;
+
+    /// The bytes of a segment from the first to the last, in pieces, which are fetched as they are taken: memory does
+    /// not grow with the segment. They are as they lie in the store, unchecked, for whoever verifies them. A segment
+    /// of another length gives what it has of them, then a `Corrupt` error.
+    fn scan(&self, volume: &VolumeName, segment: SegmentId, len_bytes: u64) -> BoxStream<'static, Result<Bytes>>;
 }

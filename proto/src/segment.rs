@@ -1,9 +1,8 @@
 //! Where a commit's pages lie: its segments, and the index of its frames.
 
 use bytes::Bytes;
-use ulid::Ulid;
 
-use crate::{Lsn, ObjectHash, PageIdx, Reader, Result, SegmentId, Writer};
+use crate::{ObjectHash, PageIdx, Reader, Result, SegmentId, Writer};
 
 /// One immutable object that holds frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +116,7 @@ impl FrameIndex {
     pub fn encode(&self, w: &mut Writer) {
         w.varint(self.segments.len() as u64);
         for segment in &self.segments {
-            w.varint(segment.id.target.get());
-            w.bytes(&segment.id.ulid.to_bytes());
+            segment.id.encode_pushed(w);
             w.varint(segment.len_bytes);
             w.bytes(segment.hash.as_bytes());
         }
@@ -153,12 +151,11 @@ impl FrameIndex {
         let mut segments = Vec::with_capacity(n);
         let mut total: u64 = 0;
         for _ in 0..n {
-            let target = Lsn::new(r.varint()?).ok_or_else(|| r.corrupt("a segment for LSN 0"))?;
-            let ulid = Ulid::from_bytes(r.array()?);
+            let id = SegmentId::decode_pushed(r)?;
             let len_bytes = r.varint()?;
             let hash = ObjectHash::new(r.array()?);
             total = total.checked_add(len_bytes).ok_or_else(|| r.corrupt("segments that no store holds"))?;
-            segments.push(SegmentRef { id: SegmentId { target, ulid }, len_bytes, hash });
+            segments.push(SegmentRef { id, len_bytes, hash });
         }
         let n = r.count(4)?;
         if n == 0 && !segments.is_empty() {
@@ -209,7 +206,9 @@ pub(crate) fn inline_frame(inline: &Bytes, frame: &FrameRef) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Lsn;
     use proptest::prelude::*;
+    use ulid::Ulid;
 
     const INLINE_BYTES: u64 = 40 * 100;
 
@@ -218,7 +217,7 @@ mod tests {
         let frame = (1u32..50, 0usize..4, 0u64..1000, 1u32..100);
         proptest::collection::btree_map(1u32.., frame, 1..40).prop_map(|frames| {
             let segment = |n: u8| SegmentRef {
-                id: SegmentId { target: Lsn::FIRST, ulid: Ulid::from_bytes([n; 16]) },
+                id: SegmentId { target: Lsn::FIRST, generation: 0, ulid: Ulid::from_bytes([n; 16]) },
                 len_bytes: 5000,
                 hash: ObjectHash::of(&[n]),
             };

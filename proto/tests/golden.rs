@@ -13,9 +13,11 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use quire_proto::{
-    Base, Body, CommitHash, CommitHeader, CommitId, CommitKind, Condition, FrameIndex, LocalTip, Lsn, ObjectHash,
-    PageCount, PageIdx, PageSet, PageSets, PageSize, ROLLUP_SPAN, Reader, Rollup, SealedCommit, SegmentId, SegmentRef,
-    VolumeName, Writer, decode_frame, encode_frame,
+    Base, Body, CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointPlace, CheckpointWriter, CommitHash,
+    CommitHeader, CommitId, CommitKind, Condition, EncodedFrame, FrameIndex, FrameLocation, FrameObject, LocalTip, Lsn,
+    Marker, MarkerTarget, ObjectHash, Origin, PageCount, PageIdx, PageRun, PageSet, PageSets, PageSize, PageSource,
+    ROLLUP_SPAN, Reader, Retention, Rollup, SealedCommit, SegmentId, SegmentRef, Span, Statement, Stub, VolumeName,
+    Writer, decode_frame, encode_frame,
 };
 use ulid::Ulid;
 
@@ -66,7 +68,7 @@ fn inline_commit(frame: Bytes) -> SealedCommit {
 }
 
 fn segment(n: u8, len_bytes: u64) -> SegmentRef {
-    let id = SegmentId { target: lsn(1), ulid: Ulid::from_bytes([n; 16]) };
+    let id = SegmentId { target: lsn(1), generation: 0, ulid: Ulid::from_bytes([n; 16]) };
     SegmentRef { id, len_bytes, hash: ObjectHash::of(&[n]) }
 }
 
@@ -129,6 +131,90 @@ fn rollup() -> Vec<u8> {
     Rollup::encode(chain().iter().map(SealedCommit::header_bytes)).unwrap()
 }
 
+fn checkpoint_info(page_count: u32, origin: Option<Origin>) -> CheckpointInfo {
+    CheckpointInfo {
+        lsn: lsn(512),
+        generation: 2,
+        commit: CommitHash::of(b"the 512th"),
+        inputs: ObjectHash::of(b"inputs"),
+        began: Lsn::new(3).unwrap(),
+        incarnation: CommitId::new([6; 16]),
+        page_size: small_pages(),
+        page_count: PageCount::new(page_count),
+        attributes: [("content".to_owned(), "sqlite".to_owned())].into(),
+        origin,
+    }
+}
+
+fn run(first: u32, count: u32, source: PageSource, changed: u64) -> PageRun {
+    PageRun { first: PageIdx::new(first).unwrap(), count, source, changed: lsn(changed) }
+}
+
+fn small_checkpoint() -> (CheckpointInfo, Vec<PageRun>) {
+    let volume = VolumeName::parse("caf\u{e9}").unwrap();
+    let origin = Origin { volume, lsn: lsn(7), hash: CommitHash::of(b"the seventh") };
+    let imported = FrameLocation {
+        owner: lsn(2),
+        object: FrameObject::Segment(segment(2, 0).id),
+        offset: 5,
+        len_bytes: 40_000,
+        page_count: 32,
+    };
+    let inline =
+        FrameLocation { owner: lsn(300), object: FrameObject::Commit, offset: 0, len_bytes: 67, page_count: 3 };
+    let second = FrameLocation { offset: 67, len_bytes: 900, page_count: 1, ..inline };
+    let runs = vec![
+        run(1, 4, PageSource::Inherited, 1),
+        run(5, 20, PageSource::Frame(imported), 2),
+        run(25, 1, PageSource::Frame(inline), 300),
+        run(26, 7, PageSource::Frame(imported), 2),
+        run(33, 1, PageSource::Frame(second), 300),
+        run(34, 2, PageSource::Frame(inline), 400),
+        run(36, 65, PageSource::Zero, 512),
+    ];
+    (checkpoint_info(100, Some(origin)), runs)
+}
+
+/// Two leaves; every other frame is a later commit's.
+fn large_checkpoint() -> (CheckpointInfo, Vec<PageRun>) {
+    let mut offset = 5;
+    let runs = (0..2500).flat_map(|n: u32| {
+        let object = FrameObject::Segment(segment(1 + (n / 1000) as u8, 0).id);
+        let len_bytes = 4000 + n * 7919 % 1000;
+        let imported = FrameLocation { owner: lsn(1), object, offset, len_bytes, page_count: 32 };
+        offset += u64::from(len_bytes);
+        let owner = lsn(2 + u64::from(n * 31 % 500));
+        let later =
+            FrameLocation { owner, object: FrameObject::Commit, offset: 0, len_bytes: 300 + n % 90, page_count: 1 };
+        let first = n * 33 + 1;
+        [run(first, 32, PageSource::Frame(imported), 1), run(first + 32, 1, PageSource::Frame(later), owner.get())]
+    });
+    (checkpoint_info(2500 * 33, None), runs.collect())
+}
+
+fn checkpoint((info, runs): (CheckpointInfo, Vec<PageRun>), boot: &[EncodedFrame]) -> Bytes {
+    let mut writer = CheckpointWriter::new(info);
+    runs.into_iter().for_each(|run| writer.push(run).unwrap());
+    writer.finish((1..4).map(|n| segment(n, 64 << 20)), boot).unwrap()
+}
+
+fn boot(bytes: Bytes) -> EncodedFrame {
+    EncodedFrame { first: PageIdx::new(9).unwrap(), page_count: 2, bytes }
+}
+
+fn assert_checkpoint(name: &str, (info, runs): (CheckpointInfo, Vec<PageRun>)) -> CheckpointHead {
+    let object = golden(name);
+    let part = |range: std::ops::Range<u64>| &object[range.start as usize..range.end as usize];
+    let head = CheckpointHead::decode(&object).unwrap();
+    assert_eq!(head.info(), &info, "{name}");
+    let leaves = head.leaves().map(|leaf| CheckpointLeaf::decode(&leaf, part(leaf.range())).unwrap());
+    let leaves: Vec<CheckpointLeaf> = leaves.collect();
+    assert!(leaves.iter().flat_map(CheckpointLeaf::runs).eq(runs), "{name}");
+    let segments = head.decode_segments(part(head.segments_range())).unwrap();
+    assert!(segments.iter().all(|found| (1..4).any(|n| *found == segment(n, 64 << 20))), "{name}");
+    head
+}
+
 fn encoded(set: &PageSet) -> Vec<u8> {
     let mut w = Writer::new();
     set.encode(&mut w);
@@ -188,6 +274,63 @@ fn rollups_keep_their_meaning() {
 }
 
 #[test]
+fn checkpoints_keep_their_meaning() {
+    let head = assert_checkpoint("checkpoint-small.bin", small_checkpoint());
+    assert_eq!(head.boot_pages().unwrap()[0].pages, pages(&[9, 10]));
+    assert_eq!(head.hash().to_string(), "7edf14ecd0eeffc3f438a6d7d607d6eaf701c0b7fb6571181bed2d70f5544ff7");
+    // So few runs are not compressed.
+    assert_eq!(checkpoint(small_checkpoint(), &[boot(golden("frame-raw.bin"))]), golden("checkpoint-small.bin"));
+    let head = assert_checkpoint("checkpoint-large.bin", large_checkpoint());
+    assert_eq!((head.leaves().count(), head.boot().len()), (2, 0));
+}
+
+fn markers() -> [Marker; 2] {
+    let base = (VolumeName::parse("caf\u{e9}/menu").unwrap(), lsn(300), CommitHash::of(b"base"));
+    let targets = [
+        MarkerTarget::Commit(VolumeName::parse("fork").unwrap(), lsn(2)),
+        MarkerTarget::Checkpoint(CheckpointPlace { lsn: lsn(300), generation: 1 }),
+    ];
+    targets.map(|target| Marker { base: base.clone(), target })
+}
+
+fn stub() -> Vec<u8> {
+    let commit = large_commit();
+    let front = commit.object().len() - commit.header().body_bytes() as usize;
+    Stub::encode(&commit.object()[..front], commit.object_hash(), 1_795_000_000_456)
+}
+
+fn statement() -> Statement {
+    let place = |n, generation| CheckpointPlace { lsn: lsn(n), generation };
+    Statement {
+        horizon: lsn(1000),
+        kept: [7, 300].map(lsn).into(),
+        indexes: [place(7, 0), place(300, 2), place(1000, 1), place(1024, 0)].into(),
+        collected: lsn(900),
+        left: [8, 9, 40].map(lsn).into(),
+    }
+}
+
+fn retention() -> Retention {
+    Retention { span: Span::Time(7 * 86_400_000), named: [7, 300].map(lsn).into() }
+}
+
+#[test]
+fn what_collection_writes_keeps_its_meaning() {
+    for (name, meant) in ["marker-commit.bin", "marker-checkpoint.bin"].into_iter().zip(markers()) {
+        assert_eq!(Marker::decode(&golden(name)).unwrap(), meant, "{name}");
+        assert_eq!(golden(name), meant.encode(), "{name}");
+    }
+    let left = Stub::decode(&golden("stub.bin")).unwrap();
+    let was = large_commit();
+    assert_eq!((&left.header, left.object_hash), (was.header(), was.object_hash()));
+    assert_eq!((left.stored_ms, golden("stub.bin")), (1_795_000_000_456, stub().into()));
+    assert_eq!(Statement::decode(&golden("statement.bin")).unwrap(), statement());
+    assert_eq!(golden("statement.bin"), statement().encode());
+    assert_eq!(Retention::decode(&golden("retention.bin")).unwrap(), retention());
+    assert_eq!(golden("retention.bin"), retention().encode());
+}
+
+#[test]
 fn frames_keep_their_meaning() {
     let raw = golden("frame-raw.bin");
     let frame = decode_frame(&raw, 2).unwrap();
@@ -215,17 +358,24 @@ fn page_sets_keep_their_meaning() {
 fn write_missing_files() {
     let zstd = encode_frame(&pages(&[2, 3, 700]), small_pages(), &text(3)).unwrap().bytes;
     let raw = encode_frame(&pages(&[9, 10]), small_pages(), &noise(2)).unwrap().bytes;
-    let files: [(&str, Vec<u8>); 10] = [
+    let files: [(&str, Vec<u8>); 17] = [
         ("commit-inline.bin", inline_commit(zstd.clone()).object().to_vec()),
         ("commit-large.bin", large_commit().object().to_vec()),
         ("commit-fork.bin", reserving_fork().object().to_vec()),
         ("commit-moved.bin", moved_commit().object().to_vec()),
         ("commit-restore.bin", restore().object().to_vec()),
         ("rollup.bin", rollup()),
+        ("checkpoint-small.bin", checkpoint(small_checkpoint(), &[boot(raw.clone())]).to_vec()),
+        ("checkpoint-large.bin", checkpoint(large_checkpoint(), &[]).to_vec()),
         ("frame-zstd.bin", zstd.to_vec()),
         ("frame-raw.bin", raw.to_vec()),
         ("pages-ranges.bin", encoded(&pages(&[1, 2, 3, 100, u32::MAX]))),
         ("pages-roaring.bin", encoded(&many_ranges())),
+        ("marker-commit.bin", markers()[0].encode()),
+        ("marker-checkpoint.bin", markers()[1].encode()),
+        ("stub.bin", stub()),
+        ("statement.bin", statement().encode()),
+        ("retention.bin", retention().encode()),
     ];
     for (name, bytes) in files {
         match File::create_new(path(name)) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quire_bucket::Bucket;
 use quire_engine::{Engine, Options, Stores, Traffic};
-use quire_proto::Result;
+use quire_proto::{LogUpkeep, PageUpkeep, Result};
 
 use crate::{Key, Settings, StoreKind};
 
@@ -14,11 +14,7 @@ const MAX_AUTHOR_BYTES: usize = 128;
 /// Opens the data directory. The store is connected at first need, so that
 /// work on local volumes goes on without it.
 pub fn open_engine(settings: &Settings) -> Result<Engine> {
-    if settings.store.kind() == StoreKind::Server {
-        return Err(settings
-            .wrong(Key::Store, format!("{}: a Quire server as a store comes with a later version", settings.store))
-            .with_remedy("Use a folder (file:///path) or a bucket (s3://, gs://, az://) as the store."));
-    }
+    check_is_embedded(settings)?;
     let url = settings.store.as_str().to_owned();
     Engine::open(Options {
         data_dir: settings.data_dir.clone(),
@@ -31,6 +27,33 @@ pub fn open_engine(settings: &Settings) -> Result<Engine> {
         cache_size: settings.cache_size,
         author: author(),
     })
+}
+
+/// The store, for those who care for what it keeps.
+pub struct Upkeep {
+    /// The logs.
+    pub log: Arc<dyn LogUpkeep>,
+    /// The pages.
+    pub pages: Arc<dyn PageUpkeep>,
+}
+
+/// Connects the store for its upkeep.
+pub fn open_upkeep(settings: &Settings) -> Result<Upkeep> {
+    check_is_embedded(settings)?;
+    let bucket = Bucket::open(settings.store.as_str())?;
+    Ok(Upkeep {
+        log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
+        pages: Arc::new(quire_pagestore::Embedded::new(bucket)),
+    })
+}
+
+fn check_is_embedded(settings: &Settings) -> Result<()> {
+    if settings.store.kind() == StoreKind::Server {
+        return Err(settings
+            .wrong(Key::Store, format!("{}: a Quire server as a store comes with a later version", settings.store))
+            .with_remedy("Use a folder (file:///path) or a bucket (s3://, gs://, az://) as the store."));
+    }
+    Ok(())
 }
 
 fn connect(url: &str) -> Result<Stores> {

@@ -21,13 +21,15 @@ mod place;
 mod source;
 mod store;
 mod sync;
+mod time;
 mod token;
 
-pub use connect::open_engine;
+pub use connect::{Upkeep, open_engine, open_upkeep};
 pub use key::Key;
 pub use load::{Explained, Overrides, Settings, load, load_from};
 pub use place::Place;
 pub use source::Source;
 pub use store::{StoreKind, StoreUrl};
 pub use sync::{parse_duration, parse_sync};
+pub use time::parse_time;
 pub use token::Token;

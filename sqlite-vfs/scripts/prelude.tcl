@@ -101,6 +101,8 @@ foreach command {
 proc quire::note_opened {db name args} {
   variable opened; variable other; variable strays; variable names; variable connections
   if {$name eq "" || [string match *:memory:* $name] || [string match *mode=memory* $name]} return
+  # The answer takes memory: while a script refuses that, the question would change what it counts.
+  if {[sqlite3_memdebug_pending] >= 0} return
   set vfs [file_control_vfsname $db]
   if {[string match *quire* $vfs]} {
     incr opened
@@ -296,6 +298,8 @@ proc hexio_write {name offset hex} {
   # A journal that would be left over on disk is gone here; the cases that look for its effects fail by themselves.
   if {[regexp -- {-journal$} $name] && ![quire::real_file exists $name]} { return [expr {[string length $hex] / 2}] }
   if {![quire::has $name]} {
+    # Asked for a file that is not there, SQLite's own loses its memory.
+    if {![quire::real_file exists $name]} { error "cannot open output file $name" }
     set written [quire::real_hexio_write $name $offset $hex]
     quire::adopt $name
     return $written

@@ -33,16 +33,21 @@ macro_rules! routines {
         }
 
         impl Api {
-            /// Reads the table that SQLite gives to an extension.
+            /// Reads the table that SQLite gives to an extension. A SQLite that was built without some part of it
+            /// has null there, which is an error for its user.
             ///
             /// # Safety
             /// `table` is that of a SQLite which [`check_version`] has accepted.
-            pub(crate) unsafe fn from_table(table: *const ffi::sqlite3_api_routines) -> Api {
+            pub(crate) unsafe fn from_table(table: *const ffi::sqlite3_api_routines) -> Result<Api, String> {
                 let table = table.cast::<*const c_void>();
-                // SAFETY: the table of an accepted version has all these members, none of them
-                // null; a member's position and type are part of SQLite's ABI.
+                // SAFETY: every member was in the table before the oldest accepted version, and the table only ever
+                // grows at its end; a member's position and type are part of SQLite's ABI, and a pointer that is not
+                // null is that routine.
                 unsafe {
-                    Api { $($name: std::mem::transmute::<*const c_void, $signature>(*table.add(position::$name)),)* }
+                    Ok(Api { $($name: match *table.add(position::$name) {
+                        routine if routine.is_null() => return Err(missing(stringify!($name))),
+                        routine => std::mem::transmute::<*const c_void, $signature>(routine),
+                    },)* })
                 }
             }
 
@@ -53,6 +58,10 @@ macro_rules! routines {
             }
         }
     };
+}
+
+fn missing(routine: &str) -> String {
+    format!("Quire needs sqlite3_{routine}; the SQLite of this program was built without it")
 }
 
 routines! {
@@ -176,5 +185,13 @@ mod tests {
         assert_eq!(check(oldest_number), Ok(()));
         let refused = check(old_number).unwrap_err();
         assert!(refused.contains("3.37.0") && refused.contains("3.36.0"), "{refused}");
+    }
+
+    #[test]
+    fn a_sqlite_that_was_built_without_a_part_is_refused_by_its_name() {
+        let table = vec![std::ptr::null::<c_void>(); 1024];
+        // SAFETY: the table is longer than any SQLite's, and null where it is looked at.
+        let refused = unsafe { Api::from_table(table.as_ptr().cast()) }.err().unwrap();
+        assert!(refused.contains("sqlite3_auto_extension"), "{refused}");
     }
 }

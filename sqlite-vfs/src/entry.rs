@@ -61,7 +61,7 @@ unsafe fn load(db: *mut ffi::sqlite3, table: *const ffi::sqlite3_api_routines) -
     // SAFETY: as the caller promises; the table is read further only if its version is known to have it all.
     let api = unsafe {
         api::check_version(table)?;
-        Api::from_table(table)
+        Api::from_table(table)?
     };
     let load = || {
         let instance = match Instance::find(table) {

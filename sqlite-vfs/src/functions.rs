@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use libsqlite3_sys as ffi;
-use quire_engine::{Error, ErrorKind, Lsn, PageCount, PageIdx, Result, Snapshot};
+use quire_engine::{Error, ErrorKind, Lsn, Moment, PageCount, PageIdx, Result, Snapshot};
 
 use crate::api::{Api, c_text};
 use crate::database::Database;
 use crate::error::{guard, remember};
 use crate::file::DatabaseFile;
 use crate::instance::{Instance, MAX_INSTANCES};
+use crate::names;
 use crate::pragmas::message;
 use crate::volumes::OpenVolume;
 
@@ -24,15 +25,17 @@ struct Function {
     run: fn(&Call<'_>) -> Result<String>,
 }
 
-static FUNCTIONS: [Function; 11] = [
+static FUNCTIONS: [Function; 13] = [
     Function { name: c"quire_push", arguments: 0..=1, run: |call| push(&call.database(0)?.open) },
     Function { name: c"quire_pull", arguments: 0..=1, run: |call| pull(&call.idle_database(0)?.open) },
     Function { name: c"quire_sync", arguments: 0..=1, run: |call| sync(&call.idle_database(0)?.open) },
     Function { name: c"quire_fetch", arguments: 0..=1, run: |call| fetch(&call.database(0)?.open) },
     Function { name: c"quire_hydrate", arguments: 0..=1, run: |call| hydrate(&call.database(0)?.open) },
+    Function { name: c"quire_checkpoint", arguments: 0..=1, run: |call| checkpoint(&call.database(0)?.open) },
     Function { name: c"quire_verify", arguments: 0..=1, run: |call| verify(&call.database(0)?.open) },
     Function { name: c"quire_wait", arguments: 1..=2, run: wait },
     Function { name: c"quire_reset", arguments: 0..=1, run: |call| reset(&call.idle_database(0)?.open) },
+    Function { name: c"quire_fork", arguments: 1..=2, run: fork },
     Function { name: c"quire_export", arguments: 1..=3, run: export },
     Function { name: c"quire_version", arguments: 0..=0, run: |call| Ok(version(&call.instance.api)) },
     Function { name: c"quire_default_vfs", arguments: 1..=1, run: default_vfs },
@@ -225,6 +228,15 @@ pub(crate) fn hydrate(open: &OpenVolume) -> Result<String> {
     Ok(format!("fetched {pages} pages"))
 }
 
+/// Writes a checkpoint of the commit that the replica stands on.
+pub(crate) fn checkpoint(open: &OpenVolume) -> Result<String> {
+    let made = open.volume.checkpoint()?;
+    Ok(match made.bytes {
+        0 => format!("LSN {} has a checkpoint already", made.lsn),
+        bytes => format!("LSN {} has a checkpoint, of {bytes} bytes", made.lsn),
+    })
+}
+
 /// Checks every page of the visible snapshot.
 pub(crate) fn verify(open: &OpenVolume) -> Result<String> {
     let verified = open.volume.verify(&mut |_, _| {})?;
@@ -245,6 +257,20 @@ pub(crate) fn version(api: &Api) -> String {
     // SAFETY: the text is a constant of SQLite.
     let sqlite = unsafe { CStr::from_ptr((api.libversion)()) };
     format!("{} (SQLite {})", env!("CARGO_PKG_VERSION"), sqlite.to_string_lossy())
+}
+
+/// `quire_fork(NEW, SCHEMA)`: the visible snapshot, or the one of the past that the connection has open, as a volume of its own.
+fn fork(call: &Call<'_>) -> Result<String> {
+    let new = call.text(0)?.ok_or_else(|| Error::invalid("quire_fork takes the name of the new volume"))?;
+    let new = names::volume_of(&new)?;
+    let open = &call.idle_database(1)?.open;
+    let moment = open.volume.snapshot().base_lsn().filter(|_| open.is_past).map(Moment::Lsn);
+    let forked = open.engine.fork(&open.name, moment, &new)?;
+    Ok(match (forked.lsn, &forked.not_pushed) {
+        (Some(lsn), _) => format!("{new} is in the store at LSN {lsn}"),
+        (None, Some(why)) => format!("{new} is here; push it once the store can be reached ({why})"),
+        (None, None) => format!("{new} is here; its first push brings it to the store"),
+    })
 }
 
 fn wait(call: &Call<'_>) -> Result<String> {

@@ -71,7 +71,8 @@ fn code<T>(journals: &Journals, outcome: Result<T>, io_error: c_int) -> Result<T
 }
 
 // SAFETY of all functions below: SQLite calls them with a file that `install`
-// made, with buffers as long as it says, and with out pointers that it may write.
+// made, with buffers as long as it says, and with out pointers that it may write. A
+// buffer from C has bytes of some value: no compiler sees where they came from.
 
 unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
     guard(ffi::SQLITE_IOERR_CLOSE, || {

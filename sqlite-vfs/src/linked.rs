@@ -82,7 +82,7 @@ mod tests {
         drop(rusqlite::Connection::open_in_memory().unwrap());
         let table = TABLE.load(Ordering::SeqCst) as *const ffi::sqlite3_api_routines;
         // SAFETY: the linked SQLite's table has everything.
-        let read = unsafe { Api::from_table(table) };
+        let read = unsafe { Api::from_table(table) }.unwrap();
         assert_eq!(read.addresses(), linked_api().addresses());
     }
 }

@@ -21,12 +21,13 @@ pub(crate) enum Answer {
 type Action = fn(&OpenVolume) -> Result<String>;
 
 /// Actions that also exist as pragmas.
-const ACTIONS: [(&str, Action); 6] = [
+const ACTIONS: [(&str, Action); 7] = [
     ("quire_push", functions::push),
     ("quire_pull", functions::pull),
     ("quire_sync", functions::sync),
     ("quire_fetch", functions::fetch),
     ("quire_hydrate", functions::hydrate),
+    ("quire_checkpoint", functions::checkpoint),
     ("quire_verify", functions::verify),
 ];
 

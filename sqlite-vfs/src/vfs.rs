@@ -5,7 +5,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use libsqlite3_sys as ffi;
-use quire_engine::{Error, ErrorKind, Result};
+use quire_engine::{Error, ErrorKind, Lsn, Moment, Result};
 
 use crate::database::Database;
 use crate::error::{Doing, guard, report};
@@ -100,7 +100,7 @@ unsafe extern "C" fn open(
         // SAFETY: above.
         let opened = unsafe { open_named(instance, name, file, flags) };
         match opened {
-            Ok(()) => {
+            Ok(flags) => {
                 if !out_flags.is_null() {
                     // SAFETY: above.
                     unsafe { *out_flags = flags };
@@ -116,6 +116,8 @@ unsafe extern "C" fn open(
     })
 }
 
+/// Opens a file of Quire's; returns with which flags.
+///
 /// # Safety
 /// As [`open`], and the name is not null.
 unsafe fn open_named(
@@ -123,7 +125,7 @@ unsafe fn open_named(
     c_name: *const c_char,
     file: *mut ffi::sqlite3_file,
     flags: c_int,
-) -> Result<()> {
+) -> Result<c_int> {
     // SAFETY: as the caller promises.
     let name = unsafe { text(c_name) }?.unwrap_or_default();
     let create = flags & ffi::SQLITE_OPEN_CREATE != 0;
@@ -131,9 +133,12 @@ unsafe fn open_named(
         // SAFETY: SQLite's name of a main database carries its URI parameters.
         let parameters = unsafe { Parameters::read(instance, c_name) }?;
         let database = open_database(instance, name, create, &parameters)?;
+        let is_past = database.open.is_past;
         // SAFETY: the file has room for ours.
         unsafe { DatabaseFile::install(file, database) };
-        return Ok(());
+        // SQLite refuses by itself to write to what was opened for reading.
+        let writing = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE;
+        return Ok(if is_past { flags & !writing | ffi::SQLITE_OPEN_READONLY } else { flags });
     }
     let is_super = flags & ffi::SQLITE_OPEN_SUPER_JOURNAL != 0;
     if !is_super && flags & ffi::SQLITE_OPEN_MAIN_JOURNAL == 0 {
@@ -144,12 +149,13 @@ unsafe fn open_named(
         Some(journal) => unsafe { JournalFile::install(file, &instance.journals, journal) },
         None => return Err(Error::not_found(format!("there is no journal {name}"))),
     }
-    Ok(())
+    Ok(flags)
 }
 
 /// What the URI says beyond the name.
 struct Parameters {
     sync: Option<String>,
+    moment: Option<Moment>,
     is_unlocked: bool,
 }
 
@@ -162,24 +168,39 @@ impl Parameters {
         let value = |key: &CStr| unsafe { text((api.uri_parameter)(name, key.as_ptr())) };
         // SAFETY: the same.
         let is_set = |key: &CStr| unsafe { (api.uri_boolean)(name, key.as_ptr(), 0) != 0 };
-        for key in [c"lsn", c"at"] {
-            if let Some(value) = value(key)? {
-                let key = key.to_string_lossy();
-                return Err(Error::invalid(format!(
-                    "URI parameter {key}={value}: old snapshots come with a later version"
-                ))
-                .with_remedy(format!("Open the newest snapshot, without {key}.")));
-            }
-        }
+        let moment = moment(value(c"lsn")?, value(c"at")?)?;
         let is_unlocked = is_set(c"immutable") || is_set(c"nolock");
-        Ok(Parameters { sync: value(c"sync")?.map(str::to_owned), is_unlocked })
+        Ok(Parameters { sync: value(c"sync")?.map(str::to_owned), moment, is_unlocked })
+    }
+}
+
+/// The snapshot that the parameters `lsn` and `at` name.
+fn moment(lsn: Option<&str>, at: Option<&str>) -> Result<Option<Moment>> {
+    let wrong = |what: String, remedy: &str| Err(Error::invalid(format!("URI parameter {what}")).with_remedy(remedy));
+    match (lsn, at) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => wrong("lsn beside at".to_owned(), "Name the snapshot by one of them."),
+        (Some(text), None) => match text.parse().ok().and_then(Lsn::new) {
+            Some(lsn) => Ok(Some(Moment::Lsn(lsn))),
+            None => wrong(format!("lsn={text}: not an LSN"), "An LSN is a whole number from 1."),
+        },
+        (None, Some(text)) => match quire_settings::parse_time(text) {
+            Some(time_ms) => Ok(Some(Moment::Time(time_ms))),
+            None => wrong(
+                format!("at={text}: not a time"),
+                "Write it as RFC 3339 says: at=2026-01-31T12:00:00Z; a '+' in a URI is %2B.",
+            ),
+        },
     }
 }
 
 fn open_database(instance: &'static Instance, name: &str, create: bool, parameters: &Parameters) -> Result<Database> {
     let volume = names::volume_of(name)?;
     let engine = instance.home.engine(parameters.sync.as_deref())?;
-    let open = instance.volumes.open(&engine, &volume, create)?;
+    let open = match parameters.moment {
+        Some(moment) => instance.volumes.open_at(&engine, &volume, moment)?,
+        None => instance.volumes.open(&engine, &volume, create)?,
+    };
     Ok(Database::new(instance, open, name, parameters.is_unlocked))
 }
 

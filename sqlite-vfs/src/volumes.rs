@@ -5,23 +5,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use quire_engine::{Engine, Error, PageCount, PageIdx, Result, Snapshot, Volume, VolumeName};
+use quire_engine::{Engine, Error, Lsn, Moment, PageCount, PageIdx, Result, Snapshot, Volume, VolumeName};
 
 use crate::header;
 
 /// The open volumes of one SQLite.
 #[derive(Default)]
 pub(crate) struct Volumes {
-    by_name: Mutex<HashMap<VolumeName, Weak<OpenVolume>>>,
+    by_name: Mutex<HashMap<Opened, Weak<OpenVolume>>>,
 }
+
+/// A volume's name, and the LSN if it is a snapshot of the past.
+type Opened = (VolumeName, Option<Lsn>);
 
 /// A volume, as long as a connection has it open.
 pub(crate) struct OpenVolume {
     pub(crate) volume: Volume,
+    /// What it was opened as, without the LSN.
+    pub(crate) name: VolumeName,
     /// After the volume, so that it is closed after it.
     pub(crate) engine: Arc<Engine>,
     /// Added to a snapshot's version it gives the change counter that SQLite reads.
     counter_base: OnceLock<u32>,
+    /// Nothing is written to it.
+    pub(crate) is_past: bool,
     writers: AtomicUsize,
     last_error: Mutex<Option<(String, Option<String>)>>,
 }
@@ -31,11 +38,22 @@ impl Volumes {
     /// `create` a volume that nobody has is begun by its first commit.
     pub(crate) fn open(&self, engine: &Arc<Engine>, name: &VolumeName, create: bool) -> Result<Arc<OpenVolume>> {
         let volume = if create { engine.volume(name)? } else { engine.existing(name)? };
+        Ok(self.share(engine, (name.clone(), None), volume))
+    }
+
+    /// Opens a snapshot of the past.
+    pub(crate) fn open_at(&self, engine: &Arc<Engine>, name: &VolumeName, moment: Moment) -> Result<Arc<OpenVolume>> {
+        let volume = engine.volume_at(name, moment)?;
+        let lsn = volume.snapshot().base_lsn();
+        Ok(self.share(engine, (name.clone(), lsn), volume))
+    }
+
+    fn share(&self, engine: &Arc<Engine>, opened: Opened, volume: Volume) -> Arc<OpenVolume> {
         let mut by_name = self.by_name.lock();
-        if let Some(open) = by_name.get(name).and_then(Weak::upgrade)
+        if let Some(open) = by_name.get(&opened).and_then(Weak::upgrade)
             && Arc::ptr_eq(&open.engine, engine)
         {
-            return Ok(open);
+            return open;
         }
         by_name.retain(|_, open| open.strong_count() > 0);
         let counter_base = OnceLock::new();
@@ -46,13 +64,15 @@ impl Volumes {
         }
         let open = Arc::new(OpenVolume {
             volume,
+            name: opened.0.clone(),
             engine: engine.clone(),
             counter_base,
+            is_past: opened.1.is_some(),
             writers: AtomicUsize::new(0),
             last_error: Mutex::default(),
         });
-        by_name.insert(name.clone(), Arc::downgrade(&open));
-        Ok(open)
+        by_name.insert(opened, Arc::downgrade(&open));
+        open
     }
 
     /// All that are open.
@@ -85,6 +105,11 @@ impl OpenVolume {
 
     /// Whether a connection of this process is in a write transaction.
     pub(crate) fn has_writer(&self) -> bool {
+        // A journal of the volume's name belongs to those who write to the newest snapshot. SQLite takes one for what a
+        // crash left, and rolls it back, unless somebody is writing.
+        if self.is_past {
+            return true;
+        }
         self.writers.load(Ordering::Acquire) > 0
     }
 

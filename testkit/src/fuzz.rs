@@ -19,12 +19,13 @@ const MAX_BYTES: usize = 64 << 10;
 
 /// The golden files that a target's inputs look like: their paths from the
 /// root begin with one of these.
-const GOLDEN: [(&str, &[&str]); 11] = [
+const GOLDEN: [(&str, &[&str]); 12] = [
     ("commit", &["proto/tests/golden/commit-"]),
     ("header", &["proto/tests/golden/commit-"]),
     ("frame", &["proto/tests/golden/frame-"]),
     ("page_set", &["proto/tests/golden/pages-"]),
     ("rollup", &["proto/tests/golden/rollup"]),
+    ("checkpoint", &["proto/tests/golden/checkpoint-"]),
     ("segment", &["pagestore/tests/golden/segment"]),
     ("state_record", &["engine/tests/golden/state-"]),
     ("commit_record", &["engine/tests/golden/commit"]),

@@ -72,7 +72,8 @@ impl S3Server {
             .args(["-v=0", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-master.telemetry=false"])
             .arg(format!("-dir={}", data.display()))
             .arg(format!("-s3.config={}", data.join("identities.json").display()))
-            .args(["-volume.max=100", "-master.volumeSizeLimitMB=64"])
+            // Below its own bound, a hundredth of the disk, it would answer no write at all.
+            .args(["-volume.max=100", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=64MiB"])
             .arg(format!("-s3.port={s3}"))
             .arg(format!("-s3.port.grpc={s3_grpc}"))
             // Services at fixed ports: a second server on this machine would end itself over them.

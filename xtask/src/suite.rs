@@ -7,27 +7,42 @@ use anyhow::Result;
 use quire_testkit::{BUILT_VARIABLE, S3Server, SHARED_S3_VARIABLE};
 
 use crate::paths::{self, Profile};
-use crate::{clients, matrix, process};
+use crate::{clients, matrix, process, sqlite};
+
+/// What the tests share: one build, and one S3 server, which each test program would start for itself otherwise.
+pub(crate) struct Parts {
+    server: S3Server,
+}
+
+impl Parts {
+    /// One build with all targets: the tests, the extension and the client programs share it.
+    pub(crate) fn start() -> Result<Parts> {
+        cargo(&["build", "--workspace", "--all-targets"])?;
+        Ok(Parts { server: S3Server::start() })
+    }
+
+    /// Runs cargo for tests that use the parts.
+    pub(crate) fn cargo(&self, words: &[&str], more: &[(&str, String)]) -> Result<()> {
+        let parts = [
+            (SHARED_S3_VARIABLE, self.server.port().to_string()),
+            (BUILT_VARIABLE, paths::folder(Profile::Debug).display().to_string()),
+        ];
+        cargo_with(words, &[&parts, more].concat())
+    }
+}
 
 /// Everything that has to hold before a change lands.
 pub(crate) fn run() -> Result<()> {
-    // One build with all targets: the tests, the extension and the client programs share it.
-    cargo(&["build", "--workspace", "--all-targets"])?;
-    // One S3 server for all test programs: each would start its own otherwise.
-    let server = S3Server::start();
-    let variables = [
-        (SHARED_S3_VARIABLE, server.port().to_string()),
-        (BUILT_VARIABLE, paths::folder(Profile::Debug).display().to_string()),
-    ];
-    let cargo = |words: &[&str]| cargo_with(words, &variables);
+    let parts = Parts::start()?;
     if process::output(cargo_command().args(["nextest", "--version"])).is_ok() {
-        cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])?;
-        cargo(&["test", "--workspace", "--doc"])?;
+        parts.cargo(&["nextest", "run", "--workspace", "--no-fail-fast"], &[])?;
+        parts.cargo(&["test", "--workspace", "--doc"], &[])?;
     } else {
-        cargo(&["test", "--workspace", "--no-fail-fast"])?;
+        parts.cargo(&["test", "--workspace", "--no-fail-fast"], &[])?;
     }
     clients::run_built()?;
-    matrix::run_built()
+    matrix::run_built()?;
+    sqlite::run_built()
 }
 
 /// The benchmarks, with what users would run: release builds and the loadable extension.

@@ -117,6 +117,21 @@ fn install_once(folder: &Path, wanted: &Path, install: impl FnOnce() -> Result<(
     fs::write(&stamp, wish).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
+/// A subcommand of cargo: the installed one, or one that is built below the target folder.
+pub(crate) fn cargo_tool(name: &str) -> Result<PathBuf> {
+    if answers(name, "--version") {
+        return Ok(PathBuf::from(name));
+    }
+    let folder = paths::target().join("tools");
+    let program = folder.join("bin").join(name);
+    if !program.exists() {
+        println!("installing {name} into {}", folder.display());
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        run(Command::new(cargo).args(["install", name, "--locked", "--root"]).arg(&folder))?;
+    }
+    Ok(program)
+}
+
 fn debian_program(program: &str, probe: &str, packages: &[&str]) -> Result<PathBuf> {
     if !answers(program, probe) {
         install_debian(packages)?;

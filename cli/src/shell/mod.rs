@@ -12,14 +12,11 @@ use quire_engine::Error;
 
 use self::dot::Next;
 use self::session::Session;
-use crate::context::{Context, plain_name};
+use crate::context::Context;
 use crate::stop::Outcome;
 
 /// Runs `sql`; or without it what standard input says, in a shell if that is a terminal.
 pub(crate) fn sql(ctx: &Context, name: &str, sql: Option<&str>) -> Outcome {
-    let name = plain_name(name)?;
-    // A misspelt name must not become a new volume.
-    ctx.engine()?.existing(&name)?;
     let mut session = Session::open(ctx, name)?;
     let done = match sql {
         Some(sql) => session.run(sql),

@@ -26,8 +26,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// Connects to the volume.
-    pub(crate) fn open(ctx: &Context, name: VolumeName) -> Outcome<Session> {
-        let connection = sqlite::connect(ctx.engine()?, &name)?;
+    pub(crate) fn open(ctx: &Context, text: &str) -> Outcome<Session> {
+        // Opened first: a misspelt name must not become a new volume.
+        let (volume, (name, at)) = ctx.opened(text)?;
+        let connection = sqlite::connect(ctx.engine()?, &name, at)?;
+        let name = volume.name();
         let format = match ctx.output.json {
             true => Format::Json,
             false if to_terminal() => Format::Table,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use super::import::noted_length;
-use crate::context::{Context, plain_name};
+use crate::context::Context;
 use crate::interrupt::Checkpoints;
 use crate::output::size;
 use crate::progress::Progress;
@@ -28,7 +28,6 @@ struct Exported {
 
 /// Writes the visible snapshot beside `path`, and renames it once it is whole and durable.
 pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Outcome {
-    let name = plain_name(name)?;
     if path.is_dir() {
         return Err(Error::invalid(format!("{} is a directory", path.display()))
             .with_remedy("Name the file to write, not the folder for it.")
@@ -38,7 +37,7 @@ pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Out
     if !force && path.symlink_metadata().is_ok() {
         return Err(exists(path).into());
     }
-    let volume = ctx.engine()?.existing(&name)?;
+    let volume = ctx.opened(name)?.0;
     let snapshot = volume.snapshot();
     let page_size = snapshot.page_size().unwrap_or(PageSize::DEFAULT);
     let paged = snapshot.page_count().bytes(page_size);

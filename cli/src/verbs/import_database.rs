@@ -31,7 +31,7 @@ pub(crate) fn import_database(ctx: &Context, path: &Path, volume: &Volume) -> Ou
     let engine = ctx.engine()?;
     let name = volume.name();
     let failed = |e| sqlite::volume_error(&name, &format!("importing {} into", path.display()), e);
-    let mut target = sqlite::connect(engine, &name)?;
+    let mut target = sqlite::connect(engine, &name, None)?;
     let interrupted = Checkpoints::new();
     let mut progress = Progress::new(format!("importing {name}"));
     let page_size: u32 = source.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed)?;

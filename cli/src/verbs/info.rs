@@ -1,10 +1,11 @@
 //! `info`: one volume's facts.
 
-use quire_engine::{Error, LogEntry, Lsn, Status, VolumeName};
+use quire_engine::{LogEntry, Lsn, Moment, Status, VolumeName};
 use serde::Serialize;
 
 use super::import::noted_length;
 use super::log::{Entry, entry_facts};
+use super::verify_store::{Verified, last_verified};
 use crate::context::{Context, Named, named};
 use crate::output::{facts, size};
 use crate::stop::Outcome;
@@ -24,22 +25,23 @@ struct Info {
     store: String,
     /// The newest commit in the store, if the volume has no replica here.
     commit: Option<Entry>,
+    /// The last verification from here that found nothing wrong in the store, and the last that read every byte.
+    verified: Option<Verified>,
+    verified_deep: Option<Verified>,
 }
 
 /// Shows a volume as it is here, or else as it is in the store, or one of its commits.
 pub(crate) fn info(ctx: &Context, name: &str) -> Outcome {
     match named(name)? {
         Named::Now(name) => info_now(ctx, &name),
-        Named::At(name, lsn) => info_at(ctx, &name, lsn),
-        Named::AtTime(name) => Err(Error::invalid("this version of Quire finds a commit by its LSN only")
-            .with_remedy(format!("quire log {name} shows the times of the commits."))
-            .into()),
+        Named::At(name, lsn) => info_at(ctx, &name, Moment::Lsn(lsn)),
+        Named::AtTime(name, time_ms) => info_at(ctx, &name, Moment::Time(time_ms)),
     }
 }
 
 fn info_now(ctx: &Context, name: &VolumeName) -> Outcome {
     let engine = ctx.engine()?;
-    let info = if engine.local_volumes()?.contains(name) {
+    let mut info = if engine.local_volumes()?.contains(name) {
         let volume = engine.volume(name)?;
         let status = volume.status();
         let length = noted_length(&volume).and_then(|length| length.parse().ok());
@@ -47,7 +49,10 @@ fn info_now(ctx: &Context, name: &VolumeName) -> Outcome {
     } else {
         of_store(name, engine.store_url(), &engine.store_info(name)?)
     };
+    (info.verified, info.verified_deep) = last_verified(engine, name);
     ctx.output.result(&info, |info| {
+        let verified = info.verified.as_ref().map_or_else(|| "never".to_owned(), Verified::in_words);
+        let deep = info.verified_deep.as_ref().filter(|deep| info.verified.as_ref() != Some(deep));
         facts([
             ("name", Some(info.name.clone())),
             ("where", Some(if info.here { "here" } else { "in the store" }.to_owned())),
@@ -60,6 +65,8 @@ fn info_now(ctx: &Context, name: &VolumeName) -> Outcome {
             ("cached pages", info.here.then(|| info.cached_pages.to_string())),
             ("volume id", info.volume_id.clone()),
             ("store", Some(info.store.clone())),
+            ("verified", Some(verified)),
+            ("verified deep", deep.map(Verified::in_words)),
         ])
     })
 }
@@ -81,6 +88,8 @@ fn of_replica(status: Status, content: Option<String>, length: Option<u64>) -> I
         volume_id: status.volume_id,
         store: status.store,
         commit: None,
+        verified: None,
+        verified_deep: None,
     }
 }
 
@@ -98,14 +107,12 @@ fn of_store(name: &VolumeName, store: &str, head: &LogEntry) -> Info {
         volume_id: None,
         store: store.to_owned(),
         commit: Some(Entry::from(head)),
+        verified: None,
+        verified_deep: None,
     }
 }
 
-fn info_at(ctx: &Context, name: &VolumeName, lsn: Lsn) -> Outcome {
-    let log = ctx.engine()?.existing(name)?.log()?;
-    let entry = log.iter().find(|entry| entry.lsn == lsn).ok_or_else(|| {
-        Error::not_found(format!("volume {name} has no commit {lsn} in the store"))
-            .with_remedy(format!("quire log {name} shows the commits that it has."))
-    })?;
-    ctx.output.result(&Entry::from(entry), entry_facts)
+fn info_at(ctx: &Context, name: &VolumeName, moment: Moment) -> Outcome {
+    let entry = ctx.engine()?.info_at(name, moment)?;
+    ctx.output.result(&Entry::from(&entry), entry_facts)
 }

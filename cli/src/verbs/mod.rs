@@ -1,8 +1,12 @@
 //! The verbs, one story a file.
 
 mod about;
+mod collect;
+mod compact;
 mod create;
+mod diff;
 mod export;
+mod history;
 mod import;
 mod import_database;
 mod info;
@@ -13,6 +17,7 @@ mod replica;
 mod replicate;
 mod status;
 mod verify;
+mod verify_store;
 
 use crate::args::{Cli, Verb};
 use crate::context::Context;
@@ -44,12 +49,19 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Verb::Status(names) => status::status(&ctx, &names.names),
         Verb::Log { name } => log::log(&ctx, name),
         Verb::Clone { name, local_name } => replica::clone(&ctx, name, local_name.as_deref()),
+        Verb::Fork { name, new } => history::fork(&ctx, name, new),
+        Verb::Restore { name } => history::restore(&ctx, name),
+        Verb::Diff { name, a, b } => diff::diff(&ctx, name, a, b),
         Verb::Reset { name } => replica::reset(&ctx, name),
         Verb::Wait { name, lsn, timeout } => replica::wait(&ctx, name, *lsn, timeout),
         Verb::Mv { name, new } => names::rename(&ctx, name, new),
         Verb::Rm { name, in_store: true, .. } => names::delete_in_store(&ctx, name),
         Verb::Rm { name, in_store: false, force } => names::remove_replica(&ctx, name, *force),
         Verb::Sql { name, sql } => shell::sql(&ctx, name, sql.as_deref()),
+        Verb::Checkpoint { name } => replica::checkpoint(&ctx, name),
+        Verb::Compact { name } => compact::compact(&ctx, name),
+        Verb::Keep { name, what, no_longer } => collect::keep(&ctx, name, what, *no_longer),
+        Verb::Gc { names, dry_run, grace } => collect::gc(&ctx, names, *dry_run, grace),
         Verb::Hydrate { name } => replica::hydrate(&ctx, name),
         Verb::Verify { name, deep } => verify::verify(&ctx, name, *deep),
         Verb::Watch { name, after } => log::watch(&ctx, name, *after),

@@ -32,7 +32,7 @@ struct Removed {
 /// Removes what this machine keeps of a volume.
 pub(crate) fn remove_replica(ctx: &Context, name: &str, force: bool) -> Outcome {
     let name = plain_name(name)?;
-    ctx.replica(&name)?;
+    ctx.check_is_here(&name)?;
     ctx.engine()?.remove_replica(&name, force).map_err(|e| unpushed(e, name.as_str()))?;
     let removed = Removed { name: name.to_string(), here: true, in_store: false, lsn: None };
     ctx.output.result(&removed, |_| format!("removed the replica of {name}; the store was not touched"))

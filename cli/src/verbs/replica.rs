@@ -4,7 +4,7 @@ use quire_engine::{Error, Lsn};
 use serde::Serialize;
 
 use crate::context::{Context, plain_name};
-use crate::output::count;
+use crate::output::{count, size};
 use crate::progress::{Progress, TrafficMeter};
 use crate::stop::Outcome;
 
@@ -80,6 +80,29 @@ pub(crate) fn wait(ctx: &Context, name: &str, lsn: u64, timeout: &str) -> Outcom
     ctx.engine()?.existing(&name)?.wait(lsn, timeout)?;
     let durable = Durable { name: name.to_string(), lsn: lsn.get() };
     ctx.output.result(&durable, |_| format!("LSN {lsn} of {name} is in the store"))
+}
+
+#[derive(Serialize)]
+struct Written {
+    name: String,
+    lsn: u64,
+    /// 0 if it was there already.
+    bytes: u64,
+}
+
+/// Writes a checkpoint of the commit that the replica stands on.
+pub(crate) fn checkpoint(ctx: &Context, name: &str) -> Outcome {
+    let name = plain_name(name)?;
+    let volume = ctx.engine()?.existing(&name)?;
+    let made = {
+        let _meter = TrafficMeter::new(format!("indexing {name}"), ctx.engine()?);
+        volume.checkpoint()?
+    };
+    let written = Written { name: name.to_string(), lsn: made.lsn.get(), bytes: made.bytes };
+    ctx.output.result(&written, |written| match written.bytes {
+        0 => format!("LSN {} of {name} has a checkpoint already", written.lsn),
+        bytes => format!("LSN {} of {name} has a checkpoint, of {}", written.lsn, size(bytes)),
+    })
 }
 
 #[derive(Serialize)]

@@ -13,7 +13,7 @@ use quire_proto::{Error, PageIdx, Result};
 
 use super::file::FILE_HEADER_BYTES;
 use super::record::{self, HEADER_BYTES, RecordKind};
-use super::{DataFile, FileId, Place, Room, sync_dir};
+use super::{DataFile, FileId, Folder, Place, Room};
 
 /// A file is sealed once it is this long, at most.
 pub(crate) const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -106,7 +106,10 @@ pub(crate) struct Appender {
     /// Sealed log files whose bytes may not be durable yet. (Cache files never
     /// need to be: what they lose is fetched again.)
     unsynced: Vec<Arc<DataFile>>,
-    dir_unsynced: bool,
+    names_unsynced: bool,
+    /// The folders whose names are to be synced: open before anything is written that needs it, so that a
+    /// process without file descriptors is told before and not after.
+    folders: Option<[Folder; 2]>,
     /// A file could not be synced: what it holds may be lost with the power,
     /// and nothing after it can be called durable.
     doubt: Option<Error>,
@@ -132,7 +135,8 @@ impl Appender {
             next_id,
             tail: None,
             unsynced: Vec::new(),
-            dir_unsynced: false,
+            names_unsynced: false,
+            folders: None,
             doubt: None,
             sealed_end: None,
         }
@@ -141,7 +145,7 @@ impl Appender {
     /// As [`new`](Self::new), after files that were found at opening: their
     /// records end at `end`, and those in `unsynced` may not be durable.
     pub(crate) fn continued(mut self, end: Option<Place>, unsynced: Vec<Arc<DataFile>>) -> Appender {
-        self.dir_unsynced = !unsynced.is_empty();
+        self.names_unsynced = !unsynced.is_empty();
         self.sealed_end = end;
         self.unsynced = unsynced;
         self
@@ -160,9 +164,9 @@ impl Appender {
         let dir = self.room.dir(&self.replica);
         std::fs::create_dir_all(&dir).map_err(|e| Error::from_io(format!("creating folder {}", dir.display()), e))?;
         let file = Arc::new(DataFile::create(self.room, &self.replica, id)?);
-        self.dir_unsynced = true;
+        self.names_unsynced = true;
         self.tail = Some(Tail { file: file.clone(), end: FILE_HEADER_BYTES, reserved: FILE_HEADER_BYTES, synced: 0 });
-        if let Err(e) = self.reserve(bytes) {
+        if let Err(e) = self.open_folders().and_then(|()| self.reserve(bytes)) {
             // Nothing was written to it; the id stays burnt.
             file.doom();
             self.tail = None;
@@ -230,6 +234,7 @@ impl Appender {
         if let Some(doubt) = &self.doubt {
             return Err(doubt.duplicate());
         }
+        self.open_folders()?;
         while let Some(file) = self.unsynced.last() {
             if let Err(e) = file.sync() {
                 self.doubt = Some(e.duplicate());
@@ -250,17 +255,25 @@ impl Appender {
         synced
     }
 
+    fn open_folders(&mut self) -> Result<()> {
+        // A cache is never synced.
+        if self.room == Room::Log && self.names_unsynced && self.folders.is_none() {
+            self.folders = Some([Folder::open(self.room.dir(&self.replica))?, Folder::open(self.replica.clone())?]);
+        }
+        Ok(())
+    }
+
     fn try_sync_tail(&mut self) -> Result<()> {
+        self.open_folders()?;
         if let Some(tail) = &mut self.tail
             && tail.synced < tail.end
         {
             tail.file.sync()?;
             tail.synced = tail.end;
         }
-        if self.dir_unsynced {
-            sync_dir(&self.room.dir(&self.replica))?;
-            sync_dir(&self.replica)?;
-            self.dir_unsynced = false;
+        if self.names_unsynced {
+            self.folders.take().iter().flatten().try_for_each(Folder::sync)?;
+            self.names_unsynced = false;
         }
         Ok(())
     }

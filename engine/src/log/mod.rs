@@ -100,8 +100,27 @@ impl Room {
     }
 }
 
-/// Makes the directory entry of a new or removed file durable.
+/// An open folder, whose names can be made durable.
+pub(crate) struct Folder {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl Folder {
+    pub(crate) fn open(path: PathBuf) -> Result<Folder> {
+        match std::fs::File::open(&path) {
+            Ok(file) => Ok(Folder { path, file }),
+            Err(e) => Err(Error::from_io(format!("opening folder {}", path.display()), e)),
+        }
+    }
+
+    /// Makes the names of new and removed files durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::from_io(format!("syncing folder {}", self.path.display()), e))
+    }
+}
+
+/// Makes the names in a folder durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    let synced = std::fs::File::open(dir).and_then(|d| d.sync_all());
-    synced.map_err(|e| Error::from_io(format!("syncing folder {}", dir.display()), e))
+    Folder::open(dir.to_owned())?.sync()
 }

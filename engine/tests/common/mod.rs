@@ -3,7 +3,9 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test file uses its part")]
 
 pub mod child;
+pub mod damage;
 pub mod history;
+pub mod hooked;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -131,4 +133,10 @@ pub fn read_at(snapshot: &Snapshot, n: u32) -> u64 {
     let mut data = vec![0xEE; snapshot.page_size().map_or(PAGE, PageSize::bytes)];
     snapshot.read(page(n), &mut data).unwrap();
     stamp(&data)
+}
+
+/// Copies a data directory as it is at this moment: what a kill leaves, or a second machine begins with.
+pub fn copy_dir(from: &Path, to: &Path) {
+    assert!(!to.exists(), "it would be copied into {}", to.display());
+    assert!(std::process::Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
 }

@@ -35,7 +35,7 @@ pub async fn a_second_append_at_one_lsn_is_told_who_won(s: &Subject) {
     let rival = write(&log[0]);
     for store in [s.client(), s.client()] {
         match store.append(&v, &rival).await.unwrap() {
-            Appended::Lost(winner) => assert_eq!(winner.object(), log[1].object()),
+            Appended::Lost(winner) => assert_eq!(winner.object_hash, log[1].object_hash()),
             Appended::Won => panic!("two commits have LSN 2"),
         }
     }
@@ -118,7 +118,7 @@ pub async fn racing_appenders_have_one_winner_for_each_lsn(s: &Subject) {
                 match store.append(&v, &mine).await.unwrap() {
                     Appended::Won => won.push(mine),
                     Appended::Lost(winner) => {
-                        assert_eq!(winner.lsn(), mine.lsn());
+                        assert_eq!(winner.header.lsn, mine.lsn());
                         lost += 1;
                     }
                 }

@@ -22,10 +22,22 @@ pub fn commit(before: Option<&SealedCommit>, kind: CommitKind) -> SealedCommit {
 
 /// A commit after `before` that writes page 1, inline.
 pub fn write(before: &SealedCommit) -> SealedCommit {
+    let content = [before.lsn().next().get() as u8; 4096];
+    write_page(before, &content)
+}
+
+/// As [`write`], with bytes that do not compress.
+pub fn write_noise(before: &SealedCommit) -> SealedCommit {
+    let mut content = [0; 4096];
+    blake3::Hasher::new().update(before.hash().as_bytes()).finalize_xof().fill(&mut content);
+    write_page(before, &content)
+}
+
+fn write_page(before: &SealedCommit, content: &[u8; 4096]) -> SealedCommit {
     let mut header = draft(Some(before), CommitKind::Write);
     header.page_count = header.page_count.max(PageCount::new(1));
     let pages = PageSet::from_iter([PageIdx::FIRST]);
-    let frame = encode_frame(&pages, PageSize::DEFAULT, &[header.lsn.get() as u8; 4096]).unwrap();
+    let frame = encode_frame(&pages, PageSize::DEFAULT, content).unwrap();
     let index = FrameIndex::inline([(frame.first, frame.page_count, frame.bytes.len() as u32)]);
     SealedCommit::seal(header, Body { sets: PageSets::same(pages), index, inline: frame.bytes }).unwrap()
 }

@@ -7,29 +7,33 @@
 mod appending;
 pub mod commits;
 mod ending;
+mod past;
 mod reading;
 mod renaming;
+mod upkeep;
 
 use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quire_bucket::{Bucket, Created, Key};
-use quire_proto::{Appended, CommitKind, Lsn, Metastore, SealedCommit, VolumeName, VolumeState};
+use quire_proto::{Appended, CommitKind, LogUpkeep, Lsn, Metastore, SealedCommit, VolumeName, VolumeState};
 
 use commits::{commit, write};
 
 pub use appending::*;
 pub use ending::*;
+pub use past::*;
 pub use reading::*;
 pub use renaming::*;
+pub use upkeep::*;
 
 /// Where the suite runs: an empty store.
 pub struct Subject {
     /// The store's objects, to look at and to damage.
     pub bucket: Bucket,
     /// A client that has not seen anything yet; it polls quickly.
-    pub connect: Box<dyn Fn() -> Arc<dyn Metastore> + Send + Sync>,
+    pub connect: Box<dyn Fn() -> Arc<dyn LogUpkeep> + Send + Sync>,
     /// What must live as long as the store.
     pub keep: Box<dyn Any + Send + Sync>,
 }
@@ -41,6 +45,14 @@ macro_rules! metastore_contract {
     ($subject:expr) => {
         $crate::metastore_contract! { @each $subject;
             a_new_name_is_free
+            statements_are_a_chain_of_which_the_newest_counts
+            what_an_owner_wants_kept_is_a_chain_too
+            a_marker_on_what_is_not_kept_is_refused
+            markers_are_found_with_the_time_they_came_and_can_be_removed
+            a_stub_keeps_its_lsn_taken_and_knows_who_won
+            who_slept_through_a_collection_learns_that_his_lsn_is_taken
+            checkpoints_are_found_newest_first_and_can_be_dropped
+            the_stores_clock_goes_on
             commits_come_back_and_the_newest_is_the_head
             a_second_append_at_one_lsn_is_told_who_won
             a_retry_of_a_won_append_is_won
@@ -73,6 +85,12 @@ macro_rules! metastore_contract {
             a_rename_overtaken_by_a_void_counts_for_nothing
             a_forged_reservation_moves_nothing
             a_rename_dropped_at_any_point_is_all_or_nothing
+            a_restore_stands_on_the_old_snapshot_and_changes_what_came_since
+            a_restore_of_what_is_not_older_or_not_there_is_refused
+            a_moment_names_the_newest_commit_that_was_there
+            markers_lie_beside_the_snapshot_they_are_about
+            the_newest_checkpoint_at_or_before_an_lsn_is_found
+            a_checkpoint_is_made_once_and_read_in_parts
         }
     };
     (@each $subject:expr; $($name:ident)*) => {
@@ -87,7 +105,7 @@ macro_rules! metastore_contract {
 }
 
 impl Subject {
-    fn client(&self) -> Arc<dyn Metastore> {
+    fn client(&self) -> Arc<dyn LogUpkeep> {
         (self.connect)()
     }
 
@@ -109,7 +127,7 @@ fn lsn(n: u64) -> Lsn {
 async fn win(store: &dyn Metastore, volume: &VolumeName, commit: &SealedCommit) {
     match store.append(volume, commit).await.unwrap() {
         Appended::Won => {}
-        Appended::Lost(winner) => panic!("LSN {} of {volume} is {:?}", commit.lsn(), winner.header()),
+        Appended::Lost(winner) => panic!("LSN {} of {volume} is {:?}", commit.lsn(), winner.header),
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn a_renamed_volume_lives_under_its_new_name_only(s: &Subject) {
     assert_moved(&s.client().head(&old).await.unwrap(), &new);
 
     let error = s.client().append(&old, &write(&log[2])).await.unwrap();
-    assert!(matches!(error, Appended::Lost(by) if by.header().kind == CommitKind::Moved));
+    assert!(matches!(error, Appended::Lost(by) if by.header.kind == CommitKind::Moved));
     let error = s.client().delete(&old, lsn(4), "tests").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains("team/app"), "{error}");
@@ -118,7 +118,7 @@ pub async fn a_rename_overtaken_by_a_commit_counts_for_nothing(s: &Subject) {
     let state = s.client().head(&new).await.unwrap();
     assert!(matches!(&state, VolumeState::Free { next, .. } if *next == lsn(2)), "{state:?}");
     let lost = store.append(&old, &moved).await.unwrap();
-    assert!(matches!(lost, Appended::Lost(winner) if winner.object() == next.object()));
+    assert!(matches!(lost, Appended::Lost(winner) if winner.object_hash == next.object_hash()));
     assert_live(&s.client().head(&old).await.unwrap(), &next);
     let error = s.client().append(&new, &write(&fork)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");

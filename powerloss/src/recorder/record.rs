@@ -78,7 +78,9 @@ impl Recorder {
                 self.tracee.go_on(thread, 0)?;
                 self.run_next()
             }
-            Stop::StartedAnother => Err(io::Error::other("the recorder follows one program, and it has started another")),
+            Stop::StartedAnother => {
+                Err(io::Error::other("the recorder follows one program, and it has started another"))
+            }
             Stop::Signal(signal) => self.tracee.go_on(thread, signal),
             Stop::Other => self.tracee.go_on(thread, 0),
         }

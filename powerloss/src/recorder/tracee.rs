@@ -95,36 +95,17 @@ impl Tracee {
             return Ok(Change::Ended(thread, 128 + libc::WTERMSIG(status)));
         }
         let stop = match (libc::WSTOPSIG(status), status >> 16) {
-            (libc::SIGTRAP, libc::PTRACE_EVENT_SECCOMP) => self.call(thread)?,
+            (libc::SIGTRAP, libc::PTRACE_EVENT_SECCOMP) => call(thread)?,
             (libc::SIGTRAP, libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_EXEC) => {
                 Stop::StartedAnother
             }
             (libc::SIGTRAP, 1..) => Stop::Other,
-            (signal, _) if signal == libc::SIGTRAP | 0x80 => self.call(thread)?,
+            (signal, _) if signal == libc::SIGTRAP | 0x80 => call(thread)?,
             // A new thread begins with it; nobody else sends it.
             (libc::SIGSTOP, _) => Stop::Other,
             (signal, _) => Stop::Signal(signal),
         };
         Ok(Change::Stopped(thread, stop))
-    }
-
-    fn call(&self, thread: pid_t) -> io::Result<Stop> {
-        let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
-        // SAFETY: the kernel writes at most as many bytes as it is told; zeroes are a valid value, and the kind says
-        // which part of the union was written.
-        unsafe {
-            let (kind, len) = (libc::PTRACE_GET_SYSCALL_INFO, size_of::<libc::ptrace_syscall_info>());
-            checked(libc::ptrace(kind, thread, len, info.as_mut_ptr()))?;
-            let info = info.assume_init();
-            Ok(match info.op {
-                libc::PTRACE_SYSCALL_INFO_SECCOMP => {
-                    let call = info.u.seccomp;
-                    Stop::Entry(Call { number: call.nr as c_long, arguments: call.args })
-                }
-                libc::PTRACE_SYSCALL_INFO_EXIT => Stop::Exit(info.u.exit.sval),
-                _ => Stop::Other,
-            })
-        }
     }
 
     /// Lets a thread run up to the next call of interest, with a signal unless that is 0.
@@ -156,7 +137,11 @@ impl Tracee {
     /// Its current folder, or what a descriptor leads to.
     pub(crate) fn folder(&self, fd: c_int) -> io::Result<PathBuf> {
         let pid = self.pid;
-        std::fs::read_link(if fd == libc::AT_FDCWD { format!("/proc/{pid}/cwd") } else { format!("/proc/{pid}/fd/{fd}") })
+        std::fs::read_link(if fd == libc::AT_FDCWD {
+            format!("/proc/{pid}/cwd")
+        } else {
+            format!("/proc/{pid}/fd/{fd}")
+        })
     }
 
     /// Where the next byte would be read or written.
@@ -165,6 +150,35 @@ impl Tracee {
         let position = text.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse().ok());
         position.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
+}
+
+/// Which call a thread has stopped at.
+fn call(thread: pid_t) -> io::Result<Stop> {
+    let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+    let (request, len) = (libc::PTRACE_GET_SYSCALL_INFO, size_of::<libc::ptrace_syscall_info>());
+    // SAFETY: the kernel writes at most as many bytes as it is told.
+    let asked = checked(unsafe { libc::ptrace(request, thread, len, info.as_mut_ptr()) });
+    if is_gone(&asked) {
+        return Ok(Stop::Other);
+    }
+    asked?;
+    // SAFETY: zeroes are a valid value, and the kind says which part of the union was written.
+    Ok(unsafe {
+        let info = info.assume_init();
+        match info.op {
+            libc::PTRACE_SYSCALL_INFO_SECCOMP => {
+                let call = info.u.seccomp;
+                Stop::Entry(Call { number: call.nr as c_long, arguments: call.args })
+            }
+            libc::PTRACE_SYSCALL_INFO_EXIT => Stop::Exit(info.u.exit.sval),
+            _ => Stop::Other,
+        }
+    })
+}
+
+/// The thread was killed meanwhile, by another one that ended the program: that is said when it is waited for.
+fn is_gone<T>(asked: &io::Result<T>) -> bool {
+    asked.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ESRCH))
 }
 
 fn wait(pid: pid_t) -> io::Result<(pid_t, c_int)> {
@@ -179,11 +193,8 @@ fn wait(pid: pid_t) -> io::Result<(pid_t, c_int)> {
 fn trace(request: libc::c_uint, thread: pid_t, data: usize) -> io::Result<()> {
     // SAFETY: none of these requests follows a pointer.
     let done = unsafe { libc::ptrace(request, thread, null_mut::<c_void>(), without_provenance_mut::<c_void>(data)) };
-    match checked(done) {
-        // It was killed meanwhile: that is said when it is waited for.
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-        done => done.map(|_| ()),
-    }
+    let done = checked(done);
+    if is_gone(&done) { Ok(()) } else { done.map(|_| ()) }
 }
 
 fn checked(result: c_long) -> io::Result<c_long> {

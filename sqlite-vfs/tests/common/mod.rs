@@ -16,14 +16,30 @@ pub struct House {
     pub there: Engine,
 }
 
+static HOUSE: OnceLock<House> = OnceLock::new();
+
+// SAFETY: it is declared as in C's <stdlib.h>.
+unsafe extern "C" {
+    /// Calls a function when the process ends by itself.
+    safe fn atexit(call: extern "C" fn()) -> std::ffi::c_int;
+}
+
+/// What is static is never dropped, and so the folder's guard does nothing.
+extern "C" fn remove_house() {
+    if let Some(house) = HOUSE.get() {
+        // A folder that cannot be removed is no failure of a test.
+        let _ = std::fs::remove_dir_all(house.dir.path());
+    }
+}
+
 pub fn house() -> &'static House {
-    static HOUSE: OnceLock<House> = OnceLock::new();
     HOUSE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let here = engine(&dir.path().join("here"), &dir.path().join("store"));
         let there = engine(&dir.path().join("there"), &dir.path().join("store"));
         quire_sqlite::register_linked(here.clone()).unwrap();
         quire_sqlite::register_linked_as("quire-there", there.clone()).unwrap();
+        assert_eq!(atexit(remove_house), 0, "the folder of the tests would stay behind");
         House { dir, here, there }
     })
 }

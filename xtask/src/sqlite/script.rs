@@ -1,30 +1,12 @@
-//! Running one of SQLite's test scripts, and what it printed.
+//! What one of SQLite's test scripts printed, and what that means.
 
-use std::fs;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::source::Built;
-use crate::paths;
-use crate::process::{output, run_logged, with_store};
-
-/// Far above what a script takes (with many faults injected, minutes), so that only a hang reaches it.
-const LIMIT: Duration = Duration::from_secs(600);
-
-/// Where scripts run: as nobody, for whom files without permission are closed.
-pub(super) struct Bench {
-    folder: PathBuf,
-    testfixture: PathBuf,
-    files: PathBuf,
-    extension: PathBuf,
-    prelude: PathBuf,
-    /// User and group of `nobody`, if this is root.
-    nobody: Option<(u32, u32)>,
-}
+use super::bench::{Bench, scripts_folder};
 
 /// What a script did.
 #[derive(Default)]
@@ -34,9 +16,9 @@ pub(super) struct Outcome {
     pub(super) failed: Vec<String>,
     pub(super) omitted: usize,
     /// Connections that were opened on Quire; unknown if the script did not come to its end.
-    on_quire: Option<usize>,
+    pub(super) on_quire: Option<usize>,
     /// Those that should have been, and were not.
-    strays: String,
+    pub(super) strays: String,
     pub(super) took: Duration,
 }
 
@@ -45,71 +27,33 @@ pub(super) fn name(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-impl Bench {
-    pub(super) fn new(source: &Built, extension: &Path, prelude: &Path) -> Result<Bench> {
-        let id = |flag: &str, user: &str| -> Result<u32> {
-            let text = output(Command::new("id").args([flag, user]))?;
-            text.trim().parse().with_context(|| format!("id {flag} {user}"))
-        };
-        let is_root = output(Command::new("id").arg("-u"))?.trim() == "0";
-        let nobody = if is_root { Some((id("-u", "nobody")?, id("-g", "nobody")?)) } else { None };
-        Ok(Bench {
-            folder: paths::fresh_folder(&format!("sqlite/{}/run", source.version))?,
-            testfixture: source.testfixture.clone(),
-            files: source.files.clone(),
-            extension: extension.to_owned(),
-            prelude: prelude.to_owned(),
-            nobody,
-        })
-    }
+/// Runs a script.
+pub(super) fn run(bench: &Bench, name: &str, path: &Path) -> Result<Outcome> {
+    let mut command = Command::new(&bench.source.testfixture);
+    let ran = bench.run(command.arg(scripts_folder().join("prelude.tcl")).arg(path), &bench.home(name)?, name)?;
+    Ok(outcome(ran))
+}
 
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+/// The outcome of a program that prints what scripts print.
+pub(super) fn outcome((status, printed): (ExitStatus, String)) -> Outcome {
+    let mut outcome = read(&printed);
+    if !status.success() && outcome.failed.is_empty() {
+        outcome.failed.push("(exit)".to_owned());
     }
-
-    /// Runs a script in a folder of its own. Its log stays, the folder goes.
-    pub(super) fn run(&self, path: &Path) -> Outcome {
-        self.try_run(path).unwrap_or_else(|error| Outcome {
-            failed: vec![format!("(could not run: {error:#})")],
-            ..Outcome::default()
-        })
-    }
-
-    fn try_run(&self, path: &Path) -> Result<Outcome> {
-        let home = self.folder.join(name(path));
-        fs::create_dir_all(&home)?;
-        let mut command = Command::new(&self.testfixture);
-        command.arg(&self.prelude).arg(path).current_dir(&home);
-        with_store(&mut command, &home.join("data"), &format!("file://{}", home.join("store").display()));
-        command.env("SCRIPTS_EXTENSION", &self.extension).env("SCRIPTS_FILES", &self.files).env("QUIRE_LOG", "error");
-        if let Some((user, group)) = self.nobody {
-            std::os::unix::fs::chown(&home, Some(user), Some(group))?;
-            command.uid(user).gid(group);
-        }
-        let log = self.folder.join(format!("{}.log", name(path)));
-        let start = Instant::now();
-        let ended = run_logged(&mut command, &log, LIMIT);
-        let took = start.elapsed();
-        // Scripts print what they find in broken databases, so it is not always text.
-        let mut outcome = Outcome { took, ..read(&String::from_utf8_lossy(&fs::read(&log)?)) };
-        match ended {
-            Err(_) => outcome.failed.push("(timeout)".to_owned()),
-            Ok(status) if !status.success() && outcome.failed.is_empty() => outcome.failed.push("(exit)".to_owned()),
-            Ok(_) => {}
-        }
-        paths::remove_folder(&home)?;
-        Ok(outcome)
-    }
+    outcome
 }
 
 impl Outcome {
+    /// What could not run has failed.
+    pub(super) fn not_run(why: &anyhow::Error) -> Outcome {
+        Outcome { failed: vec![format!("(could not run: {why:#})")], ..Outcome::default() }
+    }
+
     /// Why the script shows nothing about Quire, if it does not.
     pub(super) fn off_quire(&self) -> Option<String> {
         match (self.on_quire, self.strays.as_str()) {
             (Some(0), _) => Some("no database was on Quire".to_owned()),
-            (None, _) if !self.failed.iter().any(|case| case == "(timeout)") => {
-                Some("it does not say whether databases were on Quire".to_owned())
-            }
+            (None, _) => Some("it does not say whether databases were on Quire".to_owned()),
             (_, "") => None,
             (_, strays) => Some(format!("databases that were not on Quire: {strays}")),
         }

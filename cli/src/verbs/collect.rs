@@ -1,0 +1,255 @@
+//! `keep`, `gc`: what is kept of the history in the store, and what goes.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use quire_engine::{Error, Lsn, Moment, Result, VolumeName};
+use quire_maintenance::collect::{
+    Amount, Collected, Holder, Options, Retention, Span, Stores, collect, keep as retain,
+};
+use serde::Serialize;
+
+use crate::context::{Context, named, plain_name};
+use crate::output::{count, size};
+use crate::progress::TrafficMeter;
+use crate::stop::Outcome;
+
+/// People are shown so many of those who hold something.
+const MOST_SHOWN: usize = 20;
+
+#[derive(Serialize)]
+struct Kept {
+    name: String,
+    /// `all`, a time, or `last N`.
+    span: String,
+    /// Snapshots that are kept however old they are.
+    snapshots: Vec<u64>,
+}
+
+/// Says what to keep of a volume's history, or shows it.
+pub(crate) fn keep(ctx: &Context, name: &str, what: &[String], no_longer: bool) -> Outcome {
+    let (name, moment) = named(name)?.parts();
+    let span = match what {
+        [] => None,
+        words if moment.is_none() => Some(Span::parse(&words.join(" "))?),
+        _ => {
+            return Err(Error::invalid("a snapshot is kept, or a span of time: not both in one word")
+                .with_remedy(format!("Say `quire keep {name}@LSN`, and `quire keep {name} {}`.", what.join(" ")))
+                .into());
+        }
+    };
+    if no_longer && moment.is_none() {
+        return Err(Error::invalid("--no-longer is about one snapshot")
+            .with_remedy(format!("Name it: quire keep {name}@LSN --no-longer"))
+            .into());
+    }
+    let engine = ctx.engine()?;
+    let snapshot = match moment {
+        None => None,
+        // One that is not there any more can still be taken off the list.
+        Some(Moment::Lsn(lsn)) if no_longer => Some(lsn),
+        Some(moment) => Some(engine.info_at(&name, moment)?.lsn),
+    };
+    let stores = stores(ctx)?;
+    let retention = engine.maintain(&name, |_, volume| async move {
+        let change = |retention: &mut Retention| {
+            if let Some(span) = span {
+                retention.span = span;
+            }
+            match snapshot {
+                Some(lsn) if no_longer => drop(retention.named.remove(&lsn)),
+                Some(lsn) => drop(retention.named.insert(lsn)),
+                None => {}
+            }
+        };
+        retain(&stores, &volume, change).await
+    })?;
+    let kept = Kept {
+        name: name.to_string(),
+        span: retention.span.to_string(),
+        snapshots: retention.named.iter().map(|lsn| lsn.get()).collect(),
+    };
+    ctx.output.result(&kept, |kept| {
+        let span = match retention.span {
+            Span::All => "all of its history".to_owned(),
+            Span::Last(n) => format!("its last {}", count(n, "snapshot")),
+            Span::Time(_) => format!("what it was at any time in the last {}", kept.span),
+        };
+        let snapshots: Vec<String> = kept.snapshots.iter().map(u64::to_string).collect();
+        let besides = match snapshots.is_empty() {
+            true => String::new(),
+            false => format!(", and LSN {} however old", snapshots.join(", ")),
+        };
+        format!("of {name} is kept: {span}{besides}; `quire gc` lets go the rest")
+    })
+}
+
+#[derive(Serialize)]
+struct Swept {
+    name: String,
+    dry_run: bool,
+    /// What is kept by the owner's word.
+    span: String,
+    lsn: u64,
+    /// Every snapshot from here on is kept.
+    horizon: u64,
+    /// Older ones that are kept too.
+    kept: Vec<u64>,
+    held: Vec<Held>,
+    /// Nothing up to here was touched, as somebody's outcome is open.
+    blocked: Option<u64>,
+    /// What goes when so many seconds have passed.
+    waits_seconds: Option<u64>,
+    commits: Counted,
+    checkpoints: Counted,
+    segments: Counted,
+    segments_left: Counted,
+    /// Old commits whose pages are still needed; a compaction moves them.
+    commits_left: u64,
+}
+
+#[derive(Serialize)]
+struct Held {
+    lsn: u64,
+    by: String,
+}
+
+#[derive(Serialize)]
+struct Counted {
+    objects: u64,
+    bytes: u64,
+}
+
+/// Lets go what need not be kept.
+pub(crate) fn gc(ctx: &Context, names: &[String], dry_run: bool, grace: &str) -> Outcome {
+    let grace_ms = match grace.trim() {
+        "0" | "0s" => 0,
+        text => match Span::parse(text) {
+            Ok(Span::Time(ms)) => ms,
+            _ => {
+                return Err(Error::invalid(format!("--grace {grace:?} is not a time"))
+                    .with_remedy("Allowed: 1d, 12h, 30m, 0s.")
+                    .into());
+            }
+        },
+    };
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let options = Options { grace_ms, report_at_ms: dry_run.then_some(now_ms), ..Options::default() };
+    let stores = stores(ctx)?;
+    let names = names.iter().map(|name| plain_name(name)).collect::<Result<Vec<_>>>()?;
+    let (swept, failed) = sweep(ctx, &stores, &names, &options)?;
+    ctx.output.result(&swept, |swept| swept.iter().map(describe).collect())?;
+    failed.map_or(Ok(()), |e| Err(e.into()))
+}
+
+/// Collects one volume after the other. One that fails does not keep the others from it: the first error is told last.
+fn sweep(
+    ctx: &Context,
+    stores: &Stores,
+    names: &[VolumeName],
+    options: &Options,
+) -> Result<(Vec<Swept>, Option<Error>)> {
+    let engine = ctx.engine()?;
+    let (mut swept, mut failed) = (Vec::new(), None);
+    let mut add = |name: VolumeName, collected: Result<Option<Collected>>| match collected {
+        Ok(collected) => {
+            swept.extend(collected.map(|collected| told(&name, &collected, options.report_at_ms.is_some())));
+        }
+        Err(e) => {
+            failed.get_or_insert(e);
+        }
+    };
+    if names.is_empty() {
+        let root = VolumeName::parse("all")?;
+        for volume in engine.maintain(&root, |_, _| stores.volumes())? {
+            let _meter = TrafficMeter::new(format!("collecting {volume}"), engine);
+            let collected = engine.maintain(&root, |_, _| collect(stores, &volume, options));
+            add(volume, collected);
+        }
+        return Ok((swept, failed));
+    }
+    for name in names {
+        let _meter = TrafficMeter::new(format!("collecting {name}"), engine);
+        let collected = engine.maintain(name, |_, volume| async move { collect(stores, &volume, options).await });
+        let collected = collected.and_then(|collected| match collected {
+            Some(collected) => Ok(Some(collected)),
+            None => Err(Error::not_found(format!("the store has no volume {name}"))
+                .with_remedy("`quire ls` lists what there is.")),
+        });
+        add(name.clone(), collected);
+    }
+    Ok((swept, failed))
+}
+
+fn stores(ctx: &Context) -> Result<Stores> {
+    let upkeep = quire_settings::open_upkeep(&ctx.settings)?;
+    Ok(Stores::new(upkeep.log, upkeep.pages))
+}
+
+fn told(name: &VolumeName, collected: &Collected, dry_run: bool) -> Swept {
+    let counted = |amount: Amount| Counted { objects: amount.objects, bytes: amount.bytes };
+    Swept {
+        name: name.to_string(),
+        dry_run,
+        span: collected.retention.span.to_string(),
+        lsn: collected.head.get(),
+        horizon: collected.horizon.get(),
+        kept: collected.kept.iter().map(|lsn| lsn.get()).collect(),
+        held: collected.holds.iter().map(|hold| Held { lsn: hold.lsn.get(), by: holder(&hold.holder) }).collect(),
+        blocked: collected.blocked.map(Lsn::get),
+        waits_seconds: collected.waits_ms.map(|ms| ms.div_ceil(1000)),
+        commits: counted(collected.commits),
+        checkpoints: counted(collected.checkpoints),
+        segments: counted(collected.segments),
+        segments_left: counted(collected.segments_left),
+        commits_left: collected.commits_left,
+    }
+}
+
+fn holder(holder: &Holder) -> String {
+    match holder {
+        Holder::Commit(volume, lsn) => format!("LSN {lsn} of {volume} stands on it"),
+        Holder::OpenCommit(volume, lsn) => format!("LSN {lsn} of {volume} is being made on it, or was given up"),
+        Holder::OpenCheckpoint(place) => {
+            format!("generation {} of its checkpoint is being written, or was given up", place.generation)
+        }
+        Holder::Unknown(problem) => format!("a marker that cannot be read: {problem}"),
+    }
+}
+
+fn describe(swept: &Swept) -> String {
+    let would = if swept.dry_run { "would go" } else { "gone" };
+    let bytes = swept.segments.bytes + swept.checkpoints.bytes + swept.commits.bytes;
+    let mut text = format!(
+        "{}: kept from LSN {} to {} ({}); {would}: {}, {}, the pages of {}, {} in all; left: {}, {}\n",
+        swept.name,
+        swept.horizon,
+        swept.lsn,
+        swept.span,
+        count(swept.segments.objects, "segment"),
+        count(swept.checkpoints.objects, "checkpoint"),
+        count(swept.commits.objects, "commit"),
+        size(bytes),
+        count(swept.segments_left.objects, "segment"),
+        size(swept.segments_left.bytes),
+    );
+    for lsn in &swept.kept {
+        text += &format!("  LSN {lsn} is kept besides\n");
+    }
+    for held in swept.held.iter().take(MOST_SHOWN) {
+        text += &format!("  LSN {}: {}\n", held.lsn, held.by);
+    }
+    if swept.held.len() > MOST_SHOWN {
+        text += &format!("  and {} more\n", swept.held.len() - MOST_SHOWN);
+    }
+    if let Some(blocked) = swept.blocked {
+        text += &format!("  nothing up to LSN {blocked} is touched before that is settled\n");
+    }
+    if let Some(seconds) = swept.waits_seconds {
+        text += &format!("  more goes when gc is run again after {seconds} s: readers may still be there\n");
+    }
+    if swept.commits_left > 0 {
+        let left = count(swept.commits_left, "old commit");
+        text += &format!("  {left} hold pages that are still needed: `quire compact {}` moves them\n", swept.name);
+    }
+    text
+}

@@ -1,0 +1,87 @@
+//! `quire keep` and `quire gc`.
+#![allow(clippy::unwrap_used)] // helpers of tests may panic like tests
+
+mod common;
+
+use common::{Machine, World, noise};
+
+/// Twelve pushes; each rewrites 300 large rows, so there are segments.
+fn app(machine: &Machine<'_>) {
+    let file = machine.data_dir().with_extension("db");
+    let db = rusqlite::Connection::open(&file).unwrap();
+    db.execute_batch("CREATE TABLE orders(id INTEGER PRIMARY KEY, round INTEGER, what BLOB)").unwrap();
+    for n in 0..300 {
+        db.execute("INSERT INTO orders(round, what) VALUES (1, ?1)", [noise(n, 1000)]).unwrap();
+    }
+    drop(db);
+    machine.ok(&["import", file.to_str().unwrap(), "app"]);
+    machine.ok(&["push", "app"]);
+    for round in 2..=12 {
+        machine.ok(&["sql", "app", &format!("UPDATE orders SET round = {round}, what = randomblob(1000)")]);
+        machine.ok(&["push", "app"]);
+    }
+}
+
+fn round(machine: &Machine<'_>, volume: &str) -> serde_json::Value {
+    machine.json(&["sql", volume, "SELECT max(round) AS n FROM orders"])[0]["n"].clone()
+}
+
+#[test]
+fn what_is_kept_stays_and_the_rest_goes_after_the_grace() {
+    let world = World::new();
+    let (here, there) = (world.machine("here"), world.machine("there"));
+    app(&here);
+    let kept = here.json(&["keep", "app"]);
+    assert_eq!((&kept["span"], &kept["snapshots"]), (&"all".into(), &serde_json::json!([])));
+    assert_eq!(here.json(&["gc", "app"])[0]["segments"]["objects"], 0, "by default nothing goes");
+
+    here.ok(&["fork", "app@3", "fork"]);
+    here.ok(&["keep", "app", "last", "2"]);
+    assert_eq!(here.json(&["keep", "app@7"])["snapshots"], serde_json::json!([7]));
+    here.ok(&["checkpoint", "app"]);
+    let dry = here.json(&["gc", "--dry-run"]);
+    assert_eq!((&dry[0]["name"], &dry[0]["dry_run"]), (&"app".into(), &true.into()));
+    assert_eq!(round(&there, "app@5"), 5, "it was only a question");
+
+    // Readers have a day, unless somebody says otherwise.
+    let waits = here.json(&["gc", "app"]);
+    assert!(waits[0]["waits_seconds"].as_u64().unwrap() > 80_000, "{waits}");
+    assert_eq!((&waits[0]["horizon"], &waits[0]["segments"]["objects"]), (&11.into(), &0.into()));
+    there.run(&["sql", "app@5", "SELECT 1"]).failed(1, "not kept");
+
+    let swept = here.json(&["gc", "--grace", "0s"]);
+    let app = &swept[0];
+    assert!(app["segments"]["objects"].as_u64().unwrap() >= 7, "{app}");
+    assert_eq!(app["kept"], serde_json::json!([3, 7]));
+    assert_eq!(app["held"][0]["by"], "LSN 1 of fork stands on it");
+    let fresh = world.machine("fresh");
+    for (volume, n) in [("app", 12), ("app@11", 11), ("app@7", 7), ("fork", 3)] {
+        assert_eq!(round(&fresh, volume), n, "{volume}");
+    }
+    for gone in ["app@5", "app@10"] {
+        there.run(&["sql", gone, "SELECT 1"]).failed(1, "app");
+    }
+    here.run(&["restore", "app@5"]).failed(1, "LSN 5");
+    here.ok(&["verify", "--deep", "app"]);
+    // What was named is kept no longer.
+    here.ok(&["keep", "app@7", "--no-longer"]);
+    here.ok(&["gc", "app", "--grace", "0s"]);
+    there.run(&["sql", "app@7", "SELECT 1"]).failed(1, "app");
+    assert_eq!(round(&there, "fork"), 3);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_what_can() {
+    let world = World::new();
+    let here = world.machine("here");
+    app(&here);
+    here.run(&["keep", "app", "7"]).failed(2, "`7` does not say");
+    here.run(&["keep", "app", "last"]).failed(2, "`last` does not say");
+    here.run(&["keep", "app@3", "7d"]).failed(2, "not both");
+    here.run(&["keep", "app", "--no-longer"]).failed(2, "one snapshot");
+    here.run(&["keep", "nobody"]).failed(1, "nobody");
+    here.run(&["keep", "app@99"]).failed(1, "99");
+    here.run(&["gc", "nobody"]).failed(1, "nobody");
+    here.run(&["gc", "app", "--grace", "soon"]).failed(2, "not a time");
+    here.run(&["gc", "app@3"]).failed(2, "app@3");
+}

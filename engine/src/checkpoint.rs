@@ -1,0 +1,83 @@
+//! Checkpoints of what a replica stands on: made when somebody asks, and by
+//! pushers every so often, after their push was acknowledged.
+
+use std::sync::Arc;
+
+use quire_history::{CHECKPOINT_SPAN, Checkpointed, boot_frames};
+use quire_proto::{CommitHeader, Error, Lsn, PageCount, PageIdx, PageSize, ROLLUP_SPAN, Result};
+use quire_sqlite_format::Pages;
+
+use crate::engine::{Engine, Shared};
+use crate::history::Moment;
+use crate::replica::Replica;
+use crate::snapshot::Snapshot;
+use crate::volume::Volume;
+
+impl Pages for Snapshot {
+    fn page_count(&self) -> PageCount {
+        Snapshot::page_count(self)
+    }
+
+    fn page_size(&self) -> PageSize {
+        Snapshot::page_size(self).unwrap_or(PageSize::DEFAULT)
+    }
+
+    fn read(&mut self, page: PageIdx, buf: &mut [u8]) -> Result<()> {
+        Snapshot::read(self, page, buf)
+    }
+}
+
+impl Volume {
+    /// Writes a checkpoint of the commit that the replica stands on, unless there is one: whoever opens the volume from
+    /// then on reads no commit before it.
+    pub fn checkpoint(&self) -> Result<Checkpointed> {
+        let replica = self.replica();
+        let Some(lsn) = replica.core().state.base_lsn() else {
+            return Err(Error::invalid(format!("volume {} is not in the store yet", replica.name()))
+                .with_remedy(format!("`quire push {}` brings it there.", replica.name())));
+        };
+        let engine = replica.engine();
+        let remote = replica.core().state.remote.clone();
+        let commit = engine.bridge.wait(engine.commit(&remote, lsn))?;
+        checkpoint(&replica, commit.header())
+    }
+}
+
+/// After a push that made `head`: a roll-up where one belongs, and a checkpoint if the last one is long ago. Nothing
+/// depends on them: a failure is noted, and somebody else makes up for it.
+pub(crate) fn tidy(replica: &Arc<Replica>, head: &CommitHeader) {
+    if !head.lsn.get().is_multiple_of(ROLLUP_SPAN) {
+        return;
+    }
+    let engine = replica.engine();
+    let remote = replica.core().state.remote.clone();
+    let tidied = engine.bridge.wait(async { engine.stores().await?.metastore.tidy(&remote, head).await });
+    let checkpointed = tidied.and_then(|()| match is_due(engine, replica, head.lsn)? {
+        true => checkpoint(replica, head).map(|_| ()),
+        false => Ok(()),
+    });
+    if let Err(e) = checkpointed {
+        tracing::warn!("volume {remote}: after LSN {}: {e}", head.lsn);
+    }
+}
+
+fn is_due(engine: &Arc<Shared>, replica: &Arc<Replica>, lsn: Lsn) -> Result<bool> {
+    let remote = replica.core().state.remote.clone();
+    let newest = engine.bridge.wait(async { engine.stores().await?.metastore.checkpoint(&remote, Some(lsn)).await })?;
+    Ok(lsn.get() - newest.map_or(0, |newest| newest.lsn.get()) >= CHECKPOINT_SPAN)
+}
+
+/// Writes the checkpoint of a commit that the replica stands on.
+fn checkpoint(replica: &Arc<Replica>, commit: &CommitHeader) -> Result<Checkpointed> {
+    let engine = replica.engine();
+    let visible = replica.snapshot();
+    let mut snapshot = if replica.unpushed() == 0 && visible.base_lsn() == Some(commit.lsn) {
+        visible
+    } else {
+        let past = Engine { shared: engine.clone() };
+        past.volume_at(&replica.name(), Moment::Lsn(commit.lsn))?.snapshot()
+    };
+    let boot = boot_frames(&mut snapshot)?;
+    let remote = snapshot.remote().clone();
+    engine.bridge.wait(async { quire_history::checkpoint(engine.reader().await?, &remote, commit, &boot).await })
+}

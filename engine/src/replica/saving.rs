@@ -1,0 +1,135 @@
+//! The table file, which spares the next opening the log; closing; and a
+//! second replica of the same files.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use quire_proto::{Error, Result};
+
+use super::{Core, Replica};
+use crate::compact;
+use crate::log::{FileId, Room, sync_dir};
+use crate::tablefile::{self, StoredTable};
+
+/// After this much log a table file is written, so that a crash leaves little to replay.
+const TABLE_EVERY_BYTES: u64 = 32 << 20;
+
+impl Replica {
+    pub(super) fn after_append(self: &Arc<Self>, core: &mut Core) {
+        self.reclaim(core);
+        let busy = core.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished());
+        let compacts = compact::is_due(core, self.engine.file_bytes());
+        if busy || !(compacts || core.since_table > TABLE_EVERY_BYTES) {
+            return;
+        }
+        let replica = self.clone();
+        let keeper = std::thread::Builder::new().name("quire-keeper".into()).spawn(move || {
+            let kept = if compacts { compact::compact(&replica) } else { replica.save_table() };
+            if let Err(e) = kept {
+                tracing::warn!("volume {}: {e}", replica.name());
+            }
+        });
+        match keeper {
+            Ok(keeper) => core.keeper = Some(keeper),
+            Err(e) => tracing::warn!("volume {}: starting a thread: {e}", self.name()),
+        }
+    }
+
+    /// Writes the table file, so that opening replays little. Commits go on meanwhile.
+    fn save_table(&self) -> Result<()> {
+        let _saving = self.saving.lock();
+        let stored = self.stored_table(&mut self.core())?;
+        stored.map_or(Ok(()), |stored| tablefile::save(&self.dir, &stored))
+    }
+
+    pub(super) fn save_table_locked(&self, core: &mut Core) -> Result<()> {
+        match self.stored_table(core)? {
+            Some(stored) => tablefile::save(&self.dir, &stored),
+            None => Ok(()),
+        }
+    }
+
+    fn stored_table(&self, core: &mut Core) -> Result<Option<StoredTable>> {
+        if core.undecided.is_some() || core.broken.is_some() {
+            return Ok(None);
+        }
+        core.log.sync()?;
+        let Some(end) = core.log.end() else { return Ok(None) };
+        // The records of an open transaction will be needed again.
+        let position = core.writing_from.unwrap_or(end);
+        core.since_table = 0;
+        let next_file = self.next_file.load(Ordering::Relaxed);
+        Ok(Some(StoredTable {
+            state: core.state.clone(),
+            table: self.visible.load().table().clone(),
+            position,
+            next_file,
+        }))
+    }
+
+    /// Leaves the replica so that the next opening is quick. Called once, when its last user goes.
+    pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
+        let keeper = self.core().keeper.take();
+        if let Some(keeper) = keeper {
+            // Its table is older than the one written below.
+            let _ = keeper.join();
+        }
+        let mut cache = self.cache.lock();
+        let mut core = self.core();
+        self.reclaim(&mut core);
+        if core.registered && core.log.end().is_some() && core.broken.is_none() && !self.is_past() {
+            core.log.seal();
+            cache.seal();
+            self.save_table_locked(&mut core)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `dir` a replica of the same content. Files are linked, not copied: each has been sealed, and is never
+    /// written again. The caller holds the writer's lock and that of the traffic.
+    pub(crate) fn link_files(&self, dir: &Path) -> Result<()> {
+        let _saving = self.saving.lock();
+        let mut cache = self.cache.lock();
+        let mut core = self.core();
+        if core.undecided.is_some() {
+            return Err(Error::unavailable(format!(
+                "volume {}: whether its last commit reached the store is not known",
+                self.name()
+            ))
+            .with_remedy(format!("`quire push {}` settles it, once the store can be reached.", self.name())));
+        }
+        if core.log.end().is_none() || core.state.page_size.is_none() {
+            return Err(
+                Error::invalid(format!("volume {} has no content yet", self.name())).with_remedy("Write to it first.")
+            );
+        }
+        core.log.seal();
+        cache.seal();
+        self.save_table_locked(&mut core)?;
+        let files = self.files.load();
+        for file in core.log_files.iter().chain(&core.cache_files).filter_map(|id| files.get(id)) {
+            link(&file.room.path(&self.dir, file.id), &file.room.path(dir, file.id))?;
+        }
+        link(&tablefile::path(&self.dir), &tablefile::path(dir))?;
+        for room in [Room::Log, Room::Cache] {
+            match room.path(dir, FileId(0)).parent() {
+                Some(folder) if folder.is_dir() => sync_dir(folder)?,
+                _ => {}
+            }
+        }
+        sync_dir(dir)
+    }
+}
+
+/// Gives a file a second name; on a file system that cannot, it is copied.
+fn link(from: &Path, to: &Path) -> Result<()> {
+    let wrong = |e| Error::from_io(format!("linking {} to {}", from.display(), to.display()), e);
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder).map_err(wrong)?;
+    }
+    if std::fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    std::fs::copy(from, to).and_then(|_| std::fs::File::open(to)?.sync_all()).map_err(wrong)
+}

@@ -1,0 +1,220 @@
+//! Who holds what: the markers beside the snapshots of a volume, and what
+//! became of their authors.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use quire_proto::{
+    Appended, Base, Body, CheckpointPlace, CommitHeader, CommitId, CommitKind, ErrorKind, Lsn, Marked, Marker,
+    MarkerTarget, Result, SealedCommit, Statement, VolumeName,
+};
+use ulid::Ulid;
+
+use super::Stores;
+
+/// How many targets are looked at at the same time.
+const TARGETS_AT_ONCE: usize = 16;
+
+/// Somebody holds a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The snapshot.
+    pub lsn: Lsn,
+    /// Who.
+    pub holder: Holder,
+}
+
+/// Who holds a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The commit of a volume whose base it is: a fork, a restore, a renamed volume.
+    Commit(VolumeName, Lsn),
+    /// Somebody who is going to make this commit, or has given up.
+    OpenCommit(VolumeName, Lsn),
+    /// Somebody who is going to write this checkpoint, or has given up.
+    OpenCheckpoint(CheckpointPlace),
+    /// A marker that this program cannot read.
+    Unknown(String),
+}
+
+/// The markers of a volume, sorted out.
+pub(super) struct Markers {
+    holds: Vec<Hold>,
+    spent: Vec<(Lsn, Ulid)>,
+}
+
+enum Verdict {
+    Holds(Holder),
+    Spent,
+}
+
+impl Markers {
+    /// Lists the markers and looks at each target. Markers that came at or before a time, and whose authors
+    /// seem to have given up, are closed: what they wanted to make is made, or its place taken, so that they learn it should they come back.
+    pub(super) async fn list(
+        stores: &Stores,
+        volume: &VolumeName,
+        statement: &Statement,
+        head: &CommitHeader,
+        abandoned_before_ms: u64,
+    ) -> Result<Markers> {
+        let marked: Vec<Marked> = stores.log.markers(volume).try_collect().await?;
+        // After the markers: a target that is made meanwhile is seen.
+        let places: BTreeSet<CheckpointPlace> =
+            stores.log.checkpoints(volume).map_ok(|(place, _)| place).try_collect().await?;
+        let look = Look { stores, volume, statement, head, places: &places };
+        let mut verdicts: Vec<(Marked, Verdict)> = stream::iter(marked)
+            .map(|marked| async { look.verdict(&marked).await.map(|verdict| (marked, verdict)) })
+            .buffered(TARGETS_AT_ONCE)
+            .try_collect()
+            .await?;
+        for (marked, verdict) in &mut verdicts {
+            if marked.stored_ms <= abandoned_before_ms
+                && let Verdict::Holds(Holder::OpenCommit(..) | Holder::OpenCheckpoint(..)) = verdict
+                && let Ok(marker) = &marked.marker
+            {
+                *verdict = look.close(marker).await?;
+            }
+        }
+        let mut markers = Markers { holds: Vec::new(), spent: Vec::new() };
+        for (marked, verdict) in verdicts {
+            match verdict {
+                Verdict::Holds(holder) => markers.holds.push(Hold { lsn: marked.lsn, holder }),
+                Verdict::Spent => markers.spent.push((marked.lsn, marked.ulid)),
+            }
+        }
+        Ok(markers)
+    }
+
+    /// The snapshots that the next statement must keep, given what the one before it kept.
+    pub(super) fn held(&self, before: &Statement) -> BTreeSet<Lsn> {
+        let held = self.holds.iter().filter(|hold| hold.holder.is_settled() || before.keeps(hold.lsn));
+        held.map(|hold| hold.lsn).collect()
+    }
+
+    /// Whether somebody holds a snapshot.
+    pub(super) fn holds(&self, lsn: Lsn) -> bool {
+        self.holds.iter().any(|hold| hold.lsn == lsn)
+    }
+
+    /// Nothing at or before this LSN may be touched: it is not known yet what happens to a hold on it, or a statement
+    /// does not know of it.
+    pub(super) fn blocked(&self, statement: &Statement) -> Option<Lsn> {
+        let unclear = self.holds.iter().filter(|hold| !hold.holder.is_settled() || !statement.keeps(hold.lsn));
+        unclear.map(|hold| hold.lsn).max()
+    }
+
+    /// Removes the markers that hold nothing any more.
+    pub(super) async fn remove_spent(&self, stores: &Stores, volume: &VolumeName) -> Result<()> {
+        let spent = stream::iter(self.spent.iter().copied().map(Ok));
+        spent
+            .try_for_each_concurrent(TARGETS_AT_ONCE, |(lsn, ulid)| async move {
+                stores.log.unmark(volume, lsn, ulid).await
+            })
+            .await
+    }
+
+    pub(super) fn into_holds(self) -> Vec<Hold> {
+        self.holds
+    }
+}
+
+impl Holder {
+    fn is_settled(&self) -> bool {
+        matches!(self, Holder::Commit(..))
+    }
+}
+
+struct Look<'a> {
+    stores: &'a Stores,
+    volume: &'a VolumeName,
+    statement: &'a Statement,
+    head: &'a CommitHeader,
+    places: &'a BTreeSet<CheckpointPlace>,
+}
+
+impl Look<'_> {
+    async fn verdict(&self, marked: &Marked) -> Result<Verdict> {
+        let marker = match &marked.marker {
+            Ok(marker) => marker,
+            Err(e) => return Ok(Verdict::Holds(Holder::Unknown(e.to_string()))),
+        };
+        match &marker.target {
+            MarkerTarget::Commit(target, lsn) => self.commit(marker, target, *lsn).await,
+            MarkerTarget::Checkpoint(place) => Ok(self.checkpoint(*place)),
+        }
+    }
+
+    /// Whether the commit that was to rely on the snapshot does.
+    async fn commit(&self, marker: &Marker, target: &VolumeName, at: Lsn) -> Result<Verdict> {
+        let header = match self.stores.log.header(target, at).await {
+            Ok(header) => header,
+            // Only the store's own word counts: another error ends the collection.
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Ok(Verdict::Holds(Holder::OpenCommit(target.clone(), at)));
+            }
+            Err(e) => {
+                return Err(e.context(format_args!("a marker on LSN {} of volume {}", marker.base.1, self.volume)));
+            }
+        };
+        let (base_volume, base_lsn, base_hash) = &marker.base;
+        let relies = match &header.base {
+            Base::Other { volume, lsn, hash } => (volume, lsn, hash) == (base_volume, base_lsn, base_hash),
+            // Whoever reads what is kept reads past it only if it is after the horizon, where a checkpoint stands.
+            Base::Older { lsn, hash } => {
+                target == base_volume && (lsn, hash) == (base_lsn, base_hash) && at > self.statement.horizon
+            }
+            Base::Previous | Base::Nothing => false,
+        };
+        Ok(if relies { Verdict::Holds(Holder::Commit(target.clone(), at)) } else { Verdict::Spent })
+    }
+
+    /// Whether a checkpoint may still be written that somebody will read.
+    fn checkpoint(&self, place: CheckpointPlace) -> Verdict {
+        let made = self.places.range(place..).next().is_some_and(|there| there.lsn == place.lsn);
+        match made || !self.statement.keeps(place.lsn) {
+            true => Verdict::Spent,
+            false => Verdict::Holds(Holder::OpenCheckpoint(place)),
+        }
+    }
+
+    /// Takes the place of what an author has not made, so that he cannot any more.
+    async fn close(&self, marker: &Marker) -> Result<Verdict> {
+        match &marker.target {
+            MarkerTarget::Commit(target, at) => {
+                self.void(target, *at).await?;
+                self.commit(marker, target, *at).await
+            }
+            MarkerTarget::Checkpoint(place) => {
+                let (_, lsn, hash) = &marker.base;
+                let header = self.stores.log.header(self.volume, *lsn).await?;
+                if place.lsn != *lsn || header.hash() != *hash || header.lsn > self.head.lsn {
+                    return Ok(Verdict::Spent);
+                }
+                quire_history::checkpoint_again(&self.stores.reader, self.volume, &header, place.generation).await?;
+                Ok(Verdict::Spent)
+            }
+        }
+    }
+
+    /// Puts a void at an LSN, if it is the next one.
+    async fn void(&self, target: &VolumeName, at: Lsn) -> Result<()> {
+        let state = self.stores.log.head(target).await?;
+        if state.next() != at {
+            return Ok(());
+        }
+        let head = state.head().map(|head| head.header().clone());
+        let page_size = head.as_ref().map_or(self.head.page_size, |head| head.page_size);
+        let mut void = CommitHeader::draft(at, CommitKind::Void, CommitId::random()?, page_size);
+        if let Some(head) = head {
+            void.parent = Some(head.hash());
+            void.page_count = head.page_count;
+            void.min_count = head.page_count;
+            void.attributes = head.attributes;
+        }
+        let void = SealedCommit::seal(void, Body::default())?;
+        match self.stores.log.append(target, &void).await? {
+            Appended::Won | Appended::Lost(_) => Ok(()),
+        }
+    }
+}

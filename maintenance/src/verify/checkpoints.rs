@@ -1,0 +1,242 @@
+//! The checkpoints of a volume: whether they decode, and what a reader sees by them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use quire_history::Reader;
+use quire_proto::{
+    CHECKPOINT_FRONT_BYTES, CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointPlace, CommitHeader, Error,
+    FrameObject, LeafRef, Lsn, PageRun, PageSet, PageSource, Result, SegmentId, SegmentRef, VolumeName,
+};
+
+use super::log::{Bad, Walk};
+use super::lost::{Standing, State};
+use super::{Damage, Depth, Job, Object, is_damage};
+
+/// How many leaves are fetched at the same time.
+const LEAVES_AT_ONCE: usize = 8;
+
+/// The segments that checkpoints name, each with the LSN of one that does.
+pub(super) type Spare = HashMap<SegmentId, (SegmentRef, Lsn)>;
+
+/// A checkpoint that was looked at.
+pub(super) struct Checked {
+    place: CheckpointPlace,
+    /// None: it is not sound, and readers do without it.
+    info: Option<CheckpointInfo>,
+    /// Pages of which it does not say what the commits say.
+    wrong: PageSet,
+}
+
+/// A checkpoint, open.
+pub(super) struct Opened {
+    pub(super) place: CheckpointPlace,
+    pub(super) head: CheckpointHead,
+    /// The first bytes of the object.
+    front: Bytes,
+}
+
+impl Opened {
+    pub(super) async fn open(reader: &Reader, volume: &VolumeName, place: CheckpointPlace) -> Result<Opened> {
+        let read = |end: u64| reader.metastore().read_checkpoint(volume, place, 0..end);
+        let mut front = read(CHECKPOINT_FRONT_BYTES as u64).await?;
+        let len = CheckpointHead::len_of(&front)?;
+        if len > front.len() {
+            front = read(len as u64).await?;
+        }
+        let head = CheckpointHead::decode(&front)?;
+        if (head.info().lsn, head.info().generation) != (place.lsn, place.generation) {
+            return Err(Error::corrupt(format!("it says that it is of LSN {}", head.info().lsn)));
+        }
+        Ok(Opened { place, head, front })
+    }
+
+    async fn bytes(&self, reader: &Reader, volume: &VolumeName, range: Range<u64>) -> Result<Bytes> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        if range.end <= self.front.len() as u64 {
+            return Ok(self.front.slice(range.start as usize..range.end as usize));
+        }
+        reader.metastore().read_checkpoint(volume, self.place, range).await
+    }
+
+    pub(super) async fn leaf(&self, reader: &Reader, volume: &VolumeName, place: LeafRef) -> Result<CheckpointLeaf> {
+        let bytes = self.bytes(reader, volume, place.range()).await?;
+        CheckpointLeaf::decode(&place, &bytes).map_err(|e| e.context(format_args!("page {} and after", place.first)))
+    }
+
+    /// Each run in page order.
+    pub(super) async fn each_run(
+        &self,
+        reader: &Reader,
+        volume: &VolumeName,
+        mut each: impl FnMut(PageRun),
+    ) -> Result<()> {
+        let places: Vec<LeafRef> = self.head.leaves().collect();
+        let leaves = futures::stream::iter(places).map(|place| self.leaf(reader, volume, place));
+        let mut leaves = leaves.buffered(LEAVES_AT_ONCE);
+        while let Some(leaf) = leaves.try_next().await? {
+            leaf.runs().for_each(&mut each);
+        }
+        Ok(())
+    }
+
+    /// Whether all of it that `depth` asks for decodes; the segments that it names.
+    async fn check(&self, reader: &Reader, volume: &VolumeName, with_leaves: bool) -> Result<Vec<SegmentRef>> {
+        self.head.boot_pages()?;
+        if with_leaves {
+            self.each_run(reader, volume, |_| {}).await?;
+        }
+        let segments = self.bytes(reader, volume, self.head.segments_range()).await?;
+        self.head.decode_segments(&segments)
+    }
+}
+
+impl Job {
+    /// Looks at the checkpoints of the LSNs from `first` to `last`.
+    pub(super) async fn checkpoints(
+        &mut self,
+        volume: &VolumeName,
+        first: Lsn,
+        last: Lsn,
+    ) -> Result<(BTreeMap<Lsn, Checked>, Spare)> {
+        let mut places: BTreeMap<Lsn, CheckpointPlace> = BTreeMap::new();
+        let mut at_most = Some(last);
+        while let Some(lsn) = at_most.filter(|lsn| *lsn >= first) {
+            let Some(place) = self.reader.metastore().checkpoint(volume, Some(lsn)).await? else { break };
+            if place.lsn >= first {
+                places.insert(place.lsn, place);
+            }
+            at_most = place.lsn.prev();
+        }
+        let newest = places.keys().next_back().copied();
+        let (mut checked, mut spare, mut trusted) = (BTreeMap::new(), Spare::new(), BTreeMap::new());
+        for (lsn, place) in places {
+            self.tally.checkpoints += 1;
+            let with_leaves = self.depth == Depth::Deep || Some(lsn) == newest;
+            let (opened, segments) = match self.open_checked(volume, place, with_leaves).await {
+                Ok(sound) => sound,
+                Err(e) if is_damage(&e) => {
+                    self.damaged_checkpoint(volume, place, e.to_string());
+                    checked.insert(lsn, Checked { place, info: None, wrong: PageSet::new() });
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            spare.extend(segments.into_iter().map(|segment| (segment.id, (segment, lsn))));
+            let mut wrong = PageSet::new();
+            if self.depth == Depth::Deep {
+                wrong = self.compare(volume, &opened, &trusted).await?;
+                if !wrong.is_empty() {
+                    let problem = "it does not say of these pages what the commits say".to_owned();
+                    let (volume, object) = (volume.clone(), Object::Checkpoint(place));
+                    self.findings.add(Damage { volume, object, problem, pages: wrong.clone() });
+                }
+            }
+            if wrong.is_empty() {
+                trusted.insert(lsn, place);
+            }
+            checked.insert(lsn, Checked { place, info: Some(opened.head.info().clone()), wrong });
+        }
+        Ok((checked, spare))
+    }
+
+    async fn open_checked(
+        &self,
+        volume: &VolumeName,
+        place: CheckpointPlace,
+        with_leaves: bool,
+    ) -> Result<(Opened, Vec<SegmentRef>)> {
+        let opened = Opened::open(&self.reader, volume, place).await?;
+        let segments = opened.check(&self.reader, volume, with_leaves).await?;
+        Ok((opened, segments))
+    }
+
+    fn damaged_checkpoint(&mut self, volume: &VolumeName, place: CheckpointPlace, problem: String) {
+        let (volume, object) = (volume.clone(), Object::Checkpoint(place));
+        self.findings.add(Damage { volume, object, problem, pages: PageSet::new() });
+    }
+
+    /// How a snapshot stands that has a checkpoint.
+    pub(super) async fn indexed(
+        &mut self,
+        walk: &Walk<'_>,
+        checked: &Checked,
+        header: Option<&CommitHeader>,
+        state: State,
+    ) -> Result<State> {
+        // Without a sound one readers read the log.
+        let by_log = match state.log {
+            Standing::Collected => Standing::Unreadable,
+            _ => state.log.clone(),
+        };
+        let Some(info) = &checked.info else { return Ok(State { seen: by_log, ..state }) };
+        match header {
+            Some(header) if header.hash() != info.commit => {
+                self.damaged_checkpoint(walk.volume, checked.place, "it is of another commit".to_owned());
+                return Ok(State { seen: by_log, ..state });
+            }
+            None if state.log != Standing::Collected => return Ok(state),
+            _ => {}
+        }
+        if state.log.is_whole() && checked.wrong.is_empty() && walk.bad_segments.is_empty() {
+            return Ok(State::same(state.log));
+        }
+        let origin = match &info.origin {
+            Some(origin) => Some(self.base(&origin.volume, origin.lsn, origin.hash).await?.seen),
+            None => None,
+        };
+        let mut lacks = checked.wrong.clone();
+        // What of collected commits the snapshot still needs.
+        let mut needed: BTreeMap<Lsn, PageSet> = BTreeMap::new();
+        let mut add = |run: PageRun| {
+            let mut pages = PageSet::new();
+            pages.insert_range(run.first.get(), run.last().get());
+            let among = match (run.source, &origin) {
+                (PageSource::Frame(frame), _) if frame.is_compacted() => match frame.object {
+                    FrameObject::Segment(id) if walk.bad_segments.contains(&id) => Some(&pages),
+                    _ => None,
+                },
+                (PageSource::Frame(frame), _) => match (walk.bad.get(&frame.owner), frame.object) {
+                    (Some(Bad::Object), FrameObject::Commit) => Some(&pages),
+                    (Some(Bad::Collected), FrameObject::Commit) => {
+                        needed.entry(frame.owner).or_default().union_with(&pages);
+                        Some(&pages)
+                    }
+                    (Some(Bad::Pages(bad)), _) => Some(bad),
+                    _ => None,
+                },
+                (PageSource::Inherited, Some(Standing::Lacks(lost))) => Some(&**lost),
+                (PageSource::Inherited, Some(Standing::Unreadable)) => Some(&pages),
+                _ => None,
+            };
+            if let Some(among) = among {
+                let mut sound = pages.clone();
+                sound.subtract(among);
+                lacks.union_with(&pages);
+                lacks.subtract(&sound);
+            }
+        };
+        let seen = async {
+            let opened = Opened::open(&self.reader, walk.volume, checked.place).await?;
+            opened.each_run(&self.reader, walk.volume, &mut add).await
+        };
+        let seen = seen.await;
+        for (lsn, pages) in needed {
+            let problem = format!("it was collected, and the checkpoint of LSN {} needs it", checked.place.lsn);
+            let (volume, object) = (walk.volume.clone(), Object::Commit { lsn });
+            self.findings.add(Damage { volume, object, problem, pages });
+        }
+        match seen {
+            Ok(()) => Ok(State { seen: Standing::Lacks(lacks.into()), ..state }),
+            Err(e) if is_damage(&e) => {
+                self.damaged_checkpoint(walk.volume, checked.place, e.to_string());
+                Ok(State { seen: by_log, ..state })
+            }
+            Err(e) => Err(e),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Does a checkpoint say what its commits say? It is made once more, from the one before it and the commits since,
+//! and held against what is stored, run by run.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use futures::{StreamExt, TryStreamExt};
+use quire_proto::{
+    Base, CheckpointPlace, CommitHash, CommitHeader, ErrorKind, LeafRef, Lsn, Overlay, OverlayStep, PageRun, PageSet,
+    PageSource, Result, VolumeName,
+};
+
+use super::checkpoints::Opened;
+use super::{COMMITS_AT_ONCE, Job, is_damage};
+
+/// Headers are read back in pieces of so many.
+const HEADERS_A_PIECE: u64 = 1024;
+
+/// The commits from a checkpoint, or a root, to the one whose checkpoint is compared.
+struct Steps {
+    below: Option<CheckpointPlace>,
+    commits: Vec<(Lsn, CommitHash)>,
+}
+
+impl Job {
+    /// The pages of which a checkpoint says something else than its commits. Where those are damaged or collected,
+    /// there is nothing to compare with: then none.
+    pub(super) async fn compare(
+        &self,
+        volume: &VolumeName,
+        checkpoint: &Opened,
+        trusted: &BTreeMap<Lsn, CheckpointPlace>,
+    ) -> Result<PageSet> {
+        match self.compared(volume, checkpoint, trusted).await {
+            Err(e) if is_damage(&e) || matches!(e.kind(), ErrorKind::Gone | ErrorKind::Invalid) => Ok(PageSet::new()),
+            compared => compared,
+        }
+    }
+
+    async fn compared(
+        &self,
+        volume: &VolumeName,
+        checkpoint: &Opened,
+        trusted: &BTreeMap<Lsn, CheckpointPlace>,
+    ) -> Result<PageSet> {
+        let head = self.reader.commit(volume, checkpoint.place.lsn).await?;
+        let steps = self.steps(volume, head.header(), trusted).await?;
+        let commits = futures::stream::iter(steps.commits).map(|(lsn, hash)| async move {
+            let commit = self.reader.commit(volume, lsn).await?;
+            // One that was replaced is reported as that.
+            if commit.hash() == hash { OverlayStep::of(&commit) } else { Err(replaced(lsn)) }
+        });
+        let commits: Vec<OverlayStep> = commits.buffered(COMMITS_AT_ONCE).try_collect().await?;
+        let below = match steps.below {
+            Some(place) => Some(Opened::open(&self.reader, volume, place).await?),
+            None => None,
+        };
+        let info = below.as_ref().map(|below| below.head.info());
+        let mut overlay = Overlay::new(info.map(|info| (info.lsn, info.page_size, info.page_count)), commits)?;
+        // A compaction moves frames: then only who owns a page, and since when, is comparable.
+        let exact = checkpoint.place.generation == 0 && steps.below.is_none_or(|place| place.generation == 0);
+        let mut comparison = Comparison {
+            expected: VecDeque::new(),
+            found: VecDeque::new(),
+            leaves: checkpoint.head.leaves().collect(),
+            exact,
+            wrong: PageSet::new(),
+        };
+        if let Some(below) = &below {
+            for place in below.head.leaves() {
+                let leaf = below.leaf(&self.reader, volume, place).await?;
+                for run in leaf.runs() {
+                    overlay.push(run, |run| comparison.expect(run))?;
+                }
+                self.settle(volume, checkpoint, &mut comparison).await?;
+            }
+        }
+        overlay.finish(|run| comparison.expect(run))?;
+        self.settle(volume, checkpoint, &mut comparison).await?;
+        Ok(comparison.wrong)
+    }
+
+    /// Compares what is expected so far.
+    async fn settle(&self, volume: &VolumeName, checkpoint: &Opened, comparison: &mut Comparison) -> Result<()> {
+        while comparison.settle() {
+            let Some(place) = comparison.leaves.pop_front() else {
+                comparison.miss();
+                break;
+            };
+            let leaf = checkpoint.leaf(&self.reader, volume, place).await?;
+            comparison.found.extend(leaf.runs());
+        }
+        Ok(())
+    }
+
+    /// Goes back from `head`, over a restore from the snapshot that was restored, to a trusted checkpoint or a root.
+    async fn steps(
+        &self,
+        volume: &VolumeName,
+        head: &CommitHeader,
+        trusted: &BTreeMap<Lsn, CheckpointPlace>,
+    ) -> Result<Steps> {
+        let mut newest_first: Vec<(Lsn, CommitHash)> = Vec::new();
+        let mut at = head.clone();
+        loop {
+            // The headers below one that was looked at, from the newest.
+            let mut headers = VecDeque::from([at.clone()]);
+            let base = loop {
+                let Some(header) = headers.pop_front() else { return Err(replaced(at.lsn)) };
+                if let Some(place) = trusted.get(&header.lsn) {
+                    newest_first.reverse();
+                    return Ok(Steps { below: Some(*place), commits: newest_first });
+                }
+                newest_first.push((header.lsn, header.hash()));
+                if header.base != Base::Previous {
+                    break header.base;
+                }
+                if headers.is_empty() && header.lsn > Lsn::FIRST {
+                    let low = Lsn::new(header.lsn.get().saturating_sub(HEADERS_A_PIECE)).unwrap_or(Lsn::FIRST);
+                    let piece = self.reader.metastore().headers(volume, low, &header).await?;
+                    headers.extend(piece.into_iter().rev().skip(1));
+                }
+            };
+            match base {
+                Base::Older { lsn, .. } => at = self.reader.commit(volume, lsn).await?.header().clone(),
+                _ => {
+                    newest_first.reverse();
+                    return Ok(Steps { below: None, commits: newest_first });
+                }
+            }
+        }
+    }
+}
+
+fn replaced(lsn: Lsn) -> quire_proto::Error {
+    quire_proto::Error::corrupt(format!("LSN {lsn} is not the commit that its log has"))
+}
+
+/// Runs of two indexes of one snapshot, which cut its pages differently.
+struct Comparison {
+    expected: VecDeque<PageRun>,
+    found: VecDeque<PageRun>,
+    /// The leaves that were not fetched yet.
+    leaves: VecDeque<LeafRef>,
+    exact: bool,
+    wrong: PageSet,
+}
+
+impl Comparison {
+    fn expect(&mut self, run: PageRun) -> Result<()> {
+        self.expected.push_back(run);
+        Ok(())
+    }
+
+    /// Compares as far as both go. True: more must be found.
+    fn settle(&mut self) -> bool {
+        while let Some(expected) = self.expected.front_mut() {
+            let Some(found) = self.found.front_mut() else { return true };
+            let count = expected.count.min(found.count);
+            if !alike(expected, found, self.exact) || expected.first != found.first {
+                let first = expected.first.get();
+                self.wrong.insert_range(first, first + count - 1);
+            }
+            if advance(expected, count) {
+                self.expected.pop_front();
+            }
+            if advance(found, count) {
+                self.found.pop_front();
+            }
+        }
+        false
+    }
+
+    /// Nothing more is there of what is expected.
+    fn miss(&mut self) {
+        for run in self.expected.drain(..) {
+            self.wrong.insert_range(run.first.get(), run.last().get());
+        }
+    }
+}
+
+/// Takes pages from the front of a run. True: none are left.
+fn advance(run: &mut PageRun, count: u32) -> bool {
+    run.count -= count;
+    match quire_proto::PageIdx::new(run.first.get().saturating_add(count)) {
+        Some(first) if run.count > 0 => {
+            run.first = first;
+            false
+        }
+        _ => true,
+    }
+}
+
+fn alike(a: &PageRun, b: &PageRun, exact: bool) -> bool {
+    let same_source = match (a.source, b.source) {
+        // What a compaction has moved is somebody else's frame; its pages were compared when they were moved.
+        (PageSource::Frame(a), PageSource::Frame(b)) => {
+            a == b || !exact && (a.owner == b.owner || a.is_compacted() || b.is_compacted())
+        }
+        (a, b) => a == b,
+    };
+    same_source && a.changed == b.changed
+}

@@ -1,0 +1,112 @@
+//! The marker: somebody is about to rely on objects that he did not write (a
+//! fork, a restore, a checkpoint). It lies beside the snapshot that they
+//! belong to, for the collector, and is written before they are first read.
+//! Layout: `FORMAT.md`, "Marker".
+
+use crate::{CheckpointPlace, CommitHash, Lsn, Reader, Result, VolumeName, Writer};
+
+const MAGIC: [u8; 4] = *b"QMRK";
+const VERSION: u8 = 1;
+
+/// What is going to rely on which snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// The snapshot: its volume, its LSN, and the hash of its commit.
+    pub base: (VolumeName, Lsn, CommitHash),
+    /// What will rely on it. A retry under another name needs another marker.
+    pub target: MarkerTarget,
+}
+
+/// The object that is going to rely on a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MarkerTarget {
+    /// The commit that will name it as its base, if it wins its LSN.
+    Commit(VolumeName, Lsn),
+    /// A checkpoint of the same volume.
+    Checkpoint(CheckpointPlace),
+}
+
+impl Marker {
+    /// The object.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.bytes(&MAGIC);
+        w.u8(VERSION);
+        let (volume, lsn, hash) = &self.base;
+        w.block(volume.as_str().as_bytes());
+        w.varint(lsn.get());
+        w.bytes(hash.as_bytes());
+        match &self.target {
+            MarkerTarget::Commit(volume, lsn) => {
+                w.u8(0);
+                w.block(volume.as_str().as_bytes());
+                w.varint(lsn.get());
+            }
+            MarkerTarget::Checkpoint(place) => {
+                w.u8(1);
+                w.varint(place.lsn.get());
+                w.varint(u64::from(place.generation));
+            }
+        }
+        let crc = crc32fast::hash(w.as_slice());
+        w.u32(crc);
+        w.into_vec()
+    }
+
+    /// Reads a marker.
+    pub fn decode(object: &[u8]) -> Result<Marker> {
+        let mut r = Reader::new("marker", object);
+        r.magic(MAGIC, VERSION)?;
+        let base = (VolumeName::parse(r.text()?)?, Lsn::try_new(r.varint()?)?, CommitHash::new(r.array()?));
+        let target = match r.u8()? {
+            0 => MarkerTarget::Commit(VolumeName::parse(r.text()?)?, Lsn::try_new(r.varint()?)?),
+            1 => {
+                MarkerTarget::Checkpoint(CheckpointPlace { lsn: Lsn::try_new(r.varint()?)?, generation: r.varint32()? })
+            }
+            kind => {
+                return Err(r
+                    .corrupt(format_args!("a target of the unknown kind {kind}"))
+                    .with_remedy("It was written by a newer version of Quire: upgrade this one."));
+            }
+        };
+        r.checksum(object)?;
+        r.finish()?;
+        Ok(Marker { base, target })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn markers() -> [Marker; 2] {
+        let name = |text| VolumeName::parse(text).unwrap();
+        let lsn = |n| Lsn::new(n).unwrap();
+        let base = (name("team/app"), lsn(300), CommitHash::of(b"base"));
+        [
+            MarkerTarget::Commit(name("\u{e9}"), lsn(1)),
+            MarkerTarget::Checkpoint(CheckpointPlace { lsn: lsn(300), generation: 7 }),
+        ]
+        .map(|target| Marker { base: base.clone(), target })
+    }
+
+    #[test]
+    fn a_marker_comes_back() {
+        for marker in markers() {
+            assert_eq!(Marker::decode(&marker.encode()).unwrap(), marker);
+        }
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_cut_is_noticed() {
+        for object in markers().map(|marker| marker.encode()) {
+            for at in 0..object.len() {
+                let mut bytes = object.clone();
+                bytes[at] ^= 0x41;
+                assert_ne!(Marker::decode(&bytes).unwrap_err().kind(), ErrorKind::NotFound);
+                Marker::decode(&object[..at]).expect_err("a truncated marker");
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Databases of every layout: whose a page is, SQLite itself says (`dbstat`).
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Database, Layout, Stat, open};
+use quire_proto::{PageIdx, PageSet};
+use quire_sqlite_format::Pages;
+use quire_sqlite_format::fuzz::Image;
+use quire_sqlite_format::{
+    AutoVacuum, DatabaseHeader, Depth, ObjectKind, Owner, Owners, Schema, TextEncoding, TreeLevel, order, read_header,
+    read_schema, upper_levels,
+};
+
+/// Everything that this crate says of a database, against what SQLite says.
+fn check(database: &Database, note: &str) {
+    let mut pages = database.pages();
+    let (header, schema) = open(&mut pages);
+    check_schema(database, &schema);
+    let stats = database.stat();
+    assert!(!stats.is_empty());
+    let free = database.number("PRAGMA freelist_count");
+    assert_eq!(u64::from(header.freelist_count), free);
+    for depth in [Depth::Trees, Depth::Whole] {
+        let owners = Owners::find(&mut pages, &header, &schema, depth).unwrap();
+        assert!(owners.damaged().is_empty(), "{note}, {depth:?}: {:?}", owners.damaged());
+        let mut rest = PageSet::first(pages.page_count());
+        for stat in &stats {
+            let found = owners.owner(stat.page);
+            assert_eq!(found, owner(stat, &schema, depth), "{note}, {depth:?}: {stat:?}");
+            assert!(rest.remove(stat.page));
+        }
+        let listed = rest.iter().filter(|&page| owners.owner(page) == Owner::Freelist).count();
+        let maps = rest.iter().filter(|&page| owners.owner(page) == Owner::PointerMap).count() as u64;
+        assert_eq!(listed as u64, free, "{note}");
+        assert_eq!(rest.len(), free + maps, "{note}: every page has an owner");
+        assert_eq!(maps > 0, header.auto_vacuum != AutoVacuum::Off);
+        check_order(&mut pages, &header, &schema, &stats, depth);
+    }
+    check_upper(&mut pages, &header, &schema, &stats);
+}
+
+fn owner(stat: &Stat, schema: &Schema, depth: Depth) -> Owner {
+    let level = match stat.kind.as_str() {
+        "internal" => TreeLevel::Interior,
+        "leaf" => TreeLevel::Leaf,
+        "overflow" => TreeLevel::Overflow,
+        other => panic!("a page of kind {other}"),
+    };
+    match schema.objects.iter().position(|object| object.name == stat.name) {
+        None => Owner::Schema,
+        Some(_) if (depth, level) == (Depth::Trees, TreeLevel::Overflow) => Owner::Unknown,
+        Some(object) => Owner::BTree { object, level },
+    }
+}
+
+fn check_schema(database: &Database, schema: &Schema) {
+    let found: BTreeMap<_, _> = schema
+        .objects
+        .iter()
+        .map(|object| {
+            let kind = if object.kind == ObjectKind::Table { "table" } else { "index" };
+            (object.name.clone(), (kind.to_owned(), object.table.clone(), object.root.get()))
+        })
+        .collect();
+    assert_eq!(found, database.objects());
+}
+
+/// Pages come tree by tree, and the leaves and a table's overflow pages as SQLite walks them.
+fn check_order(pages: &mut Image, header: &DatabaseHeader, schema: &Schema, stats: &[Stat], depth: Depth) {
+    let mut visited = Vec::new();
+    let visit = |page, owner| {
+        visited.push((page, owner));
+        Ok(())
+    };
+    order(pages, header, schema, depth, visit).unwrap();
+    let all: PageSet = visited.iter().map(|(page, _)| *page).collect();
+    assert_eq!((visited.len() as u64, &all), (all.len(), &PageSet::first(pages.page_count())));
+
+    let in_trees = visited.iter().take_while(|(_, owner)| matches!(owner, Owner::Schema | Owner::BTree { .. })).count();
+    assert!(visited[..in_trees].is_sorted_by_key(|(_, owner)| *owner), "by object, then by level");
+    assert!(visited[in_trees..].is_sorted(), "the rest by number");
+    for (i, object) in schema.objects.iter().enumerate() {
+        let pages = |level| {
+            let wanted = Owner::BTree { object: i, level };
+            visited.iter().filter(move |(_, owner)| *owner == wanted).map(|(page, _)| *page).collect::<Vec<_>>()
+        };
+        let stat = |kind: &str| -> Vec<PageIdx> {
+            stats.iter().filter(|stat| stat.name == object.name && stat.kind == kind).map(|stat| stat.page).collect()
+        };
+        assert_eq!(pages(TreeLevel::Leaf), stat("leaf"), "{}", object.name);
+        if depth == Depth::Whole && object.kind == ObjectKind::Table && object.name != "keyed" {
+            assert_eq!(pages(TreeLevel::Overflow), stat("overflow"), "{}", object.name);
+        }
+    }
+}
+
+/// The schema, every root and every interior page, in this order, and no other leaf.
+fn check_upper(pages: &mut Image, header: &DatabaseHeader, schema: &Schema, stats: &[Stat]) {
+    let upper = upper_levels(pages, header, schema, usize::MAX).unwrap();
+    let roots: Vec<PageIdx> = schema.objects.iter().map(|object| object.root).collect();
+    assert!(upper.starts_with(&schema.pages));
+    assert!(upper[schema.pages.len()..].starts_with(&roots));
+    let is_upper = |stat: &&Stat| {
+        let in_schema = schema.objects.iter().all(|object| object.name != stat.name);
+        in_schema || stat.kind == "internal" || roots.contains(&stat.page)
+    };
+    let expected: PageSet = stats.iter().filter(is_upper).map(|stat| stat.page).collect();
+    assert_eq!(upper.iter().copied().collect::<PageSet>(), expected);
+    assert_eq!(upper.len() as u64, expected.len());
+    for budget in [0, 1, schema.pages.len() + 3, upper.len() - 1] {
+        assert_eq!(upper_levels(pages, header, schema, budget).unwrap(), upper[..budget]);
+    }
+}
+
+fn every_step_of_a_life(layout: Layout) {
+    let seed = quire_testkit::seed();
+    let mut database = Database::create(layout);
+    database.fill(seed, layout.page_size);
+    check(&database, &format!("{layout:?} filled"));
+    database.shrink();
+    check(&database, &format!("{layout:?} shrunk"));
+    database.run("PRAGMA incremental_vacuum(7)");
+    check(&database, &format!("{layout:?} vacuumed in part"));
+    database.run("VACUUM");
+    check(&database, &format!("{layout:?} vacuumed"));
+}
+
+#[test]
+fn small_pages() {
+    every_step_of_a_life(Layout { page_size: 512, ..Layout::default() });
+    every_step_of_a_life(Layout { page_size: 512, reserved: 32, encoding: "UTF-16be", ..Layout::default() });
+}
+
+#[test]
+fn small_pages_with_auto_vacuum() {
+    every_step_of_a_life(Layout { page_size: 512, auto_vacuum: "full", encoding: "UTF-16le", ..Layout::default() });
+    every_step_of_a_life(Layout { page_size: 1024, auto_vacuum: "incremental", reserved: 7, ..Layout::default() });
+}
+
+#[test]
+fn ordinary_pages() {
+    every_step_of_a_life(Layout::default());
+    every_step_of_a_life(Layout { auto_vacuum: "incremental", encoding: "UTF-16le", ..Layout::default() });
+    every_step_of_a_life(Layout { auto_vacuum: "full", reserved: 255, ..Layout::default() });
+}
+
+#[test]
+fn large_pages() {
+    every_step_of_a_life(Layout { page_size: 16_384, auto_vacuum: "full", ..Layout::default() });
+    every_step_of_a_life(Layout { page_size: 65_536, encoding: "UTF-16be", ..Layout::default() });
+    every_step_of_a_life(Layout { page_size: 65_536, auto_vacuum: "incremental", reserved: 64, ..Layout::default() });
+}
+
+#[test]
+fn the_header_says_how_a_database_is_laid_out() {
+    let layout = Layout { page_size: 1024, auto_vacuum: "incremental", encoding: "UTF-16le", reserved: 9 };
+    let database = Database::create(layout);
+    database.run("CREATE TABLE t (a); CREATE TABLE u (a); DROP TABLE u;");
+    let mut pages = database.pages();
+    let header = read_header(&mut pages).unwrap().unwrap();
+    assert_eq!((header.page_size.bytes(), header.reserved_bytes, header.usable_bytes()), (1024, 9, 1015));
+    assert_eq!((header.text_encoding, header.auto_vacuum), (TextEncoding::Utf16Le, AutoVacuum::Incremental));
+    assert_eq!((header.page_count, header.schema_format), (Some(pages.page_count()), 4));
+    assert_eq!((header.freelist.map(PageIdx::get), header.freelist_count), (Some(4), 1));
+}
+
+#[test]
+fn an_empty_schema_is_page_1() {
+    let database = Database::create(Layout::default());
+    database.run("CREATE TABLE t (a); DROP TABLE t; VACUUM;");
+    let mut pages = database.pages();
+    let (header, schema) = open(&mut pages);
+    assert_eq!((schema.objects.len(), &schema.pages), (0, &vec![PageIdx::FIRST]));
+    assert_eq!(upper_levels(&mut pages, &header, &schema, 9).unwrap(), [PageIdx::FIRST]);
+}
+
+#[test]
+fn another_file_is_no_database() {
+    let size = quire_proto::PageSize::DEFAULT;
+    for bytes in [vec![], b"SQLite format 2".to_vec(), vec![0; 8192], vec![0xff; 4096]] {
+        assert_eq!(read_header(&mut Image::new(bytes, size)).unwrap(), None);
+    }
+}
+
+#[test]
+fn a_database_in_pages_of_another_size_is_just_a_file() {
+    let database = Database::create(Layout { page_size: 1024, ..Layout::default() });
+    database.run("CREATE TABLE t (a)");
+    let file = database.pages();
+    assert_eq!(read_header(&mut Image::new(file.bytes().to_vec(), quire_proto::PageSize::DEFAULT)).unwrap(), None);
+}
+
+#[test]
+fn pages_past_the_end_of_the_database_are_unknown() {
+    let database = Database::create(Layout::default());
+    database.run("CREATE TABLE t (a)");
+    let mut bytes = database.pages().bytes().to_vec();
+    bytes.resize(5 * 4096, 7);
+    let mut pages = Image::new(bytes, quire_proto::PageSize::DEFAULT);
+    let (header, schema) = open(&mut pages);
+    let owners = Owners::find(&mut pages, &header, &schema, Depth::Whole).unwrap();
+    let all = PageSet::first(pages.page_count());
+    let runs: Vec<_> = owners.runs(&all).map(|run| (run.first.get(), run.last.get(), run.owner)).collect();
+    let table = Owner::BTree { object: 0, level: TreeLevel::Leaf };
+    assert_eq!(runs, [(1, 1, Owner::Schema), (2, 2, table), (3, 5, Owner::Unknown)]);
+}
+
+#[test]
+fn reading_a_schema_reads_its_pages_only() {
+    let seed = quire_testkit::seed();
+    let mut database = Database::create(Layout { page_size: 512, ..Layout::default() });
+    database.fill(seed, 512);
+    let mut pages = database.pages();
+    let header = read_header(&mut pages).unwrap().unwrap();
+    pages.forget();
+    let schema = read_schema(&mut pages, &header).unwrap();
+    assert_eq!(pages.seen, schema.pages.iter().copied().collect());
+}
+
+/// What the tests above look at is there.
+#[test]
+fn the_test_databases_have_every_shape() {
+    let mut database = Database::create(Layout { page_size: 512, ..Layout::default() });
+    database.fill(quire_testkit::seed(), 512);
+    database.shrink();
+    database.run("CREATE TEMP TABLE stat AS SELECT * FROM dbstat");
+    let below_interior = "SELECT count(*) FROM stat o JOIN stat p
+        ON p.name = o.name AND p.path = substr(o.path, 1, length(o.path) - 10)
+        WHERE o.pagetype = 'overflow' AND p.pagetype = 'internal'";
+    assert!(database.number(below_interior) > 0, "keys of interior pages that overflow");
+    let levels = "SELECT max(length(path)) / 4 + 1 FROM stat WHERE pagetype = 'leaf' AND name =";
+    assert!(database.number(&format!("{levels} 'plain'")) >= 3);
+    assert!(database.number(&format!("{levels} 'keyed'")) >= 4);
+    assert!(database.number(&format!("{levels} 'sqlite_schema'")) >= 3);
+    assert!(database.number("SELECT count(*) FROM stat WHERE name = 'sqlite_schema' AND pagetype = 'overflow'") > 9);
+    assert!(database.number("PRAGMA freelist_count") > 250, "two trunk pages and more");
+}
