@@ -248,7 +248,9 @@ impl Engine {
             let error = Error::not_found(format!("there is no volume {name} in {}", self.store_url()));
             match ended {
                 Some(new) => error.with_remedy(format!("It was renamed to {new}.")),
-                None => error.with_remedy("`quire ls` shows the volumes there are."),
+                None => error.with_remedy(format!(
+                    "`quire ls` shows the volumes there are; `quire create {name}` makes this one."
+                )),
             }
         })
     }

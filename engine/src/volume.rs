@@ -512,22 +512,28 @@ fn ranges_in_words(pages: &PageSet) -> String {
     words.join(", ")
 }
 
+/// `1 page`, `2 pages`.
+fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((lsn, commits)) = self.pushed {
             write!(
                 f,
-                "pushed {commits} {} as LSN {lsn} ({} pages, {} bytes)",
-                if commits == 1 { "commit" } else { "commits" },
-                self.pages_pushed,
+                "pushed {} as LSN {lsn} ({}, {} bytes)",
+                counted(commits, "commit"),
+                counted(self.pages_pushed, "page"),
                 self.bytes_pushed
             )?;
         }
         if let Some((from, to)) = self.pulled {
             let comma = if self.pushed.is_some() { "; " } else { "" };
+            let pages = counted(self.pages_changed, "page");
             match from {
-                Some(from) => write!(f, "{comma}pulled LSN {from} to {to} ({} pages changed)", self.pages_changed)?,
-                None => write!(f, "{comma}pulled LSN {to} ({} pages)", self.pages_changed)?,
+                Some(from) => write!(f, "{comma}pulled LSN {from} to {to} ({pages} changed)")?,
+                None => write!(f, "{comma}pulled LSN {to} ({pages})")?,
             }
         }
         if self.pushed.is_none() && self.pulled.is_none() {

@@ -83,6 +83,44 @@ fn a_collector_that_is_killed_at_any_request_leaves_what_is_kept_and_the_next_on
     }
 }
 
+#[test]
+fn a_collector_that_another_one_overtakes_at_any_request_lets_go_of_nothing_that_is_kept() {
+    let mut at = 0;
+    loop {
+        at += 1;
+        let store = Arc::new(Store::memory());
+        let (mut kept, fork) = a_life(&store);
+        let overtaken = Arc::new(AtomicBool::new(false));
+        let line = Arc::new(Line::before(move |number, _, _| number == at, {
+            let (store, overtaken) = (store.clone(), overtaken.clone());
+            move || {
+                let client = store.client("another");
+                let volume = client.volume(&name("v")).unwrap();
+                volume.pull().unwrap();
+                grow(&volume, 1);
+                store.collect_abandoned("v");
+                overtaken.store(true, SeqCst);
+            }
+        }));
+        let stores = stores_on(&line.to(&store.bucket));
+        match store.runtime.block_on(collect(&stores, &name("v"), &NOW)) {
+            Ok(_) => {}
+            Err(e) => assert_eq!(e.kind(), ErrorKind::Busy, "overtaken at request {at}: {e:?}"),
+        }
+        if !overtaken.load(SeqCst) {
+            assert!(at > 40, "{:?}", line.requests());
+            return;
+        }
+        // The other one moved the end of what is kept by one.
+        kept.retain(|(n, _)| *n != 11);
+        let client = store.client("b");
+        kept.push((14, stamps(&client.existing(&name("v")).unwrap())));
+        check(&store, "c", &kept, &fork);
+        store.collect_abandoned("v");
+        check(&store, "d", &kept, &fork);
+    }
+}
+
 /// Two compactors and two collectors, each of which is killed at every second of its runs, at any request, beside a
 /// writer who forks and checkpoints.
 fn workers_and_a_writer_at_once(bucket: Bucket) {

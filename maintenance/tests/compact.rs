@@ -155,7 +155,10 @@ fn the_one_whose_checkpoint_comes_first_counts_and_the_other_goes_on_from_it() {
     let before = content(&world.volume("v").snapshot());
     world.volume("v").checkpoint().unwrap();
     let other = world.bucket.clone();
-    let line = Arc::new(Line::before_put("/ck/", move || assert!(compacted(&other, "v").steps > 0)));
+    let line = Arc::new(Line::before(
+        |_, what, key| what == "put" && key.contains("/ck/"),
+        move || assert!(compacted(&other, "v").steps > 0),
+    ));
     let done = compacted(&line.to(&world.bucket), "v");
     assert_eq!((done.lost, done.steps, done.generation), (1, 0, 1), "{done:?}");
     assert_eq!(head(&world.bucket, "v"), before);

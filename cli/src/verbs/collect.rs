@@ -249,7 +249,8 @@ fn describe(swept: &Swept) -> String {
     }
     if swept.commits_left > 0 {
         let left = count(swept.commits_left, "old commit");
-        text += &format!("  {left} hold pages that are still needed: `quire compact {}` moves them\n", swept.name);
+        let hold = if swept.commits_left == 1 { "holds" } else { "hold" };
+        text += &format!("  {left} {hold} pages that are still needed: `quire compact {}` moves them\n", swept.name);
     }
     text
 }

@@ -31,8 +31,9 @@ impl Live {
             // What cannot be read may name anything: the error ends the collection.
             let index = match Index::at(&stores.reader, volume, *place).await {
                 Ok(index) => index,
-                // Another collector has let it go since it was listed.
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                // Another collector goes by a later statement. What that one keeps is read by checkpoints which this
+                // one has not seen.
+                Err(e) if e.kind() == ErrorKind::NotFound => return Err(super::overtaken(volume)),
                 Err(e) => return Err(e),
             };
             live.segments.extend(index.segments(&stores.reader).await?.into_iter().map(|segment| segment.id));

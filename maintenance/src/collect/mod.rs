@@ -186,8 +186,13 @@ pub async fn collect(stores: &Stores, volume: &VolumeName, options: &Options) ->
             Err(_) => {}
         }
     }
-    Err(Error::new(ErrorKind::Busy, format!("volume {volume}: other collectors are at work"))
-        .with_remedy("Nothing is wrong; collect again later."))
+    Err(overtaken(volume))
+}
+
+/// Other collectors are faster.
+fn overtaken(volume: &VolumeName) -> Error {
+    Error::new(ErrorKind::Busy, format!("volume {volume}: other collectors are at work"))
+        .with_remedy("Nothing is wrong; collect again later.")
 }
 
 enum Attempt {

@@ -85,10 +85,13 @@ pub async fn compact(
     let mut job = Job { reader, pages, volume, options, order: None, first_window: 0, look_again: false };
     job.ensure_checkpoint().await?;
     let mut done: Option<Compacted> = None;
-    let mut lost_in_a_row = 0;
-    loop {
-        let (ended, extent) = job.step().await?;
-        let (Ended::Nothing(place) | Ended::Published(place, _) | Ended::Lost(place)) = ended;
+    let (mut lost, mut lost_in_a_row) = (0, 0);
+    while lost_in_a_row < MOST_LOST {
+        let Some((ended, extent)) = job.step().await? else {
+            (lost, lost_in_a_row) = (lost + 1, lost_in_a_row + 1);
+            continue;
+        };
+        let (Ended::Nothing(place) | Ended::Published(place, _)) = ended;
         let mut now = done.unwrap_or(Compacted {
             lsn: place.lsn,
             generation: place.generation,
@@ -99,7 +102,7 @@ pub async fn compact(
             before: extent,
             after: extent,
         });
-        (now.lsn, now.generation, now.after) = (place.lsn, place.generation, extent);
+        (now.lsn, now.generation, now.after, now.lost) = (place.lsn, place.generation, extent, lost);
         match ended {
             Ended::Nothing(_) => return Ok(now),
             Ended::Published(_, published) => {
@@ -108,17 +111,11 @@ pub async fn compact(
                 now.bytes_written += published.bytes;
                 lost_in_a_row = 0;
             }
-            Ended::Lost(_) => {
-                now.lost += 1;
-                lost_in_a_row += 1;
-            }
-        }
-        if lost_in_a_row == MOST_LOST {
-            return Err(Error::new(ErrorKind::Busy, format!("others are compacting volume {}", job.volume))
-                .with_remedy("Let them finish, then compact again: what they have done is done."));
         }
         done = Some(now);
     }
+    Err(Error::new(ErrorKind::Busy, format!("others are compacting volume {}", job.volume))
+        .with_remedy("Let them finish, then compact again: what they have done is done."))
 }
 
 /// How a step ended.
@@ -128,8 +125,6 @@ enum Ended {
     Nothing(CheckpointPlace),
     /// The checkpoint counts.
     Published(CheckpointPlace, Published),
-    /// Somebody else has written that checkpoint, or a newer one.
-    Lost(CheckpointPlace),
 }
 
 /// What a compaction works with.
@@ -169,11 +164,19 @@ impl Job {
     }
 
     /// One step, from the newest checkpoint of the volume to the next generation of it; with what the snapshot took in
-    /// the store when it began.
-    async fn step(&mut self) -> Result<(Ended, Extent)> {
+    /// the store when it began. None if somebody else has written that checkpoint, or a newer one.
+    async fn step(&mut self) -> Result<Option<(Ended, Extent)>> {
+        let from = self.newest().await?;
+        let from = from.ok_or_else(|| Error::not_found(format!("volume {} has no checkpoint", self.volume)))?;
+        match self.step_from(from).await {
+            // What a checkpoint names that is not the newest any more may be gone.
+            Err(_) if self.newest().await? != Some(from) => Ok(None),
+            ended => ended,
+        }
+    }
+
+    async fn step_from(&mut self, from: CheckpointPlace) -> Result<Option<(Ended, Extent)>> {
         let Job { reader, volume, .. } = &*self;
-        let from =
-            self.newest().await?.ok_or_else(|| Error::not_found(format!("volume {volume} has no checkpoint")))?;
         let index = Index::at(reader, volume, from).await.map_err(|e| match e.kind() {
             ErrorKind::Corrupt => e
                 .context(format_args!("the checkpoint of LSN {} of volume {volume}", from.lsn))
@@ -191,7 +194,7 @@ impl Job {
             if self.first_window >= windows {
                 self.first_window = 0;
                 if !std::mem::take(&mut self.look_again) {
-                    return Ok((Ended::Nothing(from), extent));
+                    return Ok(Some((Ended::Nothing(from), extent)));
                 }
             }
             let window = Window::load(&self.reader, &index, self.first_window, order.is_some()).await?;
@@ -208,16 +211,12 @@ impl Job {
         self.reader.metastore().mark(&Marker { base, target: MarkerTarget::Checkpoint(to) }).await?;
         // What it names was kept when the mark was made only if it was still the newest then.
         if self.newest().await? != Some(from) {
-            return Ok((Ended::Lost(from), extent));
+            return Ok(None);
         }
         let rewritten = rewrite::rewrite(self, &index, to, &window, groups, budget).await?;
-        match publish::publish(self, &index, to, rewritten).await? {
-            Some(published) => {
-                self.look_again = true;
-                Ok((Ended::Published(to, published), extent))
-            }
-            None => Ok((Ended::Lost(from), extent)),
-        }
+        let Some(published) = publish::publish(self, &index, to, rewritten).await? else { return Ok(None) };
+        self.look_again = true;
+        Ok(Some((Ended::Published(to, published), extent)))
     }
 
     /// In which order the pages of the snapshot belong; none for page order.

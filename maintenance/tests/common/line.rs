@@ -17,8 +17,10 @@ use object_store::{
 use parking_lot::Mutex;
 use quire_bucket::{Bucket, Limits};
 
-/// What is done before a write of an object.
-type BeforePut = Box<dyn FnOnce() + Send>;
+/// What is done before a request.
+type Work = Box<dyn FnOnce() + Send>;
+/// Which request is meant: by its number, from 1 on, what it is, and of which object or prefix.
+type IsMeant = Box<dyn Fn(usize, &str, &str) -> bool + Send>;
 
 /// What went over a line, and where it is cut.
 #[derive(Default)]
@@ -28,8 +30,8 @@ pub struct Line {
     cut_at: AtomicUsize,
     /// Whether that one still reaches the store.
     cut_after: bool,
-    /// What is done once, before the first write of an object whose key has this in it.
-    before_put: Mutex<Option<(&'static str, BeforePut)>>,
+    /// What is done once, before the first request that is meant.
+    before: Mutex<Option<(IsMeant, Work)>>,
 }
 
 impl Line {
@@ -42,8 +44,12 @@ impl Line {
         Line { cut_at: at.into(), cut_after: after, ..Line::default() }
     }
 
-    pub fn before_put(part: &'static str, work: impl FnOnce() + Send + 'static) -> Line {
-        Line { before_put: Mutex::new(Some((part, Box::new(work)))), ..Line::default() }
+    /// A line on which the first request that is meant waits until some work is done.
+    pub fn before(
+        is_meant: impl Fn(usize, &str, &str) -> bool + Send + 'static,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Line {
+        Line { before: Mutex::new(Some((Box::new(is_meant), Box::new(work)))), ..Line::default() }
     }
 
     /// The requests so far: what, and of which object or prefix.
@@ -64,10 +70,19 @@ impl Line {
 
     /// Passes a request; an error if the line is cut before it. Says whether it is cut after it.
     fn pass(&self, what: &'static str, path: impl fmt::Display) -> Result<bool> {
-        let mut requests = self.requests.lock();
-        requests.push((what, path.to_string()));
+        let key = path.to_string();
+        let number = {
+            let mut requests = self.requests.lock();
+            requests.push((what, key.clone()));
+            requests.len()
+        };
+        let waiting = self.before.lock().take_if(|(is_meant, _)| is_meant(number, what, &key));
+        if let Some((_, work)) = waiting {
+            // On a thread of its own, as it waits for futures.
+            std::thread::spawn(work).join().unwrap();
+        }
         let cut_at = self.cut_at.load(SeqCst);
-        match requests.len() {
+        match number {
             n if cut_at == 0 || n < cut_at => Ok(false),
             n if n == cut_at && self.cut_after => Ok(true),
             _ => Err(cut()),
@@ -99,14 +114,6 @@ impl fmt::Display for Layer {
 #[async_trait]
 impl ObjectStore for Layer {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let work = {
-            let mut waiting = self.line.before_put.lock();
-            let is_meant = waiting.as_ref().is_some_and(|(part, _)| path.as_ref().contains(part));
-            if is_meant { waiting.take() } else { None }
-        };
-        if let Some((_, work)) = work {
-            tokio::task::spawn_blocking(work).await.unwrap();
-        }
         let lost = self.line.pass("put", path)?;
         let put = self.below.put_opts(path, payload, options).await;
         if lost { Err(cut()) } else { put }
