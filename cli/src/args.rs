@@ -309,7 +309,7 @@ pub(crate) enum Verb {
         name: String,
         /// `all`, a time such as `7d`, or `last N`
         what: Vec<String>,
-        /// Keep the snapshot NAME@LSN no longer than the others
+        /// Keep the snapshot NAME@LSN no longer than the others, also for work that is not in the store
         #[arg(long, conflicts_with = "what")]
         no_longer: bool,
     },

@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use crate::catalog::{Catalog, Change, Entry, ReplicaId, is_removed, remove_folder};
 use crate::groups::Groups;
 use crate::history::Past;
+use crate::hold;
 use crate::log::{MAX_FILE_BYTES, MIN_FILE_BYTES, sync_dir};
 use crate::options::{Options, Stores, SyncMode, Traffic};
 use crate::recover::recover;
@@ -348,8 +349,12 @@ impl Engine {
                 .with_remedy("`quire ls` shows the volumes there are."));
         };
         let dir = self.shared.replica_dir(entry.id);
-        // One that is damaged can be removed by force, so that is not opened.
-        let replica = if force { self.shared.live(&dir) } else { Some(self.open_here(name, None)?.replica()) };
+        let replica = match self.open_here(name, None) {
+            Ok(volume) => Some(volume.replica()),
+            // One that is damaged can be removed by force.
+            Err(_) if force => self.shared.live(&dir),
+            Err(e) => return Err(e),
+        };
         if let Some(replica) = &replica {
             // From here on nobody commits to it.
             replica.lock_writer("its removal")?;
@@ -372,6 +377,9 @@ impl Engine {
             replica.release_writer(false);
         }
         removed?;
+        if let Some(replica) = &replica {
+            hold::give_up(replica);
+        }
         match remove_folder(&dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::from_io(format!("removing {}", dir.display()), e))

@@ -17,6 +17,7 @@ use quire_proto::{
 
 use crate::catalog::{Change, REMOVED, ReplicaId, remove_folder};
 use crate::engine::{Engine, Shared, make_folder};
+use crate::hold;
 use crate::log::sync_dir;
 use crate::replica::{Replica, StateChange};
 use crate::state::State;
@@ -134,13 +135,13 @@ impl Engine {
         if shared.catalog.lock().get(new).is_some() || self.opened(new).is_some() {
             return Err(taken(new, "here"));
         }
-        match shared.head(new) {
+        let is_away = match shared.head(new) {
             Ok(VolumeState::Live(_)) => return Err(taken(new, "in the store")),
-            Ok(_) => {}
+            Ok(_) => false,
             // Its first push will tell.
-            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => true,
             Err(e) => return Err(e),
-        }
+        };
         let here = self.here(name)?;
         let volume = match (here, moment) {
             (Some(source), None) => self.fork_replica(&source, new)?,
@@ -173,6 +174,8 @@ impl Engine {
                     return Err(e);
                 }
             }
+        } else if !is_away && let Err(e) = hold::hold_now(&forked.volume.replica()) {
+            tracing::warn!("{e}");
         }
         Ok(forked)
     }

@@ -24,6 +24,7 @@ pub mod fuzz;
 mod golden;
 mod groups;
 mod history;
+mod hold;
 mod log;
 mod maintain;
 mod options;

@@ -8,6 +8,7 @@ use quire_proto::{
     CommitHeader, CommitKind, Error, ErrorKind, Lsn, PageSet, Result, SealedCommit, VolumeName, VolumeState,
 };
 
+use crate::hold;
 use crate::push::{diverge, settle_intent};
 use crate::replica::{Replica, StateChange};
 use crate::state::{BaseState, State};
@@ -16,7 +17,7 @@ use crate::volume::Moved;
 /// Moves the base to the store's head.
 pub(crate) fn pull(replica: &Arc<Replica>) -> Result<Moved> {
     let _traffic = replica.traffic.lock();
-    pull_locked(replica).inspect_err(|e| replica.note_error(e))
+    hold::around(replica, || pull_locked(replica)).inspect_err(|e| replica.note_error(e))
 }
 
 pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {

@@ -21,6 +21,7 @@ use quire_proto::{
 
 use crate::checkpoint;
 use crate::engine::Shared;
+use crate::hold;
 use crate::log::Batch;
 use crate::replica::{Core, Replica, StateChange};
 use crate::snapshot::Snapshot;
@@ -38,7 +39,7 @@ const MAX_RETARGETS: usize = 16;
 /// Pushes what is unpushed.
 pub(crate) fn push(replica: &Arc<Replica>) -> Result<Moved> {
     let _traffic = replica.traffic.lock();
-    push_locked(replica).inspect_err(|e| replica.note_error(e))
+    hold::around(replica, || push_locked(replica)).inspect_err(|e| replica.note_error(e))
 }
 
 pub(crate) fn push_locked(replica: &Arc<Replica>) -> Result<Moved> {

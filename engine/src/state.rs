@@ -117,6 +117,13 @@ impl State {
         self.base.as_ref().filter(|base| base.volume == self.remote)
     }
 
+    /// The snapshot under work that no push is going to put on top of it: both sides moved on, or it is a fork that
+    /// was not pushed yet.
+    pub(crate) fn stands_apart_on(&self) -> Option<&BaseState> {
+        let apart = self.is_ahead() && (self.diverged.is_some() || self.own_base().is_none());
+        self.base.as_ref().filter(|_| apart)
+    }
+
     /// The LSN that it stands on.
     pub(crate) fn base_lsn(&self) -> Option<Lsn> {
         self.own_base().map(|base| base.lsn)

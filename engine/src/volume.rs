@@ -14,6 +14,7 @@ use quire_proto::{
 
 use crate::catalog::{Change, remove_folder};
 use crate::engine::Shared;
+use crate::hold;
 use crate::options::SyncMode;
 use crate::replica::{Replica, StateChange};
 use crate::snapshot::Snapshot;
@@ -334,7 +335,7 @@ impl Volume {
             }
         }
         old.lock_writer("a reset")?;
-        let done = self.replace(&old, *head);
+        let done = put_aside(&old, head.header()).and_then(|()| self.replace(&old, *head));
         old.release_writer(false);
         done
     }
@@ -462,18 +463,40 @@ impl Volume {
     }
 }
 
+/// Before a replica's unpushed work is put aside: if the store has moved on without it, what it stands on is held.
+fn put_aside(old: &Arc<Replica>, head: &CommitHeader) -> Result<()> {
+    {
+        let mut core = old.core();
+        let state = &core.state;
+        let is_passed = state.own_base().is_some_and(|base| base.hash != head.hash());
+        if state.is_ahead() && state.diverged.is_none() && is_passed {
+            old.change_state(&mut core, StateChange::default(), |state| state.diverged = Some(head.lsn))?;
+        }
+    }
+    match hold::hold_now(old) {
+        Err(e) if e.kind() == ErrorKind::Unavailable => Err(e),
+        // What is here is kept all the same.
+        Err(e) => {
+            tracing::warn!("{e}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
 /// Pulls if behind, pushes if ahead.
 fn sync(replica: &Arc<Replica>) -> Result<Moved> {
     let _traffic = replica.traffic.lock();
-    let moved = if replica.core().state.is_ahead() {
-        push::push_locked(replica)
-    } else {
+    let moved = hold::around(replica, || {
+        if replica.core().state.is_ahead() {
+            return push::push_locked(replica);
+        }
         match pull::pull_locked(replica) {
             // Committed since: the next round pushes it.
             Err(e) if e.kind() == ErrorKind::Busy => Ok(Moved::default()),
             pulled => pulled,
         }
-    };
+    });
     moved.inspect_err(|e| replica.note_error(e))
 }
 

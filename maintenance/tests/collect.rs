@@ -323,7 +323,7 @@ fn a_volume_that_was_renamed_before_there_were_markers_keeps_its_pages_too() {
     store.runtime.block_on(async {
         let marked: Vec<_> = store.log().markers(&name("v")).try_collect().await.unwrap();
         assert_eq!(marked.len(), 1);
-        store.log().unmark(&name("v"), marked[0].lsn, marked[0].ulid).await.unwrap();
+        store.log().drop_marker(&name("v"), marked[0].lsn, marked[0].ulid).await.unwrap();
     });
     store.keep("v", Span::Last(1), &[]);
     assert_eq!(store.collect_abandoned("v").horizon, lsn(6));
@@ -400,7 +400,7 @@ fn a_writer_who_slept_through_it_keeps_his_work_and_takes_no_lsn() {
     store.keep("v", Span::Last(2), &[]);
     store.collect("v");
     let error = asleep.push().err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Gone, "{error:?}");
     assert_eq!(asleep.status().state, Condition::Diverged);
     let kept = asleep.reset().unwrap().kept_as.unwrap();
     assert_eq!(stamps(&asleep), stamps(&volume));

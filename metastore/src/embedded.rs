@@ -126,6 +126,10 @@ impl Metastore for Embedded {
         marks::mark(&self.bucket, marker).await
     }
 
+    async fn unmark(&self, marker: &Marker) -> Result<()> {
+        marks::unmark(&self.bucket, marker).await
+    }
+
     async fn statement(&self, volume: &VolumeName) -> Result<Statement> {
         statements::newest(&self.bucket, volume).await
     }

@@ -2,7 +2,7 @@
 
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use quire_bucket::{Bucket, keys};
-use quire_proto::{Error, ErrorKind, Lsn, Marked, Marker, Result, SegmentId, VolumeName};
+use quire_proto::{Error, ErrorKind, Lsn, Marked, Marker, MarkerTarget, Result, SegmentId, VolumeName};
 use ulid::Ulid;
 
 use crate::{log, statements};
@@ -10,11 +10,22 @@ use crate::{log, statements};
 /// How many markers are read at the same time.
 const MARKERS_AT_ONCE: usize = 32;
 
-/// Writes a marker, under a fresh name, and looks whether what it is on is still kept. In this order: a collector
+/// The name of a marker: a replica's own, so that saying it again changes nothing and taking it back finds it.
+fn name(marker: &Marker) -> Option<Ulid> {
+    match &marker.target {
+        MarkerTarget::Replica { id, .. } => Some(Ulid::from(u128::from(*id))),
+        MarkerTarget::Commit(..) | MarkerTarget::Checkpoint(_) => None,
+    }
+}
+
+/// Writes a marker, under a fresh name or its replica's, and looks whether what it is on is still kept. In this order: a collector
 /// publishes its statement first and looks for markers then, so one of the two sees the other.
 pub(crate) async fn mark(bucket: &Bucket, marker: &Marker) -> Result<()> {
     let (volume, lsn, _) = &marker.base;
-    let name = SegmentId::random(*lsn)?.ulid;
+    let name = match name(marker) {
+        Some(name) => name,
+        None => SegmentId::random(*lsn)?.ulid,
+    };
     bucket.create(&keys::marker(volume, *lsn, name), marker.encode().into()).await?;
     match statements::newest(bucket, volume).await?.keeps(*lsn) {
         true => Ok(()),
@@ -45,6 +56,15 @@ pub(crate) fn all(bucket: &Bucket, volume: &VolumeName) -> BoxStream<'static, Re
         }
     };
     listed.map_ok(read).try_buffered(MARKERS_AT_ONCE).try_filter_map(|marked| async { Ok(marked) }).boxed()
+}
+
+/// Takes back a replica's marker.
+pub(crate) async fn unmark(bucket: &Bucket, marker: &Marker) -> Result<()> {
+    let (volume, lsn, _) = &marker.base;
+    let name = name(marker).ok_or_else(|| {
+        Error::invalid(format!("the marker on LSN {lsn} of volume {volume} is not its author's to take back"))
+    })?;
+    remove(bucket, volume, *lsn, name).await
 }
 
 /// Removes a marker.

@@ -43,7 +43,7 @@ impl LogUpkeep for Embedded {
         marks::all(&self.bucket, volume)
     }
 
-    async fn unmark(&self, volume: &VolumeName, lsn: Lsn, ulid: Ulid) -> Result<()> {
+    async fn drop_marker(&self, volume: &VolumeName, lsn: Lsn, ulid: Ulid) -> Result<()> {
         marks::remove(&self.bucket, volume, lsn, ulid).await
     }
 

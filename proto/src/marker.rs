@@ -24,6 +24,14 @@ pub enum MarkerTarget {
     Commit(VolumeName, Lsn),
     /// A checkpoint of the same volume.
     Checkpoint(CheckpointPlace),
+    /// The work of a replica that is not in the store, and that no push is going to put there on top of it: both sides
+    /// moved on, or it is a fork that has not been pushed. Its author takes the marker back.
+    Replica {
+        /// The replica's number in its data directory.
+        id: u64,
+        /// Whose it is, for people.
+        author: String,
+    },
 }
 
 impl Marker {
@@ -47,6 +55,11 @@ impl Marker {
                 w.varint(place.lsn.get());
                 w.varint(u64::from(place.generation));
             }
+            MarkerTarget::Replica { id, author } => {
+                w.u8(2);
+                w.varint(*id);
+                w.block(author.as_bytes());
+            }
         }
         let crc = crc32fast::hash(w.as_slice());
         w.u32(crc);
@@ -63,6 +76,7 @@ impl Marker {
             1 => {
                 MarkerTarget::Checkpoint(CheckpointPlace { lsn: Lsn::try_new(r.varint()?)?, generation: r.varint32()? })
             }
+            2 => MarkerTarget::Replica { id: r.varint()?, author: r.text()?.to_owned() },
             kind => {
                 return Err(r
                     .corrupt(format_args!("a target of the unknown kind {kind}"))
@@ -80,13 +94,14 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    fn markers() -> [Marker; 2] {
+    fn markers() -> [Marker; 3] {
         let name = |text| VolumeName::parse(text).unwrap();
         let lsn = |n| Lsn::new(n).unwrap();
         let base = (name("team/app"), lsn(300), CommitHash::of(b"base"));
         [
             MarkerTarget::Commit(name("\u{e9}"), lsn(1)),
             MarkerTarget::Checkpoint(CheckpointPlace { lsn: lsn(300), generation: 7 }),
+            MarkerTarget::Replica { id: u64::MAX, author: "ann@host".to_owned() },
         ]
         .map(|target| Marker { base: base.clone(), target })
     }

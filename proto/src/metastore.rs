@@ -155,6 +155,10 @@ pub trait Metastore: Send + Sync + 'static {
     /// says `Gone` if not. What is marked and kept will not be collected until the object is there.
     async fn mark(&self, marker: &Marker) -> Result<()>;
 
+    /// Takes back the marker of a replica: its work is in the store, or given up. Nothing happens if there is none;
+    /// another kind of marker is `Invalid`, as only a collector can tell that nothing stands on it.
+    async fn unmark(&self, marker: &Marker) -> Result<()>;
+
     /// What is kept of a volume's history, by the newest word of a collector; all, if there was none.
     async fn statement(&self, volume: &VolumeName) -> Result<Statement>;
 }

@@ -57,7 +57,7 @@ pub trait LogUpkeep: Metastore {
     fn markers(&self, volume: &VolumeName) -> BoxStream<'static, Result<Marked>>;
 
     /// Removes a marker that holds nothing any more.
-    async fn unmark(&self, volume: &VolumeName, lsn: Lsn, ulid: Ulid) -> Result<()>;
+    async fn drop_marker(&self, volume: &VolumeName, lsn: Lsn, ulid: Ulid) -> Result<()>;
 
     /// All checkpoints of a volume with their lengths in bytes, newest first.
     fn checkpoints(&self, volume: &VolumeName) -> BoxStream<'static, Result<(CheckpointPlace, u64)>>;

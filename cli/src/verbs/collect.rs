@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use quire_engine::{Error, Lsn, Moment, Result, VolumeName};
 use quire_maintenance::collect::{
-    Amount, Collected, Holder, Options, Retention, Span, Stores, collect, keep as retain,
+    Amount, Collected, Hold, Holder, Options, Retention, Span, Stores, collect, give_up, keep as retain,
 };
 use serde::Serialize;
 
@@ -61,7 +61,11 @@ pub(crate) fn keep(ctx: &Context, name: &str, what: &[String], no_longer: bool) 
                 None => {}
             }
         };
-        retain(&stores, &volume, change).await
+        let retention = retain(&stores, &volume, change).await?;
+        if let Some(lsn) = snapshot.filter(|_| no_longer) {
+            give_up(&stores, &volume, lsn).await?;
+        }
+        Ok(retention)
     })?;
     let kept = Kept {
         name: name.to_string(),
@@ -194,7 +198,7 @@ fn told(name: &VolumeName, collected: &Collected, dry_run: bool) -> Swept {
         lsn: collected.head.get(),
         horizon: collected.horizon.get(),
         kept: collected.kept.iter().map(|lsn| lsn.get()).collect(),
-        held: collected.holds.iter().map(|hold| Held { lsn: hold.lsn.get(), by: holder(&hold.holder) }).collect(),
+        held: collected.holds.iter().map(|hold| Held { lsn: hold.lsn.get(), by: holder(name, hold) }).collect(),
         blocked: collected.blocked.map(Lsn::get),
         waits_seconds: collected.waits_ms.map(|ms| ms.div_ceil(1000)),
         commits: counted(collected.commits),
@@ -205,14 +209,18 @@ fn told(name: &VolumeName, collected: &Collected, dry_run: bool) -> Swept {
     }
 }
 
-fn holder(holder: &Holder) -> String {
-    match holder {
+fn holder(name: &VolumeName, hold: &Hold) -> String {
+    let give_up = || format!("`quire keep {name}@{} --no-longer` gives it up", hold.lsn);
+    match &hold.holder {
         Holder::Commit(volume, lsn) => format!("LSN {lsn} of {volume} stands on it"),
         Holder::OpenCommit(volume, lsn) => format!("LSN {lsn} of {volume} is being made on it, or was given up"),
         Holder::OpenCheckpoint(place) => {
             format!("generation {} of its checkpoint is being written, or was given up", place.generation)
         }
-        Holder::Unknown(problem) => format!("a marker that cannot be read: {problem}"),
+        Holder::Replica(author) => {
+            format!("work of {author} that is not in the store stands on it; {}", give_up())
+        }
+        Holder::Unknown(problem) => format!("a marker that cannot be read: {problem}; {}", give_up()),
     }
 }
 

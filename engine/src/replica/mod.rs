@@ -28,7 +28,7 @@ use crate::engine::Shared;
 use crate::log::{Appender, FileId, Files, Place, Room};
 use crate::recover::{self, Recovered, Undecided};
 use crate::snapshot::{Snapshot, View};
-use crate::state::{Pending, State};
+use crate::state::{BaseState, Pending, State};
 use crate::table::Table;
 use crate::writer::Writer;
 
@@ -69,6 +69,8 @@ pub(crate) struct Notes {
     pub(crate) last_error: Option<(String, Option<String>)>,
     /// The volume in the store has ended or is another one now.
     pub(crate) ended: Option<String>,
+    /// The snapshot on which the store has this replica's marker.
+    pub(crate) held: Option<BaseState>,
 }
 
 pub(crate) struct Core {

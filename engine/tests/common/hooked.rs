@@ -29,6 +29,7 @@ pub enum Call {
     ReadCheckpoint,
     PutCheckpoint,
     Mark,
+    Unmark,
     Statement,
     WriteSegments,
     ReadFrames,
@@ -121,6 +122,9 @@ impl Metastore for Hooked {
     }
     async fn mark(&self, marker: &Marker) -> Result<()> {
         self.around(Call::Mark, self.metastore.mark(marker)).await
+    }
+    async fn unmark(&self, marker: &Marker) -> Result<()> {
+        self.around(Call::Unmark, self.metastore.unmark(marker)).await
     }
     async fn statement(&self, volume: &VolumeName) -> Result<Statement> {
         self.around(Call::Statement, self.metastore.statement(volume)).await

@@ -33,6 +33,8 @@ pub enum Holder {
     OpenCommit(VolumeName, Lsn),
     /// Somebody who is going to write this checkpoint, or has given up.
     OpenCheckpoint(CheckpointPlace),
+    /// Work of this author that is not in the store.
+    Replica(String),
     /// A marker that this program cannot read.
     Unknown(String),
 }
@@ -109,7 +111,7 @@ impl Markers {
         let spent = stream::iter(self.spent.iter().copied().map(Ok));
         spent
             .try_for_each_concurrent(TARGETS_AT_ONCE, |(lsn, ulid)| async move {
-                stores.log.unmark(volume, lsn, ulid).await
+                stores.log.drop_marker(volume, lsn, ulid).await
             })
             .await
     }
@@ -121,8 +123,23 @@ impl Markers {
 
 impl Holder {
     fn is_settled(&self) -> bool {
-        matches!(self, Holder::Commit(..))
+        matches!(self, Holder::Commit(..) | Holder::Replica(_))
     }
+}
+
+/// Removes the markers on a snapshot that nobody but their authors could: of work that is not in the store, and those
+/// that cannot be read. Returns how many there were.
+pub async fn give_up(stores: &Stores, volume: &VolumeName, lsn: Lsn) -> Result<u64> {
+    let mut given_up = 0;
+    let mut markers = stores.log.markers(volume);
+    while let Some(marked) = markers.try_next().await? {
+        let is_others = matches!(&marked.marker, Ok(marker) if !matches!(marker.target, MarkerTarget::Replica { .. }));
+        if marked.lsn == lsn && !is_others {
+            stores.log.drop_marker(volume, marked.lsn, marked.ulid).await?;
+            given_up += 1;
+        }
+    }
+    Ok(given_up)
 }
 
 struct Look<'a> {
@@ -142,6 +159,8 @@ impl Look<'_> {
         match &marker.target {
             MarkerTarget::Commit(target, lsn) => self.commit(marker, target, *lsn).await,
             MarkerTarget::Checkpoint(place) => Ok(self.checkpoint(*place)),
+            // Where it is kept, nobody else can look.
+            MarkerTarget::Replica { author, .. } => Ok(Verdict::Holds(Holder::Replica(author.clone()))),
         }
     }
 
@@ -194,6 +213,7 @@ impl Look<'_> {
                 quire_history::checkpoint_again(&self.stores.reader, self.volume, &header, place.generation).await?;
                 Ok(Verdict::Spent)
             }
+            MarkerTarget::Replica { author, .. } => Ok(Verdict::Holds(Holder::Replica(author.clone()))),
         }
     }
 

@@ -34,7 +34,7 @@ pub use quire_proto::{Retention, Span};
 
 use live::Live;
 use markers::Markers;
-pub use markers::{Hold, Holder};
+pub use markers::{Hold, Holder, give_up};
 use plan::Plan;
 use sweep::Sweep;
 

@@ -48,6 +48,7 @@ macro_rules! metastore_contract {
             statements_are_a_chain_of_which_the_newest_counts
             what_an_owner_wants_kept_is_a_chain_too
             a_marker_on_what_is_not_kept_is_refused
+            a_replica_marks_once_and_takes_its_marker_back
             markers_are_found_with_the_time_they_came_and_can_be_removed
             a_stub_keeps_its_lsn_taken_and_knows_who_won
             who_slept_through_a_collection_learns_that_his_lsn_is_taken

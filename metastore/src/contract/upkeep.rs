@@ -59,6 +59,26 @@ pub async fn a_marker_on_what_is_not_kept_is_refused(s: &Subject) {
     s.client().restore(&v, lsn(2), lsn(4), "tests").await.unwrap();
 }
 
+pub async fn a_replica_marks_once_and_takes_its_marker_back(s: &Subject) {
+    let (v, store) = (volume("app"), s.client());
+    let log = grow(&*store, &v, 2).await;
+    let target = |id| MarkerTarget::Replica { id, author: "ann@host".to_owned() };
+    let of = |n, id| Marker { target: target(id), ..marker(&log, n) };
+    for marker in [of(1, 7), of(1, 7), of(1, 8), of(2, 7)] {
+        store.mark(&marker).await.unwrap();
+    }
+    let found: Vec<_> = s.client().markers(&v).try_collect().await.unwrap();
+    let found: Vec<_> = found.into_iter().map(|marked| marked.marker.unwrap()).collect();
+    assert_eq!(found.len(), 3);
+    assert!([of(1, 7), of(1, 8), of(2, 7)].iter().all(|marker| found.contains(marker)), "{found:?}");
+    s.client().unmark(&of(1, 7)).await.unwrap();
+    s.client().unmark(&of(1, 7)).await.unwrap();
+    let left: Vec<_> = s.client().markers(&v).try_collect().await.unwrap();
+    assert_eq!(left.len(), 2);
+    let others = s.client().unmark(&marker(&log, 1)).await.unwrap_err();
+    assert_eq!(others.kind(), ErrorKind::Invalid, "{others}");
+}
+
 pub async fn markers_are_found_with_the_time_they_came_and_can_be_removed(s: &Subject) {
     let (v, store) = (volume("app"), s.client());
     let log = grow(&*store, &v, 2).await;
@@ -70,8 +90,8 @@ pub async fn markers_are_found_with_the_time_they_came_and_can_be_removed(s: &Su
     assert_eq!(found.iter().map(|marked| marked.lsn.get()).collect::<Vec<_>>(), [2, 2, 1]);
     assert!(found.iter().all(|marked| marked.stored_ms >= before));
     assert_eq!(found[2].marker.as_ref().unwrap(), &marker(&log, 1));
-    store.unmark(&v, found[0].lsn, found[0].ulid).await.unwrap();
-    store.unmark(&v, found[0].lsn, found[0].ulid).await.unwrap();
+    store.drop_marker(&v, found[0].lsn, found[0].ulid).await.unwrap();
+    store.drop_marker(&v, found[0].lsn, found[0].ulid).await.unwrap();
     assert_eq!(s.client().markers(&v).try_collect::<Vec<_>>().await.unwrap().len(), 2);
     let damaged = keys::marker(&v, lsn(2), found[0].ulid);
     s.bucket.create(&damaged, Bytes::from_static(b"QMRK nonsense")).await.unwrap();
