@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use common::*;
 use quire_bucket::{Bucket, keys};
 use quire_engine::{Engine, Lsn, Moment, PageCount, Volume};
-use quire_proto::CheckpointPlace;
+use quire_proto::{CheckpointHead, CheckpointPlace};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -131,6 +131,29 @@ fn a_replica_far_behind_catches_up_by_a_checkpoint() {
     push_updates(&again, &mut model, 600, 0);
     assert!(behind.existing(&name("v")).unwrap().pull().is_err());
     read_afresh(&bucket, &model, "the new volume");
+}
+
+#[test]
+fn a_replica_far_behind_catches_up_by_the_log_if_a_leaf_of_the_checkpoint_is_damaged() {
+    let (dir, behind_dir, bucket) = (scratch(), scratch(), memory());
+    let engine = open(dir.path(), &bucket);
+    let (volume, mut model) = volume(&engine, 20);
+    let behind = open(behind_dir.path(), &bucket);
+    let copy = behind.existing(&name("v")).unwrap();
+    assert_content(&copy, &model, "before");
+    push_updates(&volume, &mut model, 600, 0);
+    volume.checkpoint().unwrap();
+    let key = keys::checkpoint(&name("v"), CheckpointPlace { lsn: lsn(601), generation: 0 });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut object = runtime.block_on(bucket.get(&key)).unwrap().bytes.to_vec();
+    let leaf = CheckpointHead::decode(&object).unwrap().leaves().next().unwrap().range();
+    object[leaf.start as usize] ^= 0x10;
+    runtime.block_on(async {
+        bucket.delete(&key).await.unwrap();
+        bucket.create(&key, object.into()).await.unwrap();
+    });
+    copy.pull().unwrap();
+    assert_content(&copy, &model, "after");
 }
 
 #[test]

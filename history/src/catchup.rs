@@ -54,7 +54,23 @@ pub async fn since(
     }
 }
 
+/// None also if the checkpoint turns out to be damaged, or has been let go meanwhile: it costs requests, never the catch-up.
 async fn by_checkpoint(
+    reader: &Arc<Reader>,
+    volume: &VolumeName,
+    base: (Lsn, CommitHash, PageCount),
+    head: &SealedCommit,
+) -> Result<Option<Since>> {
+    match by_sound_checkpoint(reader, volume, base, head).await {
+        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+            tracing::warn!("volume {volume} is caught up with by its log: {e}");
+            Ok(None)
+        }
+        since => since,
+    }
+}
+
+async fn by_sound_checkpoint(
     reader: &Arc<Reader>,
     volume: &VolumeName,
     (lsn, hash, page_count): (Lsn, CommitHash, PageCount),
