@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quire_proto::{
-    CHECKPOINT_FRONT_BYTES, CheckpointPlace, Error, Lsn, Metastore, Pagestore, Result, SealedCommit, VolumeName,
-    VolumeState,
+    CHECKPOINT_FRONT_BYTES, CheckpointPlace, CommitHash, Error, Lsn, Metastore, Pagestore, Result, SealedCommit,
+    VolumeName, VolumeState,
 };
 
 /// Commit objects are kept in memory up to this many bytes.
@@ -86,6 +86,29 @@ impl Reader {
         }
         let commit = self.metastore.commit(volume, lsn).await?;
         Ok(self.remember(volume.clone(), commit))
+    }
+
+    /// The commit of a log that names it by its hash. Another one in its place, though whole, is damage.
+    pub async fn commit_of_log(
+        &self,
+        volume: &VolumeName,
+        (lsn, hash): (Lsn, CommitHash),
+    ) -> Result<Arc<SealedCommit>> {
+        let commit = self.commit(volume, lsn).await?;
+        if commit.hash() == hash {
+            return Ok(commit);
+        }
+        // So that the next one looks again.
+        self.forget(volume, lsn);
+        Err(Error::corrupt(format!("LSN {lsn} of volume {volume} is not the commit that its log has"))
+            .with_remedy("`quire verify NAME` shows what is damaged and what can still be restored."))
+    }
+
+    fn forget(&self, volume: &VolumeName, lsn: Lsn) {
+        let mut commits = self.commits.lock();
+        if let Some(commit) = commits.by_place.remove(&(volume.clone(), lsn)) {
+            commits.bytes = commits.bytes.saturating_sub(commit.object().len());
+        }
     }
 
     /// Keeps a commit at hand, as far as memory for it goes.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use quire_proto::{DecodedFrame, Error, FrameAddress, FrameLocation, FrameObject, Result, VolumeName, decode_frame};
+use quire_proto::{
+    CommitHash, DecodedFrame, Error, FrameAddress, FrameLocation, FrameObject, Result, VolumeName, decode_frame,
+};
 
 use crate::{COMMITS_AT_ONCE, Located, Reader};
 
@@ -13,10 +15,10 @@ pub async fn fetch_frames(reader: &Reader, wanted: &[Located]) -> Result<Vec<Dec
     let mut bytes: Vec<Option<Bytes>> = vec![None; wanted.len()];
     let mut segments: BTreeMap<VolumeName, Vec<(usize, FrameAddress)>> = BTreeMap::new();
     let mut inline = Vec::new();
-    for (n, Located { volume, frame }) in wanted.iter().enumerate() {
+    for (n, Located { volume, frame, commit }) in wanted.iter().enumerate() {
         match frame.object {
             FrameObject::Commit => {
-                inline.push(async move { Ok::<_, Error>((n, inline_frame(reader, volume, frame).await?)) })
+                inline.push(async move { Ok::<_, Error>((n, inline_frame(reader, volume, frame, *commit).await?)) })
             }
             FrameObject::Segment(segment) => {
                 let address = FrameAddress { segment, offset: frame.offset, len_bytes: frame.len_bytes };
@@ -36,7 +38,7 @@ pub async fn fetch_frames(reader: &Reader, wanted: &[Located]) -> Result<Vec<Dec
         }
     }
     let mut decoded = Vec::with_capacity(wanted.len());
-    for (Located { volume, frame }, bytes) in wanted.iter().zip(bytes) {
+    for (Located { volume, frame, .. }, bytes) in wanted.iter().zip(bytes) {
         let bytes = bytes.ok_or_else(|| Error::corrupt("the store answered with fewer frames than asked for"))?;
         decoded.push(decode_frame(&bytes, frame.page_count).map_err(|e| {
             e.context(format!("volume {volume}, commit {}, frame at offset {}", frame.owner, frame.offset))
@@ -46,8 +48,16 @@ pub async fn fetch_frames(reader: &Reader, wanted: &[Located]) -> Result<Vec<Dec
 }
 
 /// A frame that a commit carries itself.
-async fn inline_frame(reader: &Reader, volume: &VolumeName, frame: &FrameLocation) -> Result<Bytes> {
-    let commit = reader.commit(volume, frame.owner).await?;
+async fn inline_frame(
+    reader: &Reader,
+    volume: &VolumeName,
+    frame: &FrameLocation,
+    hash: Option<CommitHash>,
+) -> Result<Bytes> {
+    let commit = match hash {
+        Some(hash) => reader.commit_of_log(volume, (frame.owner, hash)).await?,
+        None => reader.commit(volume, frame.owner).await?,
+    };
     let inline = &commit.body().inline;
     let range =
         usize::try_from(frame.offset).ok().and_then(|from| Some(from..from.checked_add(frame.len_bytes as usize)?));

@@ -49,7 +49,10 @@ pub async fn changed_by(reader: &Reader, volume: &VolumeName, commits: &[CommitH
     for header in commits {
         match &header.sets {
             Some(sets) => changed.union_with(&sets.changed),
-            None => changed.union_with(&reader.commit(volume, header.lsn).await?.body().sets.changed),
+            None => {
+                let commit = reader.commit_of_log(volume, (header.lsn, header.hash())).await?;
+                changed.union_with(&commit.body().sets.changed);
+            }
         }
     }
     Ok(changed)

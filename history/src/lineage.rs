@@ -44,6 +44,7 @@ enum Source<'a> {
     Commit {
         volume: &'a VolumeName,
         lsn: Lsn,
+        hash: CommitHash,
     },
     /// An index says that it is in this frame, which has its last neighbour at `last`.
     Frame {
@@ -60,6 +61,8 @@ pub struct Located {
     pub volume: VolumeName,
     /// Where it is.
     pub frame: FrameLocation,
+    /// The commit that owns it; none if only a checkpoint's word for it is known.
+    pub commit: Option<CommitHash>,
 }
 
 impl Lineage {
@@ -147,7 +150,10 @@ impl Lineage {
             }
             let sets = match &header.sets {
                 Some(sets) => sets.clone(),
-                None => reader.commit(&self.volume, header.lsn).await?.body().sets.clone(),
+                None => {
+                    let place = (header.lsn, header.hash());
+                    reader.commit_of_log(&self.volume, place).await?.body().sets.clone()
+                }
             };
             self.commits.push(Commit { header: Arc::new(header), sets: Arc::new(sets) });
         }
@@ -203,7 +209,7 @@ impl Lineage {
     fn among_commits(&self, page: PageIdx) -> Option<Source<'_>> {
         for Commit { header, sets } in self.commits.iter().rev() {
             if sets.owned().contains(page) {
-                return Some(Source::Commit { volume: &self.volume, lsn: header.lsn });
+                return Some(Source::Commit { volume: &self.volume, lsn: header.lsn, hash: header.hash() });
             }
             if !header.min_count.contains(page) {
                 return Some(Source::Zero);
@@ -259,14 +265,14 @@ impl Lineage {
         if !self.page_count().contains(page) {
             return Ok(None);
         }
-        let (volume, lsn) = match self.find(reader, page).await? {
+        let (volume, lsn, hash) = match self.find(reader, page).await? {
             Source::Zero => return Ok(None),
             Source::Frame { volume, frame, last } => {
-                return Ok(Some((Located { volume: volume.clone(), frame }, last)));
+                return Ok(Some((Located { volume: volume.clone(), frame, commit: None }, last)));
             }
-            Source::Commit { volume, lsn } => (volume, lsn),
+            Source::Commit { volume, lsn, hash } => (volume, lsn, hash),
         };
-        let commit = reader.commit(volume, lsn).await?;
+        let commit = reader.commit_of_log(volume, (lsn, hash)).await?;
         let index = &commit.body().index;
         let frame = index.position(page).map(|n| index.frames()[n]).ok_or_else(|| {
             Error::corrupt(format!("volume {volume}: commit {lsn} owns page {page}, and its index does not hold it"))
@@ -278,13 +284,13 @@ impl Lineage {
         let last = PageIdx::new(frame.first.get().saturating_add(frame.page_count - 1)).unwrap_or(page);
         let (offset, len_bytes, page_count) = (frame.offset, frame.len_bytes, frame.page_count);
         let frame = FrameLocation { owner: lsn, object, offset, len_bytes, page_count };
-        Ok(Some((Located { volume: volume.clone(), frame }, last)))
+        Ok(Some((Located { volume: volume.clone(), frame, commit: Some(hash) }, last)))
     }
 
     /// Whether it is known that the snapshot takes `page` from this frame, which holds it.
     pub fn takes(&self, page: PageIdx, from: &Located) -> bool {
         match self.find_now(page) {
-            Some(Source::Commit { volume, lsn }) => *volume == from.volume && lsn == from.frame.owner,
+            Some(Source::Commit { volume, lsn, .. }) => *volume == from.volume && lsn == from.frame.owner,
             Some(Source::Frame { volume, frame, .. }) => *volume == from.volume && frame == from.frame,
             Some(Source::Zero) | None => false,
         }

@@ -90,21 +90,13 @@ async fn path(reader: &Reader, volume: &VolumeName, head: &CommitHeader) -> Resu
         }
         newest_first.extend(headers.into_iter().rev());
         match &first.base {
-            Base::Older { lsn, .. } => at = reader.commit(volume, *lsn).await?.header().clone(),
+            Base::Older { lsn, hash } => at = reader.commit_of_log(volume, (*lsn, *hash)).await?.header().clone(),
             _ => break None,
         }
     };
     let places: Vec<(Lsn, CommitHash)> = newest_first.iter().rev().map(|h| (h.lsn, h.hash())).collect();
     let commits = futures::stream::iter(places)
-        .map(|(lsn, hash)| async move {
-            let commit = reader.commit(volume, lsn).await?;
-            match commit.hash() == hash {
-                true => Ok(commit),
-                false => {
-                    Err(Error::corrupt(format!("LSN {lsn} of volume {volume} is not the commit that its log has")))
-                }
-            }
-        })
+        .map(|place| reader.commit_of_log(volume, place))
         .buffered(COMMITS_AT_ONCE)
         .try_collect()
         .await?;

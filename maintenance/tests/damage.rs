@@ -196,6 +196,31 @@ fn a_commit_that_another_one_replaced_is_named() {
 }
 
 #[test]
+fn a_commit_that_another_one_replaced_is_not_read() {
+    let world = World::in_folder();
+    // The roll-up of LSN 1 to 64 has the headers, so that nothing but a page asks for commit 20.
+    for n in 0..70 {
+        world.push("app", [n + 1]);
+        world.push("other", [n + 1, n + 100]);
+    }
+    let own = world.read(&commit("app", 20));
+    world.replace(&commit("app", 20), world.read(&commit("other", 20)));
+    let dir = tempfile::tempdir().unwrap();
+    let engine = quire_engine::Engine::open(common::options(dir.path(), &world.bucket)).unwrap();
+    let volume = engine.volume(&name("app")).unwrap();
+    volume.pull().unwrap();
+    let (mut page, at) = (vec![0; 4096], |n| quire_proto::PageIdx::new(n).unwrap());
+    volume.snapshot().read(at(19), &mut page).unwrap();
+    let error = volume.snapshot().read(at(20), &mut page).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert!(error.to_string().contains("LSN 20 of volume app is not the commit that its log has"), "{error}");
+    assert_eq!(volume.hydrate(&mut |_, _| {}).unwrap_err().kind(), ErrorKind::Corrupt);
+    // Once it is back, nothing remembers the other one.
+    world.replace(&commit("app", 20), own);
+    volume.snapshot().read(at(20), &mut page).unwrap();
+}
+
+#[test]
 fn a_rollup_knows_the_pages_of_a_commit_that_is_gone() {
     let world = World::in_folder();
     for n in 0..70 {

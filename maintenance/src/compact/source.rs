@@ -38,7 +38,8 @@ pub(super) async fn fetch(
     frames: &[FrameLocation],
     page_size: PageSize,
 ) -> Result<Vec<DecodedFrame>> {
-    let wanted: Vec<Located> = frames.iter().map(|frame| Located { volume: volume.clone(), frame: *frame }).collect();
+    let wanted: Vec<Located> =
+        frames.iter().map(|frame| Located { volume: volume.clone(), frame: *frame, commit: None }).collect();
     let decoded = fetch_frames(reader, &wanted).await?;
     match frames.iter().zip(&decoded).find(|(_, decoded)| decoded.page_size != page_size) {
         None => Ok(decoded),
@@ -72,7 +73,7 @@ impl StorePages {
         let located = self.runtime.block_on(self.lineage.locate(&self.reader, page))?;
         let Some((located, _)) = located else { return Ok(None) };
         if !self.kept.contains_key(&located) {
-            let Located { volume, frame } = &located;
+            let Located { volume, frame, .. } = &located;
             let fetch = fetch(&self.reader, volume, std::slice::from_ref(frame), self.page_size);
             let fetched = self.runtime.block_on(fetch)?.swap_remove(0);
             self.kept_bytes += fetched.data.len();
