@@ -113,6 +113,29 @@ fn damage_ends_with_status_4_and_says_what_is_lost_and_what_goes_on() {
 }
 
 #[test]
+fn each_damaged_object_is_told_with_the_tables_whose_pages_it_holds() {
+    let world = World::new();
+    let (here, there) = (world.machine("here"), world.machine("there"));
+    app(&here);
+    // The first segment holds the rows; the last commit the row of `small`, and no other page.
+    let segment = objects(&world, "seg").remove(0);
+    flip(&segment, std::fs::metadata(&segment).unwrap().len() as usize / 2);
+    let third = objects(&world, "c").remove(0);
+    flip(&third, std::fs::metadata(&third).unwrap().len() as usize - 1);
+    let ended = there.run(&["--json", "verify", "--deep", "app"]);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let names = |lsn: u64| -> Vec<Value> {
+        let damage = report["in_store"]["damage"].as_array().unwrap();
+        let damage = damage.iter().find(|damage| damage["lsn"] == json!(lsn)).unwrap();
+        damage["owners"].as_array().unwrap().iter().map(|owner| owner["name"].clone()).collect()
+    };
+    assert!(names(1).contains(&json!("orders")) && !names(1).contains(&json!("small")), "{report}");
+    assert!(names(3).contains(&json!("small")) && !names(3).contains(&json!("orders")), "{report}");
+    let said = there.run(&["verify", "--deep", "app"]).stdout;
+    assert!(said.contains(" of table orders") && said.contains("table small"), "{said}");
+}
+
+#[test]
 fn the_remedy_names_a_snapshot_that_can_be_restored_and_exported() {
     let world = World::new();
     let (here, there) = (world.machine("here"), world.machine("there"));

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use quire_engine::{Engine, Moment, PageSet, Result, Snapshot, VolumeName};
+use quire_engine::{Engine, Moment, Result, VolumeName};
 use quire_maintenance::verify::{Damage, Depth, Note, Notes, Report, owners, verify};
+use quire_sqlite_format::Share;
 use serde::Serialize;
 
 use crate::output::{count, size, table, time};
@@ -62,6 +63,8 @@ struct Damaged {
     problem: String,
     /// First and last page of each stretch.
     pages: Vec<(u32, u32)>,
+    /// Of a SQLite database: whose they are.
+    owners: Option<Vec<Owner>>,
 }
 
 #[derive(Serialize)]
@@ -108,8 +111,8 @@ impl Verified {
     }
 }
 
-impl From<&Damage> for Damaged {
-    fn from(damage: &Damage) -> Damaged {
+impl Damaged {
+    fn new(damage: &Damage, owners: Option<Vec<Owner>>) -> Damaged {
         Damaged {
             volume: damage.volume.to_string(),
             kind: damage.object.kind(),
@@ -117,6 +120,7 @@ impl From<&Damage> for Damaged {
             lsn: damage.object.lsn().get(),
             problem: damage.problem.clone(),
             pages: damage.pages.ranges().collect(),
+            owners,
         }
     }
 }
@@ -124,6 +128,11 @@ impl From<&Damage> for Damaged {
 impl InStore {
     pub(crate) fn new(engine: &Engine, name: &VolumeName, report: &Report) -> Result<InStore> {
         let (last_verified, last_verified_deep) = last_verified(engine, name);
+        let (owners, of_each) = match owners_of(engine, name, report)? {
+            Some((all, of_each)) => (Some(all), of_each.into_iter().map(Some).collect()),
+            None => (None, Vec::new()),
+        };
+        let of_each = of_each.into_iter().chain(std::iter::repeat_with(|| None));
         Ok(InStore {
             depth: if report.depth == Depth::Deep { "deep" } else { "plain" },
             lsn: report.lsn.get(),
@@ -134,11 +143,11 @@ impl InStore {
             bytes: report.bytes,
             last_verified,
             last_verified_deep,
-            damage: report.damage.iter().map(Damaged::from).collect(),
+            damage: report.damage.iter().zip(of_each).map(|(damage, owners)| Damaged::new(damage, owners)).collect(),
             more_damage: report.more_damage,
             touched: report.touched.iter().map(|(first, last)| (first.get(), last.get())).collect(),
             lost: report.lost.as_ref().map(|pages| pages.ranges().collect()),
-            owners: owners_of(engine, name, report)?,
+            owners,
             readable_lsn: report.readable.map(|lsn| lsn.get()),
             restorable: report.restorable,
         })
@@ -159,7 +168,8 @@ impl InStore {
             let of = if damage.volume == name { String::new() } else { format!(" of {}", damage.volume) };
             let _ = writeln!(text, "  {}{of}: {}", damage.object, damage.problem);
             if !damage.pages.is_empty() {
-                let _ = writeln!(text, "    {}", pages_in_words(&damage.pages));
+                let of = damage.owners.as_deref().map_or_else(String::new, owners_in_words);
+                let _ = writeln!(text, "    {}{of}", pages_in_words(&damage.pages));
             }
         }
         let more = self.damage.len().saturating_sub(MOST_SHOWN) as u64 + self.more_damage;
@@ -201,33 +211,42 @@ fn pages_in_words(pages: &[(u32, u32)]) -> String {
     format!("{}: {}{more}", count(total, "page"), shown.join(", "))
 }
 
-/// Whose the damaged pages are, as far as snapshots that can be opened tell.
-fn owners_of(engine: &Engine, name: &VolumeName, report: &Report) -> Result<Option<Vec<Owner>>> {
-    let mut among = report.lost.clone().unwrap_or_default();
-    report.damage.iter().for_each(|damage| among.union_with(&damage.pages));
-    if report.is_sound() || among.is_empty() {
+/// ` of table orders, index by_what`.
+fn owners_in_words(owners: &[Owner]) -> String {
+    let shown = owners.iter().take(MOST_SHOWN).map(|owner| match &owner.name {
+        Some(name) => format!("{} {name}", owner.kind),
+        None => owner.kind.to_owned(),
+    });
+    let shown: Vec<String> = shown.collect();
+    let more = if owners.len() > MOST_SHOWN { ", …" } else { "" };
+    if shown.is_empty() { String::new() } else { format!(" of {}{more}", shown.join(", ")) }
+}
+
+/// Whose the damaged pages are, all together and of each damaged object, as far as snapshots that can be opened tell.
+fn owners_of(engine: &Engine, name: &VolumeName, report: &Report) -> Result<Option<(Vec<Owner>, Vec<Vec<Owner>>)>> {
+    let mut all = report.lost.clone().unwrap_or_default();
+    report.damage.iter().for_each(|damage| all.union_with(&damage.pages));
+    if report.is_sound() || all.is_empty() {
         return Ok(None);
     }
+    let mut among = vec![all];
+    among.extend(report.damage.iter().map(|damage| damage.pages.clone()));
     let snapshot = |lsn| engine.volume_at(name, Moment::Lsn(lsn)).ok().filter(|volume| !is_file(volume));
     let newest = snapshot(report.lsn).map(|volume| volume.snapshot());
     let older = report.readable.and_then(snapshot).map(|volume| volume.snapshot());
     let shares = match (newest, older) {
-        (Some(newest), older) => owners_in(newest, older, &among)?,
-        (None, Some(older)) => owners_in(older, None, &among)?,
+        (Some(newest), older) => owners(newest, older, &among)?,
+        (None, Some(older)) => owners(older, None, &among)?,
         (None, None) => None,
     };
-    Ok(shares)
+    let mut of_each = shares.into_iter().flatten().map(|shares| shares.into_iter().map(Owner::from).collect());
+    Ok(of_each.next().map(|all| (all, of_each.collect())))
 }
 
-fn owners_in(newest: Snapshot, older: Option<Snapshot>, among: &PageSet) -> Result<Option<Vec<Owner>>> {
-    let shares = owners(newest, older, among)?;
-    let owner = |share: quire_sqlite_format::Share| Owner {
-        kind: share.kind,
-        name: share.name,
-        table: share.table,
-        pages: share.pages,
-    };
-    Ok(shares.map(|shares| shares.into_iter().map(owner).collect()))
+impl From<Share> for Owner {
+    fn from(share: Share) -> Owner {
+        Owner { kind: share.kind, name: share.name, table: share.table, pages: share.pages }
+    }
 }
 
 fn is_file(volume: &quire_engine::Volume) -> bool {
