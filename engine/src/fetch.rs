@@ -122,7 +122,7 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
                 looked_again = true;
                 continue;
             }
-            Err(e) if is_missing(&e) => return Err(gone_or(engine, &lineage, e).await),
+            Err(e) if is_missing(&e) => return Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
             frames => frames?,
         };
         let mut found = None;
@@ -152,7 +152,10 @@ pub(crate) async fn lineage_of(engine: &Arc<Shared>, snapshot: &Snapshot) -> Res
         return Ok(lineage);
     }
     let reader = engine.reader().await?.clone();
-    let lineage = Lineage::load(reader, base.volume.clone(), base.lsn, base.hash, true).await?;
+    let lineage = match Lineage::load(reader, base.volume.clone(), base.lsn, base.hash, true).await {
+        Err(e) if e.kind() == ErrorKind::Gone => return Err(gone_or(engine, &base.volume, base.lsn, e).await),
+        loaded => loaded?,
+    };
     keep_boot_pages(snapshot, &lineage);
     note_lineage(replica, &lineage);
     Ok(lineage)
@@ -174,21 +177,30 @@ async fn newest_lineage(
     let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());
     reader.forget_fronts(&volume);
     reader.forget_fronts(missing);
-    let lineage = Lineage::load(reader.clone(), volume, lsn, hash, true).await?;
+    let lineage = match Lineage::load(reader.clone(), volume.clone(), lsn, hash, true).await {
+        Err(e) if e.kind() == ErrorKind::Gone => return Err(gone_or(engine, &volume, lsn, e).await),
+        loaded => loaded?,
+    };
     note_lineage(snapshot.replica(), &lineage);
     Ok(lineage)
 }
 
-/// What a frame that is not there means: history may not keep the snapshot any more.
-async fn gone_or(engine: &Arc<Shared>, lineage: &Lineage, error: Error) -> Error {
-    let (volume, (lsn, _)) = (lineage.volume(), lineage.head());
+/// What it means that something is not there which snapshot `lsn` needs: history may not keep it any more.
+async fn gone_or(engine: &Arc<Shared>, volume: &VolumeName, lsn: Lsn, error: Error) -> Error {
     let keeps = async { Ok::<_, Error>(engine.reader().await?.metastore().statement(volume).await?.keeps(lsn)) };
     match keeps.await {
         Ok(false) => Error::new(ErrorKind::Gone, format!("LSN {lsn} of volume {volume} is not kept any more"))
             .with_remedy("`quire pull NAME` goes to the newest snapshot; `quire export NAME` saves what is here.")
             .with_source(error),
-        // Whether it is kept could not be found out, or it is: then this is damage.
-        Ok(true) | Err(_) => error,
+        // It is kept, and stands on a checkpoint, as the log before it may be collected: that could not be read.
+        Ok(true) if error.kind() == ErrorKind::Gone => {
+            Error::corrupt(format!("LSN {lsn} of volume {volume} is kept, and its checkpoint is damaged or not there"))
+                .with_remedy(format!("`quire verify {volume}` says what is damaged, and what can still be read."))
+                .with_source(error)
+        }
+        // It is kept: then this is damage.
+        Ok(true) => error,
+        Err(e) => e.context(format_args!("{error}, and whether LSN {lsn} of volume {volume} is kept was not answered")),
     }
 }
 
@@ -214,7 +226,7 @@ async fn locate(
             let missing = lineage.volume().clone();
             *lineage = newest_lineage(engine, snapshot, lineage, &missing).await?;
             match lineage.locate(reader, page).await {
-                Err(e) if is_missing(&e) => Err(gone_or(engine, lineage, e).await),
+                Err(e) if is_missing(&e) => Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
                 located => located,
             }
         }
@@ -377,7 +389,7 @@ async fn hydrate_again(
     let lineage = lineage_of(engine, snapshot).await?;
     let lineage = newest_lineage(engine, snapshot, &lineage, lineage.volume()).await?;
     match hydrate_pages(engine, snapshot, absent, arrived).await {
-        Err(e) if is_missing(&e) => Err(gone_or(engine, &lineage, e).await),
+        Err(e) if is_missing(&e) => Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
         hydrated => hydrated,
     }
 }

@@ -67,7 +67,9 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
     };
     engine.remember(state.remote.clone(), head.clone());
     let from = base.lsn;
-    let pages_changed = move_base(replica, head.header(), &changed, only_voids)?;
+    let Some(pages_changed) = move_base(replica, head.header(), &changed, only_voids)? else {
+        return pull_locked(replica);
+    };
     if longer.is_some() {
         *replica.lineage.lock() = longer;
     }
@@ -140,20 +142,21 @@ fn live_head(replica: &Replica, state: &State, found: VolumeState) -> Result<Opt
 }
 
 /// Sets the base; `absent` are the pages that it changes. Under commits that
-/// are not in the store it can be moved over `only_voids`.
-fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet, only_voids: bool) -> Result<u64> {
+/// are not in the store it can be moved over `only_voids`. None: it was
+/// committed while the store was asked. Whether that is a divergence, or what
+/// another copy of this data directory has pushed, is to be found out afresh.
+fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet, only_voids: bool) -> Result<Option<u64>> {
     replica.lock_writer("a pull")?;
     let moved = {
         let mut core = replica.core();
         let keep_local = core.state.is_ahead();
         if keep_local && !only_voids {
-            // It was committed while the store was asked.
-            Err(diverge(replica, core, head.lsn))
+            Ok(None)
         } else {
             let base = BaseState::of(&core.state.remote, head);
             let content = !absent.is_empty() || (!keep_local && core.state.page_count != head.page_count);
             let change = StateChange { absent: std::borrow::Cow::Borrowed(absent), content, ..StateChange::default() };
-            replica.change_state(&mut core, change, |state| {
+            let moved = replica.change_state(&mut core, change, |state| {
                 state.base = Some(base);
                 if !keep_local {
                     state.page_size = Some(head.page_size);
@@ -161,11 +164,12 @@ fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet, only
                     state.attributes = head.attributes.clone();
                 }
                 state.diverged = None;
-            })
+            });
+            moved.map(|()| Some(absent.len()))
         }
     };
     replica.release_writer(false);
-    moved.map(|()| absent.len())
+    moved
 }
 
 /// A replica that has nothing yet takes the store's volume.
@@ -180,7 +184,9 @@ fn adopt(replica: &Arc<Replica>, state: &State, head: &SealedCommit) -> Result<M
         return Err(diverge(replica, replica.core(), head.lsn()));
     }
     replica.engine().remember(state.remote.clone(), head.clone());
-    move_base(replica, head.header(), &PageSet::new(), false)?;
+    if move_base(replica, head.header(), &PageSet::new(), false)?.is_none() {
+        return pull_locked(replica);
+    }
     let pages_changed = u64::from(head.header().page_count.get());
     Ok(Moved { pulled: Some((None, head.lsn())), pages_changed, ..Moved::default() })
 }

@@ -4,13 +4,14 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use common::hooked::{Call, Hook, Step, hooked};
 use common::*;
-use quire_bucket::Bucket;
-use quire_engine::{Condition, Engine, Error, ErrorKind, Lsn, SyncMode};
+use futures::TryStreamExt;
+use quire_bucket::{Bucket, keys};
+use quire_engine::{Condition, Engine, Error, ErrorKind, Lsn, SyncMode, Volume};
 
 /// The steps of a push.
 const STEPS: [Step; 4] = [
@@ -184,4 +185,68 @@ fn sync_commit_without_a_store_is_in_doubt_and_comes_out_right() {
             drop(engine);
         }
     }
+}
+
+#[test]
+fn a_commit_made_during_a_pull_is_no_divergence_if_a_twin_has_pushed_it() {
+    for pushed_before in [true, false] {
+        let bucket = Bucket::open("memory://").unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let (dir, twin_dir) = (root.path().join("a"), root.path().join("twin"));
+        let mine: Arc<OnceLock<Volume>> = Arc::default();
+        // Once, while the pull has its answer already: a commit here, and a copy of this directory that pushes it.
+        let (once, hooks_mine, from, store) = (AtomicBool::new(true), mine.clone(), dir.clone(), bucket.clone());
+        let hook: Hook = Arc::new(move |at| {
+            let Some(mine) = hooks_mine.get() else { return Ok(()) };
+            if at == Step::Before(if pushed_before { Call::Commit } else { Call::Head })
+                && once.swap(false, Ordering::SeqCst)
+            {
+                write(mine, &[(1, 2)]);
+                copy_dir(&from, &twin_dir);
+                open(&twin_dir, &store).volume(&name("v")).unwrap().push().unwrap();
+            }
+            Ok(())
+        });
+        let engine = open_hooked(&dir, &bucket, SyncMode::Manual, hook);
+        let volume = engine.volume(&name("v")).unwrap();
+        if pushed_before {
+            write(&volume, &[(1, 1)]);
+            volume.push().unwrap();
+        }
+        mine.set(volume.clone()).ok().unwrap();
+        volume.pull().unwrap();
+        let status = volume.status();
+        assert_eq!((status.state, status.unpushed), (Condition::Clean, 0), "{status:?}");
+        assert_eq!(read(&volume, 1), 2);
+        volume.push().unwrap();
+    }
+}
+
+#[test]
+fn a_frame_that_is_not_there_is_not_called_lost_before_the_store_has_said_what_it_keeps() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let writer = open(&root.path().join("a"), &bucket);
+    let pushed = writer.volume(&name("v")).unwrap();
+    write(&pushed, &big());
+    pushed.push().unwrap();
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = away.clone();
+    let hook: Hook = Arc::new(move |at| match at == Step::Before(Call::Statement) && is_away.load(Ordering::SeqCst) {
+        true => Err(unreachable_store()),
+        false => Ok(()),
+    });
+    let engine = open_hooked(&root.path().join("b"), &bucket, SyncMode::Manual, hook);
+    let volume = engine.volume(&name("v")).unwrap();
+    let delete_all = async {
+        let segments: Vec<_> = bucket.list(&keys::segments_prefix(&name("v"))).try_collect().await.unwrap();
+        for meta in segments {
+            bucket.delete(&meta.key).await.unwrap();
+        }
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(delete_all);
+    let read = || volume.snapshot().read(page(8000), &mut content(0)).unwrap_err().kind();
+    assert_eq!(read(), ErrorKind::Unavailable);
+    away.store(false, Ordering::SeqCst);
+    assert_eq!(read(), ErrorKind::NotFound);
 }

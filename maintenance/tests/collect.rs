@@ -5,7 +5,7 @@
 mod store;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use quire_bucket::Bucket;
+use quire_bucket::{Bucket, keys};
 use quire_engine::{Condition, Engine, ErrorKind, Moment, Volume};
 use quire_maintenance::collect::{Collected, Holder, Options};
 use quire_proto::{
@@ -488,4 +488,26 @@ fn what_is_kept_by_time_goes_by_the_stores_clock_and_nobody_elses() {
     store.keep("v", Span::Time(86_400_000), &[]);
     let collected = store.collect("v");
     assert_eq!((collected.horizon, collected.segments.objects), (lsn(1), 0), "all of it is of today");
+}
+
+#[test]
+fn a_snapshot_that_is_kept_and_whose_checkpoint_is_damaged_is_not_called_gone() {
+    let store = Store::memory();
+    let writer = store.client("writer");
+    let volume = writer.volume(&name("v")).unwrap();
+    grow(&volume, 6);
+    store.keep("v", Span::Last(1), &[]);
+    store.collect("v");
+    let damage_all = async {
+        let found: Vec<_> = store.bucket.list(&keys::checkpoints_prefix(&name("v"))).try_collect().await.unwrap();
+        assert!(!found.is_empty(), "what is kept stands on a checkpoint");
+        for meta in found {
+            store.bucket.replace(&meta.key, vec![0; 100].into()).await.unwrap();
+        }
+    };
+    store.runtime.block_on(damage_all);
+    let reader = store.client("reader").existing(&name("v")).unwrap();
+    let error = reader.snapshot().read(page(300), &mut content(0)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert!(error.remedy().is_some_and(|remedy| remedy.contains("quire verify")), "{error:?}");
 }
