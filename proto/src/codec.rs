@@ -3,7 +3,7 @@
 //! length-prefixed strings. Every decoder in the workspace is built on
 //! [`Reader`], so bounds are checked in one place.
 
-use crate::{Error, Result};
+use crate::{Error, Lsn, Result, VolumeName};
 
 /// Appends primitives to a growing buffer.
 #[derive(Debug, Default)]
@@ -200,6 +200,16 @@ impl<'a> Reader<'a> {
     pub fn text(&mut self) -> Result<&'a str> {
         let bytes = self.block()?;
         std::str::from_utf8(bytes).map_err(|_| self.corrupt("a text is not UTF-8"))
+    }
+
+    /// A varint that is an LSN. That it is 0 is damage here, and nobody's wrong argument.
+    pub fn lsn(&mut self) -> Result<Lsn> {
+        Lsn::new(self.varint()?).ok_or_else(|| self.corrupt("LSN 0"))
+    }
+
+    /// A text that is a volume's name. That it is none is damage here, and nobody's wrong argument.
+    pub fn volume_name(&mut self) -> Result<VolumeName> {
+        VolumeName::parse(self.text()?).map_err(|e| self.corrupt("a bad volume name").with_source(e))
     }
 
     /// Succeeds only if everything has been read.

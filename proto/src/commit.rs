@@ -360,15 +360,13 @@ fn encode_fields(h: &CommitHeader) -> Result<Vec<u8>> {
 
 fn decode_fields(kind: CommitKind, fields: &[u8], hash: CommitHash) -> Result<CommitHeader> {
     let mut r = Reader::new("commit header", fields);
-    let lsn = decode_lsn(&mut r)?;
+    let lsn = r.lsn()?;
     let parent = if lsn > Lsn::FIRST { Some(CommitHash::new(r.array()?)) } else { None };
     let base = match r.u8()? {
         0 => Base::Nothing,
         1 => Base::Previous,
-        2 => Base::Older { lsn: decode_lsn(&mut r)?, hash: CommitHash::new(r.array()?) },
-        3 => {
-            Base::Other { volume: decode_name(r.text()?)?, lsn: decode_lsn(&mut r)?, hash: CommitHash::new(r.array()?) }
-        }
+        2 => Base::Older { lsn: r.lsn()?, hash: CommitHash::new(r.array()?) },
+        3 => Base::Other { volume: r.volume_name()?, lsn: r.lsn()?, hash: CommitHash::new(r.array()?) },
         tag => return Err(r.corrupt(format_args!("unknown base {tag}"))),
     };
     let id = CommitId::new(r.array()?);
@@ -467,10 +465,6 @@ fn contradiction(h: &CommitHeader) -> Option<&'static str> {
         (h.lsn > Lsn::FIRST || h.base != Base::Previous, "the first commit has none before it"),
     ];
     checks.iter().find(|(ok, _)| !ok).map(|(_, problem)| *problem)
-}
-
-fn decode_lsn(r: &mut Reader<'_>) -> Result<Lsn> {
-    Lsn::new(r.varint()?).ok_or_else(|| r.corrupt("LSN 0"))
 }
 
 fn decode_name(text: &str) -> Result<VolumeName> {

@@ -70,12 +70,10 @@ impl Marker {
     pub fn decode(object: &[u8]) -> Result<Marker> {
         let mut r = Reader::new("marker", object);
         r.magic(MAGIC, VERSION)?;
-        let base = (VolumeName::parse(r.text()?)?, Lsn::try_new(r.varint()?)?, CommitHash::new(r.array()?));
+        let base = (r.volume_name()?, r.lsn()?, CommitHash::new(r.array()?));
         let target = match r.u8()? {
-            0 => MarkerTarget::Commit(VolumeName::parse(r.text()?)?, Lsn::try_new(r.varint()?)?),
-            1 => {
-                MarkerTarget::Checkpoint(CheckpointPlace { lsn: Lsn::try_new(r.varint()?)?, generation: r.varint32()? })
-            }
+            0 => MarkerTarget::Commit(r.volume_name()?, r.lsn()?),
+            1 => MarkerTarget::Checkpoint(CheckpointPlace { lsn: r.lsn()?, generation: r.varint32()? }),
             2 => MarkerTarget::Replica { id: r.varint()?, author: r.text()?.to_owned() },
             kind => {
                 return Err(r
@@ -116,11 +114,11 @@ mod tests {
     #[test]
     fn every_flipped_byte_and_every_cut_is_noticed() {
         for object in markers().map(|marker| marker.encode()) {
-            for at in 0..object.len() {
+            for (at, flip) in (0..object.len()).flat_map(|at| (0..8).map(move |bit| (at, 1 << bit))) {
                 let mut bytes = object.clone();
-                bytes[at] ^= 0x41;
-                assert_ne!(Marker::decode(&bytes).unwrap_err().kind(), ErrorKind::NotFound);
-                Marker::decode(&object[..at]).expect_err("a truncated marker");
+                bytes[at] ^= flip;
+                assert_eq!(Marker::decode(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
+                assert_eq!(Marker::decode(&object[..at]).unwrap_err().kind(), ErrorKind::Corrupt);
             }
         }
     }

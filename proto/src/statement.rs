@@ -83,15 +83,16 @@ impl Statement {
     pub fn decode(object: &[u8]) -> Result<Statement> {
         let mut r = Reader::new("statement", object);
         r.magic(MAGIC, VERSION)?;
-        let horizon = Lsn::try_new(r.varint()?)?;
+        let horizon = r.lsn()?;
         let kept = decode_lsns(&mut r)?;
         let mut indexes = BTreeSet::new();
         let mut at = 0;
         for n in 0..r.count(2)? {
             at = ascend(&mut r, at, n > 0)?;
-            indexes.insert(CheckpointPlace { lsn: Lsn::try_new(at)?, generation: r.varint32()? });
+            let lsn = Lsn::new(at).ok_or_else(|| r.corrupt("LSN 0"))?;
+            indexes.insert(CheckpointPlace { lsn, generation: r.varint32()? });
         }
-        let collected = Lsn::try_new(r.varint()?)?;
+        let collected = r.lsn()?;
         let left = decode_lsns(&mut r)?;
         r.checksum(object)?;
         r.finish()?;
@@ -113,7 +114,7 @@ fn decode_lsns(r: &mut Reader<'_>) -> Result<BTreeSet<Lsn>> {
     let mut at = 0;
     for _ in 0..r.count(1)? {
         at = ascend(r, at, false)?;
-        lsns.insert(Lsn::try_new(at)?);
+        lsns.extend(Lsn::new(at));
     }
     Ok(lsns)
 }
@@ -127,6 +128,7 @@ fn ascend(r: &mut Reader<'_>, at: u64, may_stay: bool) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     fn lsn(n: u64) -> Lsn {
         Lsn::new(n).unwrap()
@@ -156,11 +158,11 @@ mod tests {
     #[test]
     fn every_flipped_byte_and_every_cut_is_noticed() {
         let object = statement().encode();
-        for at in 0..object.len() {
+        for (at, flip) in (0..object.len()).flat_map(|at| (0..8).map(move |bit| (at, 1 << bit))) {
             let mut bytes = object.clone();
-            bytes[at] ^= 0x41;
-            Statement::decode(&bytes).expect_err("a flipped byte");
-            Statement::decode(&object[..at]).expect_err("a truncated statement");
+            bytes[at] ^= flip;
+            assert_eq!(Statement::decode(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(Statement::decode(&object[..at]).unwrap_err().kind(), ErrorKind::Corrupt);
         }
     }
 

@@ -205,11 +205,11 @@ fn encode_info(w: &mut Writer, info: &CheckpointInfo) -> Result<()> {
 }
 
 fn decode_info(r: &mut Reader<'_>) -> Result<CheckpointInfo> {
-    let lsn = decode_lsn(r)?;
+    let lsn = r.lsn()?;
     let generation = r.varint32()?;
     let commit = CommitHash::new(r.array()?);
     let inputs = ObjectHash::new(r.array()?);
-    let began = decode_lsn(r)?;
+    let began = r.lsn()?;
     if began > lsn {
         return Err(r.corrupt(format_args!("LSN {lsn} of a volume that began at LSN {began}")));
     }
@@ -220,8 +220,8 @@ fn decode_info(r: &mut Reader<'_>) -> Result<CheckpointInfo> {
     let origin = match r.u8()? {
         0 => None,
         1 => {
-            let volume = VolumeName::parse(r.text()?).map_err(|e| r.corrupt("a bad volume name").with_source(e))?;
-            Some(Origin { volume, lsn: decode_lsn(r)?, hash: CommitHash::new(r.array()?) })
+            let volume = r.volume_name()?;
+            Some(Origin { volume, lsn: r.lsn()?, hash: CommitHash::new(r.array()?) })
         }
         flag => return Err(r.corrupt(format_args!("flag {flag} where 0 or 1 belongs"))),
     };
@@ -237,10 +237,6 @@ fn decode_info(r: &mut Reader<'_>) -> Result<CheckpointInfo> {
         attributes,
         origin,
     })
-}
-
-fn decode_lsn(r: &mut Reader<'_>) -> Result<Lsn> {
-    Lsn::new(r.varint()?).ok_or_else(|| r.corrupt("LSN 0"))
 }
 
 /// The object with its checksum and digests set right, as far as it can be read.
