@@ -5,6 +5,7 @@ use quire_engine::{Error, ErrorKind, Lsn, Moment, VolumeName};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::care::{Ground, ground};
 use crate::content::{Stamp, stamp_of};
 use crate::network::is_of_the_network;
 use crate::world::World;
@@ -14,6 +15,8 @@ use crate::world::World;
 pub(crate) struct Fork {
     pub(crate) name: VolumeName,
     pub(crate) stamp: Stamp,
+    /// What it stands on, as long as the store does not know of it.
+    pub(crate) on: Ground,
 }
 
 impl World {
@@ -24,7 +27,7 @@ impl World {
     }
 
     /// What a snapshot of the past shows; none if the name stood for nothing then.
-    fn past_stamp(&mut self, v: usize, lsn: Lsn) -> Option<Stamp> {
+    pub(crate) fn past_stamp(&mut self, v: usize, lsn: Lsn) -> Option<Stamp> {
         self.read_store(v);
         let history = &self.histories[v];
         let begun = (1..=lsn.get()).any(|lsn| history.at(lsn).is_some_and(|stored| !stored.is_void));
@@ -49,12 +52,12 @@ impl World {
                 // A write that was late may have landed meanwhile.
                 let stamp = self.past_stamp(v, lsn).unwrap_or_else(|| panic!("{name} has nothing at LSN {lsn}"));
                 assert_eq!(stamp_of(&old.snapshot()), stamp, "what LSN {lsn} of {name} shows");
-                self.check_pages(c, &old.snapshot(), stamp, None, "a snapshot of the past");
+                self.check_pages(c, &old.snapshot(), stamp, None, Some((v, lsn)), "a snapshot of the past");
                 self.events.note("past read");
             }
             Err(e) => {
                 let absent = self.past_stamp(v, lsn).is_none() && e.kind() == ErrorKind::NotFound;
-                self.refused(c, faults, &e, absent);
+                self.refused(c, faults, &e, absent || self.is_gone(e.kind(), Some((v, lsn))));
             }
         }
     }
@@ -66,6 +69,7 @@ impl World {
         let client = &self.clients[c];
         let (engine, name, faults) = (client.engine(), client.replicas[v].name.clone(), client.link.faults());
         let visible = client.replicas[v].visible;
+        let on = moment.map_or_else(|| ground(v, &client.replicas[v].volume().snapshot()), |lsn| Some((v, lsn)));
         let forked = match engine.fork(&name, moment.map(Moment::Lsn), &new) {
             Ok(forked) => forked,
             Err(e) => {
@@ -74,7 +78,7 @@ impl World {
                     // Nothing was ever written, or its outcome is not known.
                     None => visible == 0 || !self.clients[c].replicas[v].maybe.is_empty(),
                 };
-                self.refused(c, faults, &e, absent);
+                self.refused(c, faults, &e, absent || self.is_gone(e.kind(), on));
                 assert!(
                     !engine.local_volumes().expect("the catalogue").contains(&new),
                     "a fork that failed left a volume: {e:?}"
@@ -88,9 +92,9 @@ impl World {
         };
         let snapshot = forked.volume.snapshot();
         assert_eq!(stamp_of(&snapshot), stamp, "what the fork shows");
-        self.check_pages(c, &snapshot, stamp, None, "a fork");
+        self.check_pages(c, &snapshot, stamp, None, on, "a fork");
         self.events.note(if forked.lsn.is_some() { "forked in the store" } else { "forked here" });
-        self.clients[c].forks.push(Fork { name: new, stamp });
+        self.clients[c].forks.push(Fork { name: new, stamp, on: on.filter(|_| forked.lsn.is_none()) });
     }
 
     /// Writes a checkpoint of what a replica stands on.
@@ -102,7 +106,10 @@ impl World {
                 assert_eq!(Some(made.lsn), volume.status().base_lsn, "a checkpoint of what it stands on");
                 self.events.note(if made.bytes > 0 { "checkpointed" } else { "checkpointed before" });
             }
-            Err(e) => self.refused(c, faults, &e, volume.status().base_lsn.is_none()),
+            Err(e) => {
+                let gone = self.is_gone(e.kind(), ground(v, &volume.snapshot()));
+                self.refused(c, faults, &e, gone || volume.status().base_lsn.is_none());
+            }
         }
     }
 
@@ -124,7 +131,8 @@ impl World {
                 let late = self.clients[c].link.faults() > faults;
                 let is_newest = (late || lsn.get() >= self.histories[v].head()) && e.kind() == ErrorKind::Invalid;
                 let not_there = self.past_stamp(v, lsn).is_none() && e.kind() == ErrorKind::NotFound;
-                self.refused(c, faults, &e, is_newest || not_there || e.kind() == ErrorKind::Conflict);
+                let gone = self.is_gone(e.kind(), Some((v, lsn)));
+                self.refused(c, faults, &e, is_newest || not_there || gone || e.kind() == ErrorKind::Conflict);
                 // It may be in the store, and here, all the same.
                 self.take_pulled(c, v, self.clients[c].base_lsn(v));
             }
@@ -135,13 +143,16 @@ impl World {
 
     /// Every fork is what it was forked from: here, then in the store, for whoever comes.
     pub(crate) fn check_forks(&mut self, c: usize) {
-        for Fork { name, stamp } in std::mem::take(&mut self.clients[c].forks) {
+        for Fork { name, stamp, on } in std::mem::take(&mut self.clients[c].forks) {
             let engine = self.clients[c].engine();
             let volume = engine.existing(&name).unwrap_or_else(|e| panic!("fork {name}: {e:?}"));
             assert_eq!(stamp_of(&volume.snapshot()), stamp, "what fork {name} shows");
-            self.check_pages(c, &volume.snapshot(), stamp, None, "a fork after a while");
-            volume.push().unwrap_or_else(|e| panic!("pushing fork {name}: {e:?}"));
-            self.forks_in_store.push(Fork { name, stamp });
+            self.check_pages(c, &volume.snapshot(), stamp, None, on, "a fork after a while");
+            match volume.push() {
+                Ok(_) => self.forks_in_store.push(Fork { name, stamp, on: None }),
+                Err(e) if self.is_gone(e.kind(), on) => self.events.note("fork whose ground was gone"),
+                Err(e) => panic!("pushing fork {name}: {e:?}"),
+            }
         }
     }
 }

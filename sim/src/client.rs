@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quire_bucket::{Bucket, Limits};
 use quire_engine::{Engine, Options, Snapshot, Stores, SyncMode, Traffic, Volume, VolumeName};
+use quire_maintenance::collect;
 
 use crate::branch::Fork;
 use crate::content::Stamp;
@@ -46,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) replicas: Vec<Replica>,
     /// What it has forked.
     pub(crate) forks: Vec<Fork>,
+    /// For taking care of the store over its link.
+    pub(crate) care: collect::Stores,
     // Dropped last: the volumes go first.
     pub(crate) engine: Option<Engine>,
 }
@@ -131,7 +134,8 @@ impl Client {
         const YEAR_2026_MS: i64 = 1_767_225_600_000;
         let now_ms = move || (YEAR_2026_MS + clock.load(SeqCst)).unsigned_abs();
         let engine = Engine::open_with_clock(options, now_ms).unwrap_or_else(|e| panic!("{}: {e:?}", dir.display()));
-        Client { dir, link, commits_to_store, replicas, forks: Vec::new(), engine: Some(engine) }
+        let care = care(&bucket);
+        Client { dir, link, commits_to_store, replicas, forks: Vec::new(), care, engine: Some(engine) }
     }
 
     pub(crate) fn engine(&self) -> Engine {
@@ -180,4 +184,10 @@ fn stores(bucket: &Bucket) -> Stores {
             Traffic { requests: counters.requests(), bytes_in: counters.bytes_in, bytes_out: counters.bytes_out }
         }),
     }
+}
+
+/// The stores in a bucket, for their upkeep.
+pub(crate) fn care(bucket: &Bucket) -> collect::Stores {
+    let log = Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default()));
+    collect::Stores::new(log, Arc::new(quire_pagestore::Embedded::new(bucket.clone())))
 }

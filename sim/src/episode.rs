@@ -24,6 +24,9 @@ pub struct Setup {
     pub cache_size: u64,
     /// The store is a folder, not memory.
     pub folder: bool,
+    /// History is collected, and pages are brought together. Then no listing is late: a collector and whoever marks
+    /// what it needs find each other by listing, and every store that Quire knows lists what is there.
+    pub cared_for: bool,
     /// What the store does that none may do.
     pub treason: Option<Treason>,
 }
@@ -66,6 +69,7 @@ impl Episode {
             most_pages: bytes / page_size,
             cache_size: 64 << 10,
             folder: rng.random_ratio(1, 6),
+            cared_for: rng.random_ratio(1, 2),
             treason: None,
         };
         let steps = (0..steps as u64).map(|n| Step::random(crate::mix(seed ^ n << 32))).collect();

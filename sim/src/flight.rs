@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use quire_engine::{Lsn, Moved, Reset, Result, Status, Volume};
 use tokio::sync::oneshot;
 
+use crate::care::Care;
 use crate::content::{self, Change, Content, Stamp};
 use crate::network::{Hold, Link, Progress};
 use crate::step::Step;
@@ -22,6 +23,7 @@ pub(crate) enum Operation {
     Fetch,
     Reset,
     Hydrate,
+    Care(Care),
 }
 
 /// A transaction, and what it makes of the volume.
@@ -44,6 +46,7 @@ pub(crate) enum Answer {
     Fetched(Result<Option<Lsn>>),
     Reset(Result<Reset>),
     Hydrated(Result<u64>),
+    CaredFor(Result<()>),
 }
 
 /// How things were when an operation began.
@@ -116,6 +119,7 @@ fn perform(volume: &Volume, operation: &Operation) -> Answer {
         Operation::Fetch => Answer::Fetched(volume.fetch()),
         Operation::Reset => Answer::Reset(volume.reset()),
         Operation::Hydrate => Answer::Hydrated(volume.hydrate(&mut |_, _| {})),
+        Operation::Care(care) => Answer::CaredFor(care.perform()),
     }
 }
 

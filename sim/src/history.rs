@@ -4,8 +4,11 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use quire_bucket::{Bucket, keys};
-use quire_proto::{Base, CommitHash, CommitKind, ErrorKind, Lsn, ObjectHash, SealedCommit, VolumeName};
+use quire_proto::{
+    Base, CommitHash, CommitHeader, CommitKind, ErrorKind, Lsn, ObjectHash, SealedCommit, Stub, VolumeName,
+};
 
 use crate::content::{STAMP, Stamp, parse_stamp};
 use crate::ledger::Ledger;
@@ -16,6 +19,8 @@ pub(crate) struct History {
     volume: VolumeName,
     commits: Vec<Stored>,
     places: HashMap<Stamp, u64>,
+    /// The least that anybody ever asked to keep: so many commits; none if all is to be kept.
+    pub(crate) least_kept: Option<u64>,
 }
 
 /// One commit of the log.
@@ -32,7 +37,12 @@ pub(crate) struct Stored {
 impl History {
     /// Nothing yet.
     pub(crate) fn new(volume: VolumeName) -> History {
-        History { volume, commits: Vec::new(), places: HashMap::new() }
+        History { volume, commits: Vec::new(), places: HashMap::new(), least_kept: None }
+    }
+
+    /// Its name.
+    pub(crate) fn volume(&self) -> &VolumeName {
+        &self.volume
     }
 
     /// The newest LSN, 0 if there is none.
@@ -67,11 +77,11 @@ impl History {
         }
     }
 
-    async fn take(&mut self, raw: &Bucket, commit: &SealedCommit, ledger: &Ledger) {
-        let (volume, lsn, header) = (&self.volume, self.head() + 1, commit.header());
+    async fn take(&mut self, raw: &Bucket, commit: &Object, ledger: &Ledger) {
+        let (volume, lsn, header) = (&self.volume, self.head() + 1, &commit.header);
         let before = self.commits.last();
         assert_eq!(header.parent, before.map(|before| before.hash), "LSN {lsn} of {volume} has another parent");
-        for segment in commit.body().index.segments() {
+        for segment in commit.whole.iter().flat_map(|whole| whole.body().index.segments()) {
             let there = raw.head(&keys::segment(volume, segment.id)).await;
             let there = there.unwrap_or_else(|e| panic!("LSN {lsn} of {volume} came before its segment: {e}"));
             assert_eq!(there.len_bytes, segment.len_bytes, "a segment of LSN {lsn} of {volume} is not complete");
@@ -91,7 +101,7 @@ impl History {
             let twice = self.places.insert(stamp, lsn);
             assert_eq!(twice, None, "commit {stamp} of {volume} is at LSN {lsn}, too");
         }
-        let (hash, object) = (commit.hash(), commit.object_hash());
+        let (hash, object) = (header.hash(), commit.hash);
         self.commits.push(Stored { stamp, is_void, hash, object });
     }
 
@@ -104,16 +114,36 @@ impl History {
             listed.iter().rev().filter_map(|meta| keys::lsn_of_commit(&meta.key)).map(Lsn::get).collect();
         assert!(lsns.iter().copied().eq(1..=self.head()), "the log of {volume} has the LSNs {lsns:?}");
         for (n, stored) in self.commits.iter().enumerate() {
-            let there = read(raw, volume, n as u64 + 1).await.map(|commit| commit.object_hash());
+            // Of a stub, too: it says what the whole object was.
+            let there = read(raw, volume, n as u64 + 1).await.map(|commit| commit.hash);
             assert_eq!(there, Some(stored.object), "LSN {} of {volume} is not what it was", n + 1);
         }
     }
 }
 
-async fn read(raw: &Bucket, volume: &VolumeName, lsn: u64) -> Option<SealedCommit> {
+/// What lies at a commit's place.
+struct Object {
+    header: CommitHeader,
+    /// Of the whole commit, though there may be only a stub of it.
+    hash: ObjectHash,
+    whole: Option<SealedCommit>,
+}
+
+impl Object {
+    fn decode(bytes: Bytes) -> quire_proto::Result<Object> {
+        if Stub::is_one(&bytes) {
+            let stub = Stub::decode(&bytes)?;
+            return Ok(Object { header: stub.header, hash: stub.object_hash, whole: None });
+        }
+        let commit = SealedCommit::decode(bytes)?;
+        Ok(Object { header: commit.header().clone(), hash: commit.object_hash(), whole: Some(commit) })
+    }
+}
+
+async fn read(raw: &Bucket, volume: &VolumeName, lsn: u64) -> Option<Object> {
     let lsn = Lsn::new(lsn)?;
     match raw.get(&keys::commit(volume, lsn)).await {
-        Ok(object) => Some(SealedCommit::decode(object.bytes).unwrap_or_else(|e| panic!("LSN {lsn} of {volume}: {e}"))),
+        Ok(object) => Some(Object::decode(object.bytes).unwrap_or_else(|e| panic!("LSN {lsn} of {volume}: {e}"))),
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         Err(e) => panic!("LSN {lsn} of {volume}: {e}"),
     }

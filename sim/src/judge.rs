@@ -9,6 +9,7 @@ use quire_engine::{Condition, Error, ErrorKind, Moved, Reset, Snapshot, Status, 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::care::{Ground, ground};
 use crate::content::{Stamp, stamp_of};
 use crate::flight::{Answer, Before, Flight, Operation, Transaction};
 use crate::network::is_of_the_network;
@@ -41,12 +42,19 @@ impl World {
                 match fetched {
                     Ok(lsn) if calm.is_some() => assert_eq!(lsn.map_or(0, |lsn| lsn.get()), head, "what fetch learnt"),
                     Ok(lsn) => assert!(lsn.map_or(0, |lsn| lsn.get()) <= head, "fetch learnt what is not there"),
-                    Err(e) => self.tolerate(c, before, &e, &[]),
+                    Err(e) => self.tolerate(c, v, before, &e, &[]),
                 }
             }
+            (Operation::Care(care), Answer::CaredFor(done)) => {
+                let allowed = self.judge_care(v, care, &done, in_between);
+                if let Err(e) = done {
+                    self.tolerate(c, v, before, &e, allowed);
+                }
+            }
+            (_, Answer::CaredFor(done)) => panic!("{operation:?} answered {done:?}"),
             (_, Answer::Hydrated(hydrated)) => {
                 if let Err(e) = hydrated {
-                    self.tolerate(c, before, &e, &[]);
+                    self.tolerate(c, v, before, &e, &[]);
                 }
             }
             (_, Answer::NotBegun(e) | Answer::Committed(Err(e))) => panic!("{operation:?} answered {e:?}"),
@@ -98,7 +106,7 @@ impl World {
                 let unsettled = matches!(before.status.state, Condition::InDoubt | Condition::Diverged);
                 assert!(to_store || unsettled, "a local transaction cannot begin: {e:?}");
                 let allowed: &[_] = if unsettled { &[ErrorKind::Conflict] } else { &[] };
-                self.tolerate(c, before, &e, allowed);
+                self.tolerate(c, v, before, &e, allowed);
                 self.events.note("not begun in doubt");
             }
             Answer::Committed(Err(e)) => {
@@ -113,7 +121,7 @@ impl World {
                     self.events.note("failed for certain");
                 }
                 assert!(calm.is_none() || is_old, "a commit to the store failed in fair weather: {e:?}");
-                self.tolerate(c, before, &e, &[ErrorKind::Conflict, ErrorKind::AlreadyExists]);
+                self.tolerate(c, v, before, &e, &[ErrorKind::Conflict, ErrorKind::AlreadyExists]);
             }
             _ => panic!("a commit has another answer"),
         }
@@ -157,7 +165,7 @@ impl World {
                 if unsettled && calm.is_none() {
                     self.events.note("still in doubt");
                 }
-                self.tolerate(c, before, &e, &[ErrorKind::Conflict, ErrorKind::AlreadyExists]);
+                self.tolerate(c, v, before, &e, &[ErrorKind::Conflict, ErrorKind::AlreadyExists]);
             }
         }
     }
@@ -223,7 +231,7 @@ impl World {
                 } else {
                     &[ErrorKind::NotFound]
                 };
-                return self.tolerate(c, before, &e, allowed);
+                return self.tolerate(c, v, before, &e, allowed);
             }
         };
         let lsn = reset.lsn.map_or(0, |lsn| lsn.get());
@@ -241,7 +249,7 @@ impl World {
         self.events.note("reset");
         match reset.kept_as {
             Some(kept) => {
-                let stamp = self.check_kept(c, &kept, old, &maybe);
+                let stamp = self.check_kept(c, v, &kept, old, &maybe);
                 self.clients[c].replicas[v].kept.push((kept, stamp, maybe));
             }
             None => {
@@ -252,7 +260,7 @@ impl World {
     }
 
     /// Unpushed work goes on under another name.
-    fn check_kept(&mut self, c: usize, kept: &VolumeName, old: Stamp, maybe: &[Stamp]) -> Stamp {
+    fn check_kept(&mut self, c: usize, v: usize, kept: &VolumeName, old: Stamp, maybe: &[Stamp]) -> Stamp {
         let engine = self.clients[c].engine.clone().expect("it is open");
         let volume = engine.volume(kept).unwrap_or_else(|e| panic!("what was kept as {kept}: {e:?}"));
         let snapshot = volume.snapshot();
@@ -261,7 +269,7 @@ impl World {
         // A transaction in doubt, and nothing else, may have turned out to have failed.
         let nothing_left = stamp == old && !maybe.is_empty();
         assert!(volume.status().unpushed > 0 || nothing_left, "{kept} has nothing that is not in the store");
-        self.check_pages(c, &snapshot, stamp, None, "what a reset kept");
+        self.check_pages(c, &snapshot, stamp, None, ground(v, &snapshot), "what a reset kept");
         self.events.note("unpushed work kept");
         stamp
     }
@@ -270,7 +278,7 @@ impl World {
     pub(crate) fn give_up_kept(&mut self, c: usize) {
         for v in 0..self.setup.volumes {
             for (kept, stamp, maybe) in std::mem::take(&mut self.clients[c].replicas[v].kept) {
-                self.check_kept(c, &kept, stamp, &maybe);
+                self.check_kept(c, v, &kept, stamp, &maybe);
                 let engine = self.clients[c].engine.as_ref().expect("it is open");
                 engine.remove_replica(&kept, true).unwrap_or_else(|e| panic!("removing {kept}: {e:?}"));
             }
@@ -311,7 +319,7 @@ impl World {
         }
         self.note_evictions(c, v, stamp, &status);
         let some = if thorough { None } else { Some(rng) };
-        self.check_pages(c, &snapshot, stamp, some, "the visible snapshot");
+        self.check_pages(c, &snapshot, stamp, some, ground(v, &snapshot), "the visible snapshot");
     }
 
     /// The visible commit is the one that must be; a doubt that is over has one outcome.
@@ -374,13 +382,15 @@ impl World {
         }
     }
 
-    /// Checks all pages of a snapshot, or a few. A page that the network keeps away is passed over.
+    /// Checks all pages of a snapshot, or a few. A page that the network keeps away is passed over, and one that is
+    /// gone because of what the snapshot stands on.
     pub(crate) fn check_pages(
         &self,
         c: usize,
         snapshot: &Snapshot,
         stamp: Stamp,
         some: Option<&mut StdRng>,
+        on: Ground,
         what: &str,
     ) {
         let content = self.ledger.content(stamp);
@@ -393,7 +403,8 @@ impl World {
         for page in pages {
             let faults = link.faults();
             if let Err(e) = content.check_page(snapshot, page, what) {
-                assert!(link.faults() > faults && is_of_the_network(&e), "{what}, commit {stamp}, page {page}: {e:?}");
+                let excused = link.faults() > faults && is_of_the_network(&e) || self.is_gone(e.kind(), on);
+                assert!(excused, "{what}, commit {stamp}, page {page}: {e:?}");
             }
         }
     }
@@ -403,7 +414,10 @@ impl World {
         let faults = link.faults();
         match volume.verify(&mut |_, _| {}) {
             Ok(verified) => assert_eq!(verified.pages, u64::from(volume.snapshot().page_count().get())),
-            Err(e) => assert!(link.faults() > faults && is_of_the_network(&e), "verifying: {e:?}"),
+            Err(e) => {
+                let gone = self.is_gone(e.kind(), ground(v, &volume.snapshot()));
+                assert!(gone || link.faults() > faults && is_of_the_network(&e), "verifying: {e:?}");
+            }
         }
     }
 
@@ -424,9 +438,10 @@ impl World {
     }
 
     /// An error is one of these, or the network's doing; and it says what to do.
-    fn tolerate(&self, c: usize, before: &Before, e: &Error, allowed: &[ErrorKind]) {
+    fn tolerate(&self, c: usize, v: usize, before: &Before, e: &Error, allowed: &[ErrorKind]) {
         let broken = self.clients[c].link.faults() > before.faults;
-        assert!(allowed.contains(&e.kind()) || (broken && is_of_the_network(e)), "{e:?}");
+        let gone = self.is_gone(e.kind(), before.status.base_lsn.map(|lsn| (v, lsn)));
+        assert!(gone || allowed.contains(&e.kind()) || (broken && is_of_the_network(e)), "{e:?}");
         assert!(e.remedy().is_some() || e.kind() == ErrorKind::Corrupt, "no remedy: {e:?}");
     }
 }

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use crate::fault::Fault;
@@ -22,6 +22,7 @@ const TREASON_EVERY: u64 = 20;
 const WRITING: [Fault; 3] = [Fault::LostRequest, Fault::LostReply, Fault::LateWrite];
 const READING: [Fault; 3] = [Fault::LostRequest, Fault::ShortBody, Fault::FlippedBody];
 const LOOKING: [Fault; 1] = [Fault::LostRequest];
+const DELETING: [Fault; 2] = [Fault::LostRequest, Fault::LostReply];
 const LISTING: [Fault; 2] = [Fault::LostRequest, Fault::LateList];
 
 /// A link, as the bucket takes it.
@@ -38,6 +39,21 @@ impl Layer {
     fn spoiled(&self, fault: Fault, whole: Bytes, dice: u64) -> Bytes {
         self.0.note(fault);
         spoil(fault, whole, dice)
+    }
+
+    async fn deleted(self, path: Result<Path>) -> Result<Path> {
+        let (link, path) = (&self.0, path?);
+        let mut pass = link.admit(&path, &DELETING).await?;
+        if let Some(fault) = pass.fault {
+            link.note(fault);
+        }
+        if pass.fault == Some(Fault::LostRequest) {
+            return Err(interrupted());
+        }
+        let deleted =
+            link.below().delete_stream(stream::iter([Ok(path.clone())]).boxed()).try_collect::<Vec<_>>().await;
+        link.answer(&path, &mut pass).await?;
+        if pass.fault == Some(Fault::LostReply) { Err(interrupted()) } else { deleted.map(|_| path) }
     }
 
     async fn listed(&self, prefix: Option<Path>) -> Result<Vec<ObjectMeta>> {
@@ -72,9 +88,10 @@ impl ObjectStore for Layer {
         }
         match pass.fault {
             Some(Fault::LostRequest) => return Err(interrupted()),
-            Some(Fault::LateWrite) => return Err(link.delay(path, payload)),
+            Some(Fault::LateWrite) => return Err(link.delay(path, payload, options.mode)),
             _ => {}
         }
+        let creates = options.mode == PutMode::Create;
         let forgets = link.network().treason() == Some(Treason::Forgets) && pass.dice.is_multiple_of(TREASON_EVERY);
         let put = if forgets {
             Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
@@ -82,7 +99,7 @@ impl ObjectStore for Layer {
             let mode = link.network().put_mode(options.mode.clone());
             link.below().put_opts(path, payload, PutOptions { mode, ..options }).await
         };
-        if put.is_ok() {
+        if put.is_ok() && creates {
             link.network().created(path);
         }
         link.answer(path, &mut pass).await?;
@@ -123,7 +140,8 @@ impl ObjectStore for Layer {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.0.below().delete_stream(paths)
+        let layer = self.clone();
+        paths.then(move |path| layer.clone().deleted(path)).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -16,6 +16,7 @@
 //! Test-only: nothing here is part of Quire, and nothing imports it.
 
 mod branch;
+mod care;
 mod client;
 mod content;
 mod disk;

@@ -75,6 +75,7 @@ struct LateWrite {
     below: Arc<dyn ObjectStore>,
     path: Path,
     payload: PutPayload,
+    mode: PutMode,
 }
 
 /// What is heard of an operation of which a request may wait.
@@ -146,10 +147,10 @@ impl Network {
         while self.land_one().await {}
     }
 
-    /// Lands the oldest write on its way. It is create-only: what is there stays.
+    /// Lands the oldest write on its way. Where it is create-only, what is there stays.
     async fn land_one(&self) -> bool {
         let Some(write) = lock(&self.late).pop_front() else { return false };
-        let mode = self.put_mode(PutMode::Create);
+        let mode = self.put_mode(write.mode);
         let options = PutOptions { mode, ..PutOptions::default() };
         // Whether it was refused interests nobody any more.
         let _ = write.below.put_opts(&write.path, write.payload, options).await;
@@ -274,9 +275,9 @@ impl Link {
     }
 
     /// The client gives up on a write that is still on its way.
-    pub(crate) fn delay(&self, path: &Path, payload: PutPayload) -> Error {
+    pub(crate) fn delay(&self, path: &Path, payload: PutPayload, mode: PutMode) -> Error {
         let mut late = lock(&self.network.late);
-        late.push_back(LateWrite { below: self.below.clone(), path: path.clone(), payload });
+        late.push_back(LateWrite { below: self.below.clone(), path: path.clone(), payload, mode });
         if late.len() > MOST_LATE {
             late.pop_front();
         }

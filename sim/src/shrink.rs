@@ -11,6 +11,7 @@ use crate::episode::{Episode, Report};
 const SAME_CHARS: usize = 24;
 
 /// A run that fails, and how.
+#[derive(Clone)]
 pub struct Failure {
     /// The run.
     pub episode: Episode,
@@ -32,7 +33,7 @@ pub fn attempt(episode: &Episode) -> Result<Report, Failure> {
 impl Failure {
     /// Whether both panics say the same, but for numbers: another failure is
     /// another finding.
-    fn is_like(&self, other: &Failure) -> bool {
+    pub fn is_like(&self, other: &Failure) -> bool {
         let words = |failure: &Failure| {
             let text: String = failure.message.chars().filter(|c| !c.is_ascii_digit()).take(SAME_CHARS).collect();
             text

@@ -45,6 +45,12 @@ pub enum Action {
     Restore,
     /// A checkpoint is written.
     Checkpoint,
+    /// `keep`: what is to be kept of the history is said.
+    Keep,
+    /// `gc`.
+    Collect,
+    /// `compact`.
+    Compact,
     /// A snapshot is taken, and read a long while later.
     HoldSnapshot,
     /// The engine is closed and opened again.
@@ -97,8 +103,11 @@ impl Step {
         let mut rng = StdRng::seed_from_u64(seed);
         let action = match rng.random_range(0..1000) {
             0..430 => Action::Commit { durable: rng.random_ratio(1, 20) },
-            430..460 => Action::Rollback,
-            460..600 => Action::Push,
+            430..450 => Action::Rollback,
+            450..458 => Action::Keep,
+            458..478 => Action::Collect,
+            478..490 => Action::Compact,
+            490..600 => Action::Push,
             600..700 => Action::Pull,
             700..740 => Action::Sync,
             740..760 => Action::Fetch,

@@ -8,15 +8,18 @@ use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use quire_bucket::Bucket;
 use quire_engine::{Condition, VolumeName};
+use quire_maintenance::collect;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::runtime::Runtime;
 
 use crate::branch::Fork;
-use crate::client::{Client, Events, Place, Replica};
+use crate::care::ground;
+use crate::client::{self, Client, Events, Place, Replica};
 use crate::content::{Change, Stamp};
 use crate::disk;
 use crate::episode::Setup;
+use crate::fault::Fault;
 use crate::flight::{self, Before, Begun, Flight, Operation, Transaction};
 use crate::history::History;
 use crate::ledger::Ledger;
@@ -37,6 +40,8 @@ pub(crate) struct World {
     pub(crate) network: Arc<Network>,
     /// The store itself, past the network.
     pub(crate) raw: Bucket,
+    /// For looking at what is kept, past the network.
+    pub(crate) care: collect::Stores,
     pub(crate) runtime: Runtime,
     pub(crate) events: Events,
     /// Milliseconds that the machines' clock is off.
@@ -58,6 +63,9 @@ impl World {
         if let Some(treason) = setup.treason {
             network.betray(treason);
         }
+        if setup.cared_for {
+            network.switch_off(Fault::LateList);
+        }
         let names: Vec<_> = (0..setup.volumes).map(volume_name).collect();
         let mut world = World {
             setup: setup.clone(),
@@ -66,6 +74,7 @@ impl World {
             histories: names.iter().cloned().map(History::new).collect(),
             ledger: Ledger::new(setup.page_size),
             network,
+            care: client::care(&raw),
             raw,
             runtime,
             events: Events::default(),
@@ -154,6 +163,7 @@ impl World {
             Action::Fork { of_past } => self.fork(c, v, of_past, &mut rng),
             Action::Restore => self.restore(c, v, &mut rng),
             Action::Checkpoint => self.checkpoint(c, v),
+            Action::Keep | Action::Collect | Action::Compact => self.take_care(c, v, step, &mut rng),
             Action::Rollback => self.roll_back(c, v, &mut rng),
             Action::Verify => self.verify(c, v),
             Action::Log => self.log(c, v),
@@ -236,7 +246,7 @@ impl World {
         true
     }
 
-    fn operate(&mut self, c: usize, v: usize, operation: Operation, step: &Step) {
+    pub(crate) fn operate(&mut self, c: usize, v: usize, operation: Operation, step: &Step) {
         self.read_store(v);
         // One of a client's at a time waits: the other may need what it has, and a request of
         // this one, of which several are under way, would wait in the other's place.
@@ -299,7 +309,7 @@ impl World {
         replica.held.push((snapshot, stamp));
         if replica.held.len() > MOST_HELD {
             let (snapshot, stamp) = replica.held.remove(0);
-            self.check_pages(c, &snapshot, stamp, None, "a snapshot that was held");
+            self.check_pages(c, &snapshot, stamp, None, ground(v, &snapshot), "a snapshot that was held");
             self.events.note("old snapshot read");
         }
     }

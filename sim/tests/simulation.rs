@@ -1,21 +1,25 @@
 //! Random histories on a network that misbehaves, checked step by step.
 //!
-//! `QUIRE_STEPS=N` makes a longer run, of as many episodes as it takes: memory
-//! and disk stay those of one. `QUIRE_SEED=N` replays: the first episode of a
-//! run has that seed, the others follow from it. A failure prints the seed of
-//! its episode, with which a run begins exactly there, and the shortest
+//! `QUIRE_STEPS=N` makes a longer run, of as many episodes as it takes, several
+//! at a time (`QUIRE_THREADS=N`, as many as there are cores): memory and disk
+//! stay those of these. `QUIRE_SEED=N` replays: the first episode of a run has
+//! that seed, the others follow from it. A failure prints the seed of its
+//! episode, with which a run begins exactly there, and the shortest
 //! history that still fails; `QUIRE_HISTORY`, as printed, makes just that one,
 //! and with `QUIRE_TRACE=1` it tells each step and what came of it.
 #![allow(clippy::unwrap_used, reason = "a failed expectation is what a test is for")]
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use quire_sim::{Episode, Fault, Report, Treason, attempt, mix, setting, shortest};
+use quire_sim::{Episode, Failure, Fault, Report, Treason, attempt, mix, setting, shortest};
 
 const DEFAULT_STEPS: u64 = 20_000;
 const EPISODE_STEPS: usize = 600;
 /// A line is printed after so many.
 const PROGRESS_STEPS: u64 = 100_000;
+/// So many episodes may fail before a run gives up.
+const MOST_FAILURES: usize = 50;
 /// For finding the shortest history.
 const SHRINKING: Duration = Duration::from_secs(90);
 /// In the default run each of these happens many times.
@@ -51,13 +55,88 @@ const EXPECTED: [&str; 29] = [
     "unpushed work kept",
 ];
 
-/// A run of one episode; if it fails, what a person needs to look into it.
-fn run(seed: u64, episode: &Episode) -> Report {
-    attempt(episode).unwrap_or_else(|failing| {
-        let first = failing.message.clone();
+/// A run of many episodes, several at a time.
+struct LongRun {
+    start: Instant,
+    steps: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Of the episode that begins next.
+    seed: u64,
+    /// Steps of all episodes that have begun.
+    begun: u64,
+    all: Report,
+    /// What was found, each kind once, with what a person needs to look into it.
+    found: Vec<(Failure, String)>,
+    /// Episodes that failed.
+    failed: usize,
+}
+
+impl LongRun {
+    fn new(seed: u64, steps: u64) -> LongRun {
+        let state = State { seed, begun: 0, all: Report::default(), found: Vec::new(), failed: 0 };
+        LongRun { start: Instant::now(), steps, state: Mutex::new(state) }
+    }
+
+    /// Makes episodes until there are enough steps, or too many have failed. One does not end the run: what is found
+    /// at its beginning must not hide what would be found later.
+    fn work(&self) {
+        while let Some(seed) = self.next_seed() {
+            match attempt(&Episode::random(seed, EPISODE_STEPS)) {
+                Ok(report) => self.add(&report),
+                Err(failing) => self.fail(seed, failing),
+            }
+        }
+    }
+
+    fn next_seed(&self) -> Option<u64> {
+        let mut state = self.state.lock().unwrap();
+        if state.begun >= self.steps || state.failed >= MOST_FAILURES {
+            return None;
+        }
+        state.begun += EPISODE_STEPS as u64;
+        let next = mix(state.seed);
+        Some(std::mem::replace(&mut state.seed, next))
+    }
+
+    fn add(&self, report: &Report) {
+        let mut state = self.state.lock().unwrap();
+        let before = state.all.steps;
+        state.all.add(report);
+        let (steps, seconds) = (state.all.steps, self.start.elapsed().as_secs_f64());
+        if steps / PROGRESS_STEPS > before / PROGRESS_STEPS {
+            println!(
+                "{steps} steps, {} faults after {seconds:.0} s; next is QUIRE_SEED={}",
+                state.all.faults.total(),
+                state.seed
+            );
+        }
+    }
+
+    fn fail(&self, seed: u64, failing: Failure) {
+        let what = format!("QUIRE_SEED={seed} fails: {}", failing.message);
+        println!("{what}");
+        {
+            let mut state = self.state.lock().unwrap();
+            state.failed += 1;
+            if state.found.iter().any(|(known, _)| known.is_like(&failing)) {
+                return;
+            }
+            state.found.push((failing.clone(), what));
+        }
         let shortest = shortest(failing, SHRINKING);
-        panic!("QUIRE_SEED={seed} fails: {first}\nThe shortest history that fails: {shortest}");
-    })
+        println!("The shortest history that fails: {shortest}");
+    }
+
+    /// Everything that happened. Panics if something did that must not.
+    fn end(self) -> Report {
+        let State { all, found, failed, .. } = self.state.into_inner().unwrap();
+        let found: Vec<String> = found.into_iter().map(|(_, what)| what).collect();
+        assert!(found.is_empty(), "after {} steps, {failed} episodes failed: {}", all.steps, found.join("\n"));
+        all
+    }
 }
 
 #[test]
@@ -68,17 +147,12 @@ fn random_histories_keep_every_promise() {
         Episode::random(quire_testkit::seed(), 0).with_steps(seeds).run();
         return;
     }
-    let (start, mut seed) = (Instant::now(), quire_testkit::seed());
-    let mut all = Report::default();
-    while all.steps < steps {
-        let before = all.steps;
-        all.add(&run(seed, &Episode::random(seed, EPISODE_STEPS)));
-        seed = mix(seed);
-        if all.steps / PROGRESS_STEPS > before / PROGRESS_STEPS {
-            println!("{} steps after {:.0} s; next is QUIRE_SEED={seed}", all.steps, start.elapsed().as_secs_f64());
-        }
-    }
-    let rate = all.steps as f64 / start.elapsed().as_secs_f64();
+    let run = LongRun::new(quire_testkit::seed(), steps);
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    std::thread::scope(|scope| (0..setting("QUIRE_THREADS", cores)).for_each(|_| drop(scope.spawn(|| run.work()))));
+    let seconds = run.start.elapsed().as_secs_f64();
+    let all = run.end();
+    let rate = all.steps as f64 / seconds;
     println!("{} steps, {rate:.0} a second; {} LSNs; {}; {:?}", all.steps, all.lsns, all.faults, all.events.0);
     if steps >= DEFAULT_STEPS {
         let missing: Vec<_> = Fault::ALL.iter().filter(|fault| all.faults.count(**fault) == 0).collect();
