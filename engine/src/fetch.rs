@@ -233,9 +233,16 @@ async fn locate(
         Err(e) if lineage.is_indexed() && e.kind() == ErrorKind::Corrupt => {
             tracing::warn!("{e}: the log is read instead");
             let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());
-            *lineage = Lineage::load(reader.clone(), volume, lsn, hash, false).await?;
-            note_lineage(snapshot.replica(), lineage);
-            lineage.locate(reader, page).await
+            let by_log = async {
+                *lineage = Lineage::load(reader.clone(), volume, lsn, hash, false).await?;
+                note_lineage(snapshot.replica(), lineage);
+                lineage.locate(reader, page).await
+            };
+            match by_log.await {
+                // The log before the checkpoint is collected: what is wrong is still the checkpoint.
+                Err(missing) if is_missing(&missing) => Err(e),
+                located => located,
+            }
         }
         located => located,
     }

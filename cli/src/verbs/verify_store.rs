@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use quire_engine::{Engine, Moment, Result, VolumeName};
+use quire_engine::{Engine, Lsn, Moment, Result, VolumeName};
 use quire_maintenance::verify::{Damage, Depth, Note, Notes, Report, owners, verify};
 use quire_sqlite_format::Share;
 use serde::Serialize;
@@ -12,6 +12,8 @@ use crate::progress::TrafficMeter;
 
 /// People are shown so many damaged objects, and so many stretches of pages of each.
 const MOST_SHOWN: usize = 20;
+/// Where the newest snapshot cannot be opened, so many are tried from it downwards for whose the damaged pages are.
+const SNAPSHOTS_TRIED: u64 = 8;
 
 #[derive(Serialize)]
 pub(crate) struct InStore {
@@ -232,7 +234,8 @@ fn owners_of(engine: &Engine, name: &VolumeName, report: &Report) -> Result<Opti
     let mut among = vec![all];
     among.extend(report.damage.iter().map(|damage| damage.pages.clone()));
     let snapshot = |lsn| engine.volume_at(name, Moment::Lsn(lsn)).ok().filter(|volume| !is_file(volume));
-    let newest = snapshot(report.lsn).map(|volume| volume.snapshot());
+    let newest = (0..SNAPSHOTS_TRIED).filter_map(|n| Lsn::new(report.lsn.get().checked_sub(n)?));
+    let newest = newest.filter_map(snapshot).next().map(|volume| volume.snapshot());
     let older = report.readable.and_then(snapshot).map(|volume| volume.snapshot());
     let shares = match (newest, older) {
         (Some(newest), older) => owners(newest, older, &among)?,
