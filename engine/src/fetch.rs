@@ -240,7 +240,10 @@ async fn locate(
             };
             match by_log.await {
                 // The log before the checkpoint is collected: what is wrong is still the checkpoint.
-                Err(missing) if is_missing(&missing) => Err(e),
+                Err(missing) if is_missing(&missing) => Err(e.with_remedy(format!(
+                    "`quire verify {}` says what is damaged, and what can still be read.",
+                    lineage.volume()
+                ))),
                 located => located,
             }
         }
