@@ -334,8 +334,9 @@ impl Volume {
                 Err(e) => return Err(e),
             }
         }
+        put_aside(&old, head.header())?;
         old.lock_writer("a reset")?;
-        let done = put_aside(&old, head.header()).and_then(|()| self.replace(&old, *head));
+        let done = self.replace(&old, *head);
         old.release_writer(false);
         done
     }

@@ -159,8 +159,8 @@ impl World {
     /// Whether what stands on this snapshot may be gone, where it is not here: the newest statement in the store
     /// does not keep it, and no reader is given any time. Nothing else excuses an answer of `gone`.
     ///
-    /// This excuses replicas that are behind, and work of theirs that was forked here or kept by a reset, for as
-    /// long as those do not mark what they stand on; once they do, the statement keeps it, and this is false.
+    /// This excuses replicas that are behind, and work of theirs that diverged or was forked here before it could mark
+    /// what it stands on; once it has, the statement keeps that, and this is false.
     pub(crate) fn is_let_go(&self, ground: Ground) -> bool {
         let Some((v, lsn)) = ground.filter(|_| self.setup.cared_for) else { return false };
         let statement = self.runtime.block_on(self.care.log.statement(self.histories[v].volume()));

@@ -202,7 +202,10 @@ impl World {
             Err(e) => Err(e.kind()),
         };
         let expected = if (status.state == Condition::Diverged || unpushed > 0 && foreign) && !twin_pushed {
-            Err(ErrorKind::Conflict)
+            // Who learns it after the statement has passed his base is told that as well.
+            let ground = status.base_lsn.map(|lsn| (v, lsn));
+            let too_late = moved.as_ref().is_err_and(|e| self.is_gone(e.kind(), ground));
+            Err(if too_late { ErrorKind::Gone } else { ErrorKind::Conflict })
         } else if twin_pushed {
             // Another copy of this data directory was first; that is found out sooner or later in one call.
             assert!(moved.is_ok(), "its own commits are in the store at LSN {}: {:?}", base + 1, moved.as_ref().err());

@@ -131,7 +131,7 @@ impl InStore {
     pub(crate) fn new(engine: &Engine, name: &VolumeName, report: &Report) -> Result<InStore> {
         let (last_verified, last_verified_deep) = last_verified(engine, name);
         let (owners, of_each) = match owners_of(engine, name, report)? {
-            Some((all, of_each)) => (Some(all), of_each.into_iter().map(Some).collect()),
+            Some(Owners { all, of_each }) => (Some(all), of_each.into_iter().map(Some).collect()),
             None => (None, Vec::new()),
         };
         let of_each = of_each.into_iter().chain(std::iter::repeat_with(|| None));
@@ -224,8 +224,15 @@ fn owners_in_words(owners: &[Owner]) -> String {
     if shown.is_empty() { String::new() } else { format!(" of {}{more}", shown.join(", ")) }
 }
 
+/// Whose damaged pages are.
+struct Owners {
+    all: Vec<Owner>,
+    /// Of each damaged object of the report, in its order.
+    of_each: Vec<Vec<Owner>>,
+}
+
 /// Whose the damaged pages are, all together and of each damaged object, as far as snapshots that can be opened tell.
-fn owners_of(engine: &Engine, name: &VolumeName, report: &Report) -> Result<Option<(Vec<Owner>, Vec<Vec<Owner>>)>> {
+fn owners_of(engine: &Engine, name: &VolumeName, report: &Report) -> Result<Option<Owners>> {
     let mut all = report.lost.clone().unwrap_or_default();
     report.damage.iter().for_each(|damage| all.union_with(&damage.pages));
     if report.is_sound() || all.is_empty() {
@@ -243,7 +250,7 @@ fn owners_of(engine: &Engine, name: &VolumeName, report: &Report) -> Result<Opti
         (None, None) => None,
     };
     let mut of_each = shares.into_iter().flatten().map(|shares| shares.into_iter().map(Owner::from).collect());
-    Ok(of_each.next().map(|all| (all, of_each.collect())))
+    Ok(of_each.next().map(|all| Owners { all, of_each: of_each.collect() }))
 }
 
 impl From<Share> for Owner {
