@@ -30,6 +30,9 @@ use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use crate::table::Cell;
 
+/// Compactors and collectors may move what a snapshot needs once more while it is looked for: so often it is looked for
+/// in the newest index.
+const MOST_LOOKS: u32 = 4;
 /// How far read-ahead looks for them: a sparse volume may have nothing for long.
 const MAX_AHEAD_PAGES: u32 = 1 << 16;
 /// Pages that hydrating looks at together, which bounds its memory.
@@ -88,7 +91,7 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
     if let Cell::At { place, .. } = snapshot.table().get(page) {
         return read_kept(snapshot, place, page).map(Some);
     }
-    let mut looked_again = false;
+    let mut looks = 0;
     loop {
         let Some((key, last)) = locate(engine, snapshot, &mut lineage, page).await? else { return Ok(None) };
         if !begin(&replica.fetching, &key) {
@@ -116,10 +119,10 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
             fetched => fetched,
         };
         let frames = match frames {
-            Err(e) if is_missing(&e) && !looked_again => {
+            Err(e) if is_missing(&e) && looks < MOST_LOOKS => {
                 tracing::debug!("{e}: looking for it in the newest index");
                 lineage = newest_lineage(engine, snapshot, &lineage, &key.volume).await?;
-                looked_again = true;
+                looks += 1;
                 continue;
             }
             Err(e) if is_missing(&e) => return Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
@@ -177,9 +180,13 @@ async fn newest_lineage(
     let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());
     reader.forget_fronts(&volume);
     reader.forget_fronts(missing);
-    let lineage = match Lineage::load(reader.clone(), volume.clone(), lsn, hash, true).await {
-        Err(e) if e.kind() == ErrorKind::Gone => return Err(gone_or(engine, &volume, lsn, e).await),
-        loaded => loaded?,
+    let mut looks = 0;
+    let lineage = loop {
+        match Lineage::load(reader.clone(), volume.clone(), lsn, hash, true).await {
+            Err(e) if e.kind() == ErrorKind::Gone && looks < MOST_LOOKS => looks += 1,
+            Err(e) if e.kind() == ErrorKind::Gone => return Err(gone_or(engine, &volume, lsn, e).await),
+            loaded => break loaded?,
+        }
     };
     note_lineage(snapshot.replica(), &lineage);
     Ok(lineage)
@@ -221,15 +228,17 @@ async fn locate(
     page: PageIdx,
 ) -> Result<Option<(Located, PageIdx)>> {
     let reader = engine.reader().await?;
-    match lineage.locate(reader, page).await {
-        Err(e) if is_missing(&e) => {
-            let missing = lineage.volume().clone();
-            *lineage = newest_lineage(engine, snapshot, lineage, &missing).await?;
-            match lineage.locate(reader, page).await {
-                Err(e) if is_missing(&e) => Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
-                located => located,
-            }
+    let mut located = lineage.locate(reader, page).await;
+    for _ in 0..MOST_LOOKS {
+        if !located.as_ref().is_err_and(is_missing) {
+            break;
         }
+        let missing = lineage.volume().clone();
+        *lineage = newest_lineage(engine, snapshot, lineage, &missing).await?;
+        located = lineage.locate(reader, page).await;
+    }
+    match located {
+        Err(e) if is_missing(&e) => Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
         Err(e) if lineage.is_indexed() && e.kind() == ErrorKind::Corrupt => {
             tracing::warn!("{e}: the log is read instead");
             let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());

@@ -125,6 +125,15 @@ fn a_collector_that_another_one_overtakes_at_any_request_lets_go_of_nothing_that
     }
 }
 
+/// Says that it is over as soon as this goes out of scope, also by a panic.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 /// Two compactors and two collectors, each of which is killed at every second of its runs, at any request, beside a
 /// writer who forks and checkpoints.
 fn workers_and_a_writer_at_once(bucket: Bucket) {
@@ -166,6 +175,8 @@ fn workers_and_a_writer_at_once(bucket: Bucket) {
                 }
             });
         }
+        // Whatever becomes of the writer, the others end.
+        let _ends = Ends(done);
         let client = store.client("writer");
         let volume = client.volume(&name("v")).unwrap();
         volume.pull().unwrap();
@@ -181,7 +192,6 @@ fn workers_and_a_writer_at_once(bucket: Bucket) {
                 assert_eq!(stamps(&fork.volume), *shown.last().unwrap());
             }
         }
-        done.store(true, SeqCst);
         shown
     });
     store.collect_abandoned("v");
