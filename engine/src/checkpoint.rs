@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use quire_history::{CHECKPOINT_SPAN, Checkpointed, boot_frames};
-use quire_proto::{CommitHeader, Error, Lsn, PageCount, PageIdx, PageSize, ROLLUP_SPAN, Result};
+use quire_proto::{CheckpointPlace, CommitHeader, Error, Lsn, PageCount, PageIdx, PageSize, ROLLUP_SPAN, Result};
 use quire_sqlite_format::Pages;
 
 use crate::engine::{Engine, Shared};
@@ -63,7 +63,9 @@ pub(crate) fn tidy(replica: &Arc<Replica>, head: &CommitHeader) {
 
 fn is_due(engine: &Arc<Shared>, replica: &Arc<Replica>, lsn: Lsn) -> Result<bool> {
     let remote = replica.core().state.remote.clone();
-    let newest = engine.bridge.wait(async { engine.stores().await?.metastore.checkpoint(&remote, Some(lsn)).await })?;
+    let newest = engine.bridge.wait(async {
+        engine.stores().await?.metastore.checkpoint(&remote, Some(CheckpointPlace::last_of(lsn))).await
+    })?;
     Ok(lsn.get() - newest.map_or(0, |newest| newest.lsn.get()) >= CHECKPOINT_SPAN)
 }
 

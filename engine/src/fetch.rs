@@ -19,7 +19,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use quire_history::{Lineage, Located, fetch_frames};
+use quire_history::{Lineage, Located, MOST_LOOKS, fetch_frames, gone_or};
 use quire_proto::{DecodedFrame, Error, ErrorKind, Lsn, PageIdx, PageSize, Result, VolumeName};
 use tokio::sync::Notify;
 
@@ -30,9 +30,6 @@ use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use crate::table::Cell;
 
-/// Compactors and collectors may move what a snapshot needs once more while it is looked for: so often it is looked for
-/// in the newest index.
-const MOST_LOOKS: u32 = 4;
 /// How far read-ahead looks for them: a sparse volume may have nothing for long.
 const MAX_AHEAD_PAGES: u32 = 1 << 16;
 /// Pages that hydrating looks at together, which bounds its memory.
@@ -125,7 +122,9 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
                 looks += 1;
                 continue;
             }
-            Err(e) if is_missing(&e) => return Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
+            Err(e) if is_missing(&e) => {
+                return Err(gone_or(engine.reader().await?, lineage.volume(), lineage.head().0, e).await);
+            }
             frames => frames?,
         };
         let mut found = None;
@@ -155,10 +154,7 @@ pub(crate) async fn lineage_of(engine: &Arc<Shared>, snapshot: &Snapshot) -> Res
         return Ok(lineage);
     }
     let reader = engine.reader().await?.clone();
-    let lineage = match Lineage::load(reader, base.volume.clone(), base.lsn, base.hash, true).await {
-        Err(e) if e.kind() == ErrorKind::Gone => return Err(gone_or(engine, &base.volume, base.lsn, e).await),
-        loaded => loaded?,
-    };
+    let lineage = Lineage::load(reader, base.volume.clone(), base.lsn, base.hash, true).await?;
     keep_boot_pages(snapshot, &lineage);
     note_lineage(replica, &lineage);
     Ok(lineage)
@@ -180,35 +176,9 @@ async fn newest_lineage(
     let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());
     reader.forget_fronts(&volume);
     reader.forget_fronts(missing);
-    let mut looks = 0;
-    let lineage = loop {
-        match Lineage::load(reader.clone(), volume.clone(), lsn, hash, true).await {
-            Err(e) if e.kind() == ErrorKind::Gone && looks < MOST_LOOKS => looks += 1,
-            Err(e) if e.kind() == ErrorKind::Gone => return Err(gone_or(engine, &volume, lsn, e).await),
-            loaded => break loaded?,
-        }
-    };
+    let lineage = Lineage::load(reader.clone(), volume, lsn, hash, true).await?;
     note_lineage(snapshot.replica(), &lineage);
     Ok(lineage)
-}
-
-/// What it means that something is not there which snapshot `lsn` needs: history may not keep it any more.
-async fn gone_or(engine: &Arc<Shared>, volume: &VolumeName, lsn: Lsn, error: Error) -> Error {
-    let keeps = async { Ok::<_, Error>(engine.reader().await?.metastore().statement(volume).await?.keeps(lsn)) };
-    match keeps.await {
-        Ok(false) => Error::new(ErrorKind::Gone, format!("LSN {lsn} of volume {volume} is not kept any more"))
-            .with_remedy("`quire pull NAME` goes to the newest snapshot; `quire export NAME` saves what is here.")
-            .with_source(error),
-        // It is kept, and stands on a checkpoint, as the log before it may be collected: that could not be read.
-        Ok(true) if error.kind() == ErrorKind::Gone => {
-            Error::corrupt(format!("LSN {lsn} of volume {volume} is kept, and its checkpoint is damaged or not there"))
-                .with_remedy(format!("`quire verify {volume}` says what is damaged, and what can still be read."))
-                .with_source(error)
-        }
-        // It is kept: then this is damage.
-        Ok(true) => error,
-        Err(e) => e.context(format_args!("{error}, and whether LSN {lsn} of volume {volume} is kept was not answered")),
-    }
 }
 
 /// Keeps a lineage for the next reader, unless there is one of a newer snapshot.
@@ -238,7 +208,7 @@ async fn locate(
         located = lineage.locate(reader, page).await;
     }
     match located {
-        Err(e) if is_missing(&e) => Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
+        Err(e) if is_missing(&e) => Err(gone_or(engine.reader().await?, lineage.volume(), lineage.head().0, e).await),
         Err(e) if lineage.is_indexed() && e.kind() == ErrorKind::Corrupt => {
             tracing::warn!("{e}: the log is read instead");
             let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());
@@ -408,7 +378,7 @@ async fn hydrate_again(
     let lineage = lineage_of(engine, snapshot).await?;
     let lineage = newest_lineage(engine, snapshot, &lineage, lineage.volume()).await?;
     match hydrate_pages(engine, snapshot, absent, arrived).await {
-        Err(e) if is_missing(&e) => Err(gone_or(engine, lineage.volume(), lineage.head().0, e).await),
+        Err(e) if is_missing(&e) => Err(gone_or(engine.reader().await?, lineage.volume(), lineage.head().0, e).await),
         hydrated => hydrated,
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use quire_history::{Since, beginning, replaced, since};
 use quire_proto::{
     CommitHeader, CommitKind, Error, ErrorKind, Lsn, PageSet, Result, SealedCommit, VolumeName, VolumeState,
@@ -10,7 +11,7 @@ use quire_proto::{
 
 use crate::hold;
 use crate::push::{diverge, settle_intent};
-use crate::replica::{Replica, StateChange};
+use crate::replica::{Core, Replica, StateChange};
 use crate::state::{BaseState, State};
 use crate::volume::Moved;
 
@@ -50,18 +51,24 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
     let known = (base.lsn, base.hash, base.page_count);
     let Since { next, changed, headers } =
         engine.bridge.wait(async { since(engine.reader().await?, &state.remote, known, &head).await })?;
-    if state.is_tip(&next) && stand_on(replica, &next)? {
-        return pull_locked(replica);
-    }
     let only_voids = headers.as_ref().is_some_and(|headers| headers.iter().all(|h| h.kind == CommitKind::Void));
-    if state.is_ahead() && !only_voids {
-        return Err(diverge(replica, replica.core(), head.lsn()));
+    {
+        // What was committed while the store was asked counts, too.
+        let core = replica.core();
+        if core.state.is_tip(&next) {
+            stand_on(replica, core, &next)?;
+            return pull_locked(replica);
+        }
+        if core.state.is_ahead() && !only_voids {
+            return Err(diverge(replica, core, head.lsn()));
+        }
     }
     let known = replica.lineage.lock().clone();
     let longer = match (known.filter(|l| l.head() == (base.lsn, base.hash)), headers) {
         (Some(known), Some(newer)) => {
             let longer = async { known.extended(engine.reader().await?, &state.remote, newer).await };
-            Some(engine.bridge.wait(longer)?)
+            // A fault here only makes it be read again.
+            engine.bridge.wait(longer).ok()
         }
         _ => None,
     };
@@ -79,14 +86,8 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
 }
 
 /// What is unpushed is in the store as `ours`: the base moves there, and nothing that is visible changes.
-/// False: it was committed meanwhile, and there is more now.
-fn stand_on(replica: &Arc<Replica>, ours: &CommitHeader) -> Result<bool> {
-    let mut core = replica.core();
-    if core.state.tip != ours.local_tip {
-        return Ok(false);
-    }
-    replica.change_state(&mut core, StateChange::default(), |state| state.found_in_store(ours))?;
-    Ok(true)
+fn stand_on(replica: &Arc<Replica>, mut core: MutexGuard<'_, Core>, ours: &CommitHeader) -> Result<()> {
+    replica.change_state(&mut core, StateChange::default(), |state| state.found_in_store(ours))
 }
 
 /// Whether no commit follows the base: one request, and no listing.
@@ -178,10 +179,12 @@ fn adopt(replica: &Arc<Replica>, state: &State, head: &SealedCommit) -> Result<M
         let engine = replica.engine();
         let begin =
             engine.bridge.wait(async { beginning(engine.reader().await?, &state.remote, head.header()).await })?;
-        if state.is_tip(&begin) && stand_on(replica, &begin)? {
+        let core = replica.core();
+        if core.state.is_tip(&begin) {
+            stand_on(replica, core, &begin)?;
             return pull_locked(replica);
         }
-        return Err(diverge(replica, replica.core(), head.lsn()));
+        return Err(diverge(replica, core, head.lsn()));
     }
     replica.engine().remember(state.remote.clone(), head.clone());
     if move_base(replica, head.header(), &PageSet::new(), false)?.is_none() {

@@ -20,7 +20,7 @@ pub async fn checkpoint_again(
     if generation == 0 {
         return checkpoint(reader, volume, head, &[]).await.map(|_| ());
     }
-    let index = Index::newest(reader, volume, head.lsn).await?.filter(|index| index.info().commit == head.hash());
+    let index = Index::in_force(reader, volume, head.lsn).await?.filter(|index| index.info().commit == head.hash());
     let Some(index) = index else {
         return Err(Error::corrupt(format!("volume {volume} has no sound checkpoint of LSN {}", head.lsn)));
     };

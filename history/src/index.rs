@@ -15,6 +15,8 @@ use crate::Reader;
 
 /// After so many unsound checkpoints the log is read.
 const MOST_UNSOUND: usize = 8;
+/// So often the newest checkpoint may go, for a newer one, between being listed and being read.
+const MOST_LET_GO: usize = 8;
 
 /// The complete page index of one snapshot.
 pub struct Index {
@@ -31,50 +33,51 @@ impl Index {
     /// Opens the newest sound checkpoint of a volume at or before `lsn`, if there is one. One that is not sound costs
     /// requests, never correctness. It may be one that was the newest when the head of the volume was asked for.
     pub async fn open(reader: &Reader, volume: &VolumeName, lsn: Lsn) -> Result<Option<Index>> {
-        if let Some((place, front)) = reader.take_front(volume, lsn)
-            && let Some(index) = Index::sound(reader, volume, place, Some(front)).await?
-        {
-            return Ok(Some(index));
+        if let Some((place, front)) = reader.take_front(volume, lsn) {
+            match Index::read(reader, volume, place, Some(front)).await {
+                Ok(index) => return Ok(Some(index)),
+                Err(e) => not_used(volume, place, e)?,
+            }
         }
         Index::newest(reader, volume, lsn).await
     }
 
     /// As [`open`](Self::open), with what is the newest one now.
     pub async fn newest(reader: &Reader, volume: &VolumeName, lsn: Lsn) -> Result<Option<Index>> {
-        let (mut at_most, mut looked_again) = (lsn, false);
-        for _ in 0..MOST_UNSOUND {
+        Index::first_sound(reader, volume, lsn, CheckpointPlace::prev).await
+    }
+
+    /// As [`newest`](Self::newest), of each LSN the highest generation only: what is to be named by a new checkpoint is
+    /// named by that one, or a collector may let it go.
+    pub async fn in_force(reader: &Reader, volume: &VolumeName, lsn: Lsn) -> Result<Option<Index>> {
+        let next = |unsound: CheckpointPlace| unsound.lsn.prev().map(CheckpointPlace::last_of);
+        Index::first_sound(reader, volume, lsn, next).await
+    }
+
+    /// Where one is not sound, `next` says where to go on.
+    async fn first_sound(
+        reader: &Reader,
+        volume: &VolumeName,
+        lsn: Lsn,
+        next: fn(CheckpointPlace) -> Option<CheckpointPlace>,
+    ) -> Result<Option<Index>> {
+        let mut at_most = CheckpointPlace::last_of(lsn);
+        let (mut unsound, mut let_go) = (0, 0);
+        while unsound < MOST_UNSOUND {
             let Some(place) = reader.metastore.checkpoint(volume, Some(at_most)).await? else { return Ok(None) };
-            if let Some(index) = Index::sound(reader, volume, place, None).await? {
-                return Ok(Some(index));
-            }
-            // A collector may have let it go since it was listed, for one of a higher generation.
-            if !looked_again {
-                looked_again = true;
-                continue;
-            }
-            match place.lsn.prev() {
-                Some(before) => at_most = before,
-                None => return Ok(None),
+            match Index::read(reader, volume, place, None).await {
+                Ok(index) => return Ok(Some(index)),
+                // A collector has let it go since it was listed, for one of a higher generation that is there now.
+                Err(e) if e.kind() == ErrorKind::NotFound && let_go < MOST_LET_GO => let_go += 1,
+                Err(e) => {
+                    not_used(volume, place, e)?;
+                    unsound += 1;
+                    let Some(next) = next(place) else { return Ok(None) };
+                    at_most = next;
+                }
             }
         }
         Ok(None)
-    }
-
-    /// A checkpoint, if it is sound.
-    async fn sound(
-        reader: &Reader,
-        volume: &VolumeName,
-        place: CheckpointPlace,
-        front: Option<Bytes>,
-    ) -> Result<Option<Index>> {
-        match Index::read(reader, volume, place, front).await {
-            Ok(index) => Ok(Some(index)),
-            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
-                tracing::warn!("the checkpoint of LSN {} of volume {volume} is not used: {e}", place.lsn);
-                Ok(None)
-            }
-            Err(e) => Err(e),
-        }
     }
 
     /// Opens a certain checkpoint.
@@ -141,34 +144,47 @@ impl Index {
         if let Some(leaf) = self.leaves.lock().get(&place.first) {
             return Ok(leaf.clone());
         }
-        let bytes = self.bytes(reader, place.range()).await?;
-        let leaf = CheckpointLeaf::decode(place, &bytes).map_err(|e| {
-            e.context(format_args!("the checkpoint of LSN {} of volume {}", self.place.lsn, self.volume))
-        })?;
+        let leaf = self.part(reader, place.range(), |bytes| CheckpointLeaf::decode(place, bytes)).await?;
         Ok(self.leaves.lock().entry(place.first).or_insert(Arc::new(leaf)).clone())
     }
 
-    /// A part of the object.
-    pub(crate) async fn bytes(&self, reader: &Reader, range: Range<u64>) -> Result<Bytes> {
-        if range.is_empty() {
-            return Ok(Bytes::new());
+    /// A part of the object, decoded.
+    pub(crate) async fn part<T>(
+        &self,
+        reader: &Reader,
+        range: Range<u64>,
+        decode: impl Fn(&[u8]) -> Result<T>,
+    ) -> Result<T> {
+        if range.end <= self.front.len() as u64
+            // What was damaged on its way here must not stay damaged.
+            && let Ok(part) = decode(&self.front[range.start as usize..range.end as usize])
+        {
+            return Ok(part);
         }
-        if range.end <= self.front.len() as u64 {
-            return Ok(self.front.slice(range.start as usize..range.end as usize));
-        }
-        reader.metastore.read_checkpoint(&self.volume, self.place, range).await
+        let bytes = match range.is_empty() {
+            true => Bytes::new(),
+            false => reader.metastore.read_checkpoint(&self.volume, self.place, range).await?,
+        };
+        decode(&bytes)
+            .map_err(|e| e.context(format_args!("the checkpoint of LSN {} of volume {}", self.place.lsn, self.volume)))
     }
 
     /// Every segment that its leaves name.
     pub async fn segments(&self, reader: &Reader) -> Result<Vec<SegmentRef>> {
-        let bytes = self.bytes(reader, self.head.segments_range()).await?;
-        self.head
-            .decode_segments(&bytes)
-            .map_err(|e| e.context(format_args!("the checkpoint of LSN {} of volume {}", self.place.lsn, self.volume)))
+        self.part(reader, self.head.segments_range(), |bytes| self.head.decode_segments(bytes)).await
     }
 
     /// A leaf is not needed again soon.
     pub fn forget(&self, place: &LeafRef) {
         self.leaves.lock().remove(&place.first);
     }
+}
+
+/// An error that a checkpoint does not deserve, or a warning that it is not used.
+fn not_used(volume: &VolumeName, place: CheckpointPlace, error: Error) -> Result<()> {
+    if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
+        return Err(error);
+    }
+    tracing::warn!("the checkpoint of LSN {} of volume {volume} is not used: {error}", place.lsn);
+    Ok(())
 }

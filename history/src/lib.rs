@@ -16,6 +16,7 @@ mod commits;
 mod frames;
 mod headers;
 mod index;
+mod kept;
 mod lineage;
 mod write;
 
@@ -26,6 +27,7 @@ pub use commits::Reader;
 pub use frames::fetch_frames;
 pub use headers::{beginning, changed_by, replaced};
 pub use index::Index;
+pub use kept::{MOST_LOOKS, gone_or};
 pub use lineage::{Lineage, Located};
 pub use write::{Checkpointed, checkpoint};
 

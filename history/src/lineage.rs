@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use quire_proto::{
-    Base, CommitHash, CommitHeader, CommitKind, DecodedFrame, Error, FrameLocation, FrameObject, FramePlace, Lsn,
-    PageCount, PageIdx, PageSets, PageSource, Result, VolumeName,
+    Base, CommitHash, CommitHeader, CommitKind, DecodedFrame, Error, ErrorKind, FrameLocation, FrameObject, FramePlace,
+    Lsn, PageCount, PageIdx, PageSets, PageSource, Result, VolumeName,
 };
 
 use crate::Reader;
 use crate::headers::{back_to, replaced};
 use crate::index::Index;
+use crate::kept::{MOST_LOOKS, gone_or};
 
 /// What a snapshot of the store is made of.
 pub struct Lineage {
@@ -66,8 +67,34 @@ pub struct Located {
 }
 
 impl Lineage {
-    /// Learns what makes snapshot `lsn` of a volume. Without `indexed` no checkpoint is believed.
+    /// Learns what makes snapshot `lsn` of a volume. Without `indexed` no checkpoint is believed. `Gone` if history does
+    /// not keep that snapshot any more.
     pub fn load(
+        reader: Arc<Reader>,
+        volume: VolumeName,
+        lsn: Lsn,
+        hash: CommitHash,
+        indexed: bool,
+    ) -> BoxFuture<'static, Result<Arc<Lineage>>> {
+        Box::pin(async move {
+            let mut looks = 0;
+            loop {
+                match Lineage::load_once(reader.clone(), volume.clone(), lsn, hash, indexed).await {
+                    // Its checkpoint may have gone, for a newer one, while it was looked for.
+                    Err(e) if e.kind() == ErrorKind::Gone => {
+                        let e = gone_or(&reader, &volume, lsn, e).await;
+                        if !indexed || e.kind() != ErrorKind::Corrupt || looks == MOST_LOOKS {
+                            return Err(e);
+                        }
+                        looks += 1;
+                    }
+                    loaded => return loaded,
+                }
+            }
+        })
+    }
+
+    fn load_once(
         reader: Arc<Reader>,
         volume: VolumeName,
         lsn: Lsn,
@@ -91,7 +118,7 @@ impl Lineage {
                         index.info().lsn,
                         lineage.volume
                     );
-                    return Lineage::load(reader, lineage.volume, lsn, hash, false).await;
+                    return Lineage::load_once(reader, lineage.volume, lsn, hash, false).await;
                 }
                 headers.remove(0);
                 if let Some(origin) = &index.info().origin {

@@ -42,7 +42,7 @@ pub async fn checkpoint(
     boot: &[EncodedFrame],
 ) -> Result<Checkpointed> {
     let place = CheckpointPlace { lsn: head.lsn, generation: 0 };
-    let newest = reader.metastore.checkpoint(volume, Some(head.lsn)).await?;
+    let newest = reader.metastore.checkpoint(volume, Some(CheckpointPlace::last_of(head.lsn))).await?;
     if newest.is_some_and(|newest| newest.lsn == head.lsn) {
         return Ok(Checkpointed { lsn: head.lsn, bytes: 0 });
     }
@@ -75,7 +75,7 @@ async fn path(reader: &Reader, volume: &VolumeName, head: &CommitHeader) -> Resu
     let mut newest_first: Vec<CommitHeader> = Vec::new();
     let mut at = head.clone();
     let below = loop {
-        let index = Index::newest(reader, volume, at.lsn).await?;
+        let index = Index::in_force(reader, volume, at.lsn).await?;
         let lowest = index.as_ref().map_or(Lsn::FIRST, |index| index.info().lsn);
         let mut headers = back_to(reader, volume, lowest, &at, |header| header.base != Base::Previous).await?;
         let first = headers[0].clone();

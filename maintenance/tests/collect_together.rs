@@ -95,7 +95,7 @@ fn a_collector_that_another_one_overtakes_at_any_request_lets_go_of_nothing_that
         let store = Arc::new(Store::memory());
         let (mut kept, fork) = a_life(&store);
         let overtaken = Arc::new(AtomicBool::new(false));
-        let line = Arc::new(Line::before(move |number, _, _| number == at, {
+        let line = Arc::new(Line::before(1, move |number, _, _| number == at, {
             let (store, overtaken) = (store.clone(), overtaken.clone());
             move || {
                 let client = store.client("another");

@@ -156,6 +156,7 @@ fn the_one_whose_checkpoint_comes_first_counts_and_the_other_goes_on_from_it() {
     world.volume("v").checkpoint().unwrap();
     let other = world.bucket.clone();
     let line = Arc::new(Line::before(
+        1,
         |_, what, key| what == "put" && key.contains("/ck/"),
         move || assert!(compacted(&other, "v").steps > 0),
     ));

@@ -5,24 +5,24 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use quire_bucket::{Bucket, keys};
-use quire_proto::{CheckpointPlace, Error, ErrorKind, Lsn, Result, VolumeName};
+use quire_proto::{CheckpointPlace, Error, ErrorKind, Result, VolumeName};
 
-/// The newest checkpoint of those at or before an LSN.
+/// The newest checkpoint of those at or before a place.
 pub(crate) async fn newest(
     bucket: &Bucket,
     volume: &VolumeName,
-    at_most: Option<Lsn>,
+    at_most: Option<CheckpointPlace>,
 ) -> Result<Option<CheckpointPlace>> {
     let place = |e: Error| e.context(format_args!("looking for the newest checkpoint of volume {volume}"));
     let prefix = keys::checkpoints_prefix(volume);
     let newest = bucket.list_first(&prefix, 1).await.map_err(place)?;
     let newest = newest.first().and_then(|meta| keys::checkpoint_of(&meta.key));
-    if newest.is_none_or(|newest| at_most.is_none_or(|lsn| newest.lsn <= lsn)) {
+    if newest.is_none_or(|newest| at_most.is_none_or(|at_most| newest <= at_most)) {
         return Ok(newest);
     }
     let mut listed = bucket.list(&prefix);
     while let Some(meta) = listed.try_next().await.map_err(place)? {
-        let found = keys::checkpoint_of(&meta.key).filter(|found| at_most.is_none_or(|lsn| found.lsn <= lsn));
+        let found = keys::checkpoint_of(&meta.key).filter(|found| at_most.is_none_or(|at_most| *found <= at_most));
         if found.is_some() {
             return Ok(found);
         }

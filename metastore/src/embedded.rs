@@ -110,7 +110,11 @@ impl Metastore for Embedded {
         moments::at_time(&self.bucket, volume, time_ms).await
     }
 
-    async fn checkpoint(&self, volume: &VolumeName, at_most: Option<Lsn>) -> Result<Option<CheckpointPlace>> {
+    async fn checkpoint(
+        &self,
+        volume: &VolumeName,
+        at_most: Option<CheckpointPlace>,
+    ) -> Result<Option<CheckpointPlace>> {
         checkpoints::newest(&self.bucket, volume, at_most).await
     }
 

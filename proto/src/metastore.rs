@@ -18,6 +18,21 @@ pub struct CheckpointPlace {
     pub generation: u32,
 }
 
+impl CheckpointPlace {
+    /// The last place that a checkpoint of this LSN can have.
+    pub fn last_of(lsn: Lsn) -> CheckpointPlace {
+        CheckpointPlace { lsn, generation: u32::MAX }
+    }
+
+    /// The place before this one: of the same LSN as long as there is a lower generation.
+    pub fn prev(self) -> Option<CheckpointPlace> {
+        match self.generation.checked_sub(1) {
+            Some(generation) => Some(CheckpointPlace { generation, ..self }),
+            None => self.lsn.prev().map(CheckpointPlace::last_of),
+        }
+    }
+}
+
 /// How an append ended.
 #[derive(Clone, Debug)]
 pub enum Appended {
@@ -142,8 +157,12 @@ pub trait Metastore: Send + Sync + 'static {
     /// if the volume began later.
     async fn at_time(&self, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>>;
 
-    /// The newest checkpoint of a volume, or of those at or before an LSN: the highest generation of the highest LSN.
-    async fn checkpoint(&self, volume: &VolumeName, at_most: Option<Lsn>) -> Result<Option<CheckpointPlace>>;
+    /// The newest checkpoint of a volume, or of those at or before a place: the highest generation of the highest LSN.
+    async fn checkpoint(
+        &self,
+        volume: &VolumeName,
+        at_most: Option<CheckpointPlace>,
+    ) -> Result<Option<CheckpointPlace>>;
 
     /// Bytes of a checkpoint: fewer than asked for where a range from the object's beginning goes past its end.
     async fn read_checkpoint(&self, volume: &VolumeName, place: CheckpointPlace, range: Range<u64>) -> Result<Bytes>;

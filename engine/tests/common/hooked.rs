@@ -111,7 +111,11 @@ impl Metastore for Hooked {
     async fn at_time(&self, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>> {
         self.around(Call::AtTime, self.metastore.at_time(volume, time_ms)).await
     }
-    async fn checkpoint(&self, volume: &VolumeName, at_most: Option<Lsn>) -> Result<Option<CheckpointPlace>> {
+    async fn checkpoint(
+        &self,
+        volume: &VolumeName,
+        at_most: Option<CheckpointPlace>,
+    ) -> Result<Option<CheckpointPlace>> {
         self.around(Call::Checkpoint, self.metastore.checkpoint(volume, at_most)).await
     }
     async fn read_checkpoint(&self, volume: &VolumeName, place: CheckpointPlace, range: Range<u64>) -> Result<Bytes> {

@@ -144,7 +144,7 @@ async fn verify(stores: &Stores, volume: &VolumeName, header: &CommitHeader) -> 
             format!("`quire verify {volume} --deep` says what is damaged; nothing is collected meanwhile."),
         )
     };
-    let Some(index) = Index::open(&stores.reader, volume, header.lsn).await? else {
+    let Some(index) = Index::in_force(&stores.reader, volume, header.lsn).await? else {
         return Err(problem("it is missing or damaged".into()));
     };
     if index.info().commit != header.hash() {

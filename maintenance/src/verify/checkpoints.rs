@@ -106,7 +106,10 @@ impl Job {
         let mut places: BTreeMap<Lsn, CheckpointPlace> = BTreeMap::new();
         let mut at_most = Some(last);
         while let Some(lsn) = at_most.filter(|lsn| *lsn >= first) {
-            let Some(place) = self.reader.metastore().checkpoint(volume, Some(lsn)).await? else { break };
+            let Some(place) = self.reader.metastore().checkpoint(volume, Some(CheckpointPlace::last_of(lsn))).await?
+            else {
+                break;
+            };
             if place.lsn >= first {
                 places.insert(place.lsn, place);
             }

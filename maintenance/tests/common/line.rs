@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use quire_bucket::{Bucket, Limits};
 
 /// What is done before a request.
-type Work = Box<dyn FnOnce() + Send>;
+type Work = Box<dyn FnMut() + Send>;
 /// Which request is meant: by its number, from 1 on, what it is, and of which object or prefix.
 type IsMeant = Box<dyn Fn(usize, &str, &str) -> bool + Send>;
 
@@ -30,8 +30,8 @@ pub struct Line {
     cut_at: AtomicUsize,
     /// Whether that one still reaches the store.
     cut_after: bool,
-    /// What is done once, before the first request that is meant.
-    before: Mutex<Option<(IsMeant, Work)>>,
+    /// What is done before the first requests that are meant, and before how many.
+    before: Mutex<Option<(usize, IsMeant, Work)>>,
 }
 
 impl Line {
@@ -44,12 +44,13 @@ impl Line {
         Line { cut_at: at.into(), cut_after: after, ..Line::default() }
     }
 
-    /// A line on which the first request that is meant waits until some work is done.
+    /// A line on which the first requests that are meant, `times` of them, wait until some work is done.
     pub fn before(
+        times: usize,
         is_meant: impl Fn(usize, &str, &str) -> bool + Send + 'static,
-        work: impl FnOnce() + Send + 'static,
+        work: impl FnMut() + Send + 'static,
     ) -> Line {
-        Line { before: Mutex::new(Some((Box::new(is_meant), Box::new(work)))), ..Line::default() }
+        Line { before: Mutex::new(Some((times, Box::new(is_meant), Box::new(work)))), ..Line::default() }
     }
 
     /// The requests so far: what, and of which object or prefix.
@@ -76,10 +77,13 @@ impl Line {
             requests.push((what, key.clone()));
             requests.len()
         };
-        let waiting = self.before.lock().take_if(|(is_meant, _)| is_meant(number, what, &key));
-        if let Some((_, work)) = waiting {
+        let waiting = self.before.lock().take_if(|(_, is_meant, _)| is_meant(number, what, &key));
+        if let Some((times, is_meant, mut work)) = waiting {
             // On a thread of its own, as it waits for futures.
-            std::thread::spawn(work).join().unwrap();
+            std::thread::scope(|scope| scope.spawn(&mut work).join().unwrap());
+            if times > 1 {
+                *self.before.lock() = Some((times - 1, is_meant, work));
+            }
         }
         let cut_at = self.cut_at.load(SeqCst);
         match number {

@@ -90,7 +90,7 @@ macro_rules! metastore_contract {
             a_restore_of_what_is_not_older_or_not_there_is_refused
             a_moment_names_the_newest_commit_that_was_there
             markers_lie_beside_the_snapshot_they_are_about
-            the_newest_checkpoint_at_or_before_an_lsn_is_found
+            the_newest_checkpoint_at_or_before_a_place_is_found
             a_checkpoint_is_made_once_and_read_in_parts
         }
     };

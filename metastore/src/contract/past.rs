@@ -66,7 +66,7 @@ pub async fn markers_lie_beside_the_snapshot_they_are_about(s: &Subject) {
     assert_eq!(Marker::decode(&stored.bytes).unwrap(), marker);
 }
 
-pub async fn the_newest_checkpoint_at_or_before_an_lsn_is_found(s: &Subject) {
+pub async fn the_newest_checkpoint_at_or_before_a_place_is_found(s: &Subject) {
     let (v, store) = (volume("app"), s.client());
     assert_eq!(store.checkpoint(&v, None).await.unwrap(), None);
     let place = |n, generation| CheckpointPlace { lsn: lsn(n), generation };
@@ -75,13 +75,19 @@ pub async fn the_newest_checkpoint_at_or_before_an_lsn_is_found(s: &Subject) {
     }
     let newest = |at: Option<u64>| {
         let (store, v) = (s.client(), v.clone());
-        async move { store.checkpoint(&v, at.map(lsn)).await.unwrap() }
+        async move { store.checkpoint(&v, at.map(|n| CheckpointPlace::last_of(lsn(n)))).await.unwrap() }
     };
     assert_eq!(newest(None).await, Some(place(512, 1)));
     assert_eq!(newest(Some(600)).await, Some(place(512, 1)));
     assert_eq!(newest(Some(511)).await, Some(place(256, 0)));
     assert_eq!(newest(Some(40)).await, Some(place(40, 0)));
     assert_eq!(newest(Some(39)).await, None);
+    for (at, found) in [(place(512, 0), place(512, 0)), (place(256, 9), place(256, 0)), (place(41, 0), place(40, 0))] {
+        assert_eq!(store.checkpoint(&v, Some(at)).await.unwrap(), Some(found));
+    }
+    assert_eq!(place(512, 1).prev(), Some(place(512, 0)));
+    assert_eq!(place(512, 0).prev(), Some(CheckpointPlace::last_of(lsn(511))));
+    assert_eq!(place(1, 0).prev(), None);
     assert_eq!(store.checkpoint(&volume("app/db"), None).await.unwrap(), None);
 }
 

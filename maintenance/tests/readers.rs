@@ -1,0 +1,113 @@
+//! Readers, and the checkpoints that they stand on: one that goes for a newer one, and one that is damaged.
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/line.rs"]
+mod line;
+#[path = "common/store.rs"]
+mod store;
+
+use std::sync::Arc;
+
+use line::Line;
+use quire_bucket::keys;
+use quire_proto::{CHECKPOINT_FRONT_BYTES, CheckpointPlace, Span};
+use store::*;
+
+/// A volume whose LSN 10 can be read by its checkpoint only: it stands on a restore, and what that one restored is
+/// collected. What it shows.
+fn on_a_checkpoint(store: &Store) -> Vec<u64> {
+    let client = store.client("a");
+    let volume = client.volume(&name("v")).unwrap();
+    grow(&volume, 8);
+    client.restore(&name("v"), quire_engine::Moment::Lsn(lsn(2))).unwrap();
+    volume.pull().unwrap();
+    let shown = grow(&volume, 2).swap_remove(0);
+    store.keep("v", Span::Last(2), &[]);
+    store.collect_abandoned("v");
+    shown
+}
+
+fn ten(generation: u32) -> CheckpointPlace {
+    CheckpointPlace { lsn: lsn(10), generation }
+}
+
+/// Writes the checkpoint of LSN 10 once more.
+fn write_again(store: &Store, generation: u32) {
+    let again = async {
+        let head = store.log().header(&name("v"), lsn(10)).await?;
+        quire_history::checkpoint_again(&store.stores.reader, &name("v"), &head, generation).await
+    };
+    store.runtime.block_on(again).unwrap();
+}
+
+/// Turns a byte of a checkpoint around.
+fn flip(store: &Store, generation: u32, at: usize) {
+    let (bucket, key) = (&store.bucket, keys::checkpoint(&name("v"), ten(generation)));
+    let flipped = async {
+        let mut bytes = bucket.get(&key).await?.bytes.to_vec();
+        bytes[at] ^= 0x55;
+        bucket.delete(&key).await?;
+        bucket.create(&key, bytes.into()).await
+    };
+    store.runtime.block_on(flipped).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_goes_again_and_again_while_it_is_looked_for_is_found() {
+    let store = Arc::new(Store::memory());
+    let shown = on_a_checkpoint(&store);
+    let line = Arc::new(Line::before(6, |_, what, key| what == "get" && key.contains("/ck/"), {
+        let (store, mut generation) = (store.clone(), 0);
+        move || {
+            generation += 1;
+            write_again(&store, generation);
+            store.collect_abandoned("v");
+            assert!(!store.keys().contains(keys::checkpoint(&name("v"), ten(generation - 1)).as_str()));
+        }
+    }));
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(shows(&engine(dir.path(), &line.to(&store.bucket)), "v", 10), shown);
+    assert!(store.keys().contains(keys::checkpoint(&name("v"), ten(6)).as_str()));
+}
+
+#[test]
+fn a_damaged_checkpoint_does_not_hide_a_sound_one_of_a_lower_generation() {
+    let store = Store::memory();
+    let shown = on_a_checkpoint(&store);
+    write_again(&store, 1);
+    flip(&store, 1, 40);
+    assert_eq!(shows(&store.client("b"), "v", 10), shown);
+    // Nor does a collector let go of the sound one.
+    let collected = store.runtime.block_on(quire_maintenance::collect::collect(
+        &store.stores,
+        &name("v"),
+        &quire_maintenance::collect::Options { grace_ms: 0, abandoned_ms: 0, report_at_ms: None },
+    ));
+    assert_eq!(collected.unwrap_err().kind(), quire_engine::ErrorKind::Corrupt);
+    assert_eq!(shows(&store.client("c"), "v", 10), shown);
+}
+
+#[test]
+fn what_was_damaged_on_its_way_here_does_not_stay_damaged() {
+    let store = Arc::new(Store::memory());
+    let shown = on_a_checkpoint(&store);
+    let len = store.runtime.block_on(store.bucket.head(&keys::checkpoint(&name("v"), ten(0)))).unwrap().len_bytes;
+    assert!(len < CHECKPOINT_FRONT_BYTES as u64, "it comes as a whole");
+    for at in 0..len as usize {
+        // The first time that it is read a byte is another one.
+        let line = Arc::new(Line::before(2, |_, what, key| what == "get" && key.contains("/ck/"), {
+            let store = store.clone();
+            move || flip(&store, 0, at)
+        }));
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let client = engine(dir.path(), &line.to(&store.bucket));
+        let past = client.volume_at(&name("v"), quire_engine::Moment::Lsn(lsn(10))).unwrap();
+        let read = || {
+            let snapshot = past.snapshot();
+            let mut data = vec![0; PAGE];
+            snapshot.read(page(1), &mut data).map(|()| u64::from_le_bytes(data[..8].try_into().unwrap()))
+        };
+        let first = read();
+        assert_eq!(read().unwrap(), shown[0], "with byte {at} damaged the first time, and then {first:?}");
+    }
+}
