@@ -11,11 +11,13 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use quire_proto::{
     Base, CheckpointInfo, CheckpointPlace, CheckpointWriter, CommitHash, CommitHeader, CommitId, EncodedFrame, Error,
-    Lsn, Marker, MarkerTarget, ObjectHash, Origin, Overlay, OverlayStep, Result, SealedCommit, SegmentRef, VolumeName,
+    ErrorKind, Lsn, Marker, MarkerTarget, ObjectHash, Origin, Overlay, OverlayStep, Result, SealedCommit, SegmentRef,
+    VolumeName,
 };
 
 use crate::headers::{back_to, beginning};
 use crate::index::Index;
+use crate::kept::gone_or;
 use crate::{COMMITS_AT_ONCE, Reader};
 
 /// A checkpoint that is there now.
@@ -34,7 +36,8 @@ struct Path {
 }
 
 /// Writes the checkpoint of the snapshot that a commit of `volume` made, unless there is one. `boot` are pages that
-/// whoever opens the volume needs at once, with their content in this snapshot.
+/// whoever opens the volume needs at once, with their content in this snapshot. `Gone` if history does not keep that
+/// snapshot any more, and for no other reason: a collector believes it.
 pub async fn checkpoint(
     reader: &Reader,
     volume: &VolumeName,
@@ -48,6 +51,19 @@ pub async fn checkpoint(
     }
     let base = (volume.clone(), head.lsn, head.hash());
     reader.metastore.mark(&Marker { base, target: MarkerTarget::Checkpoint(place) }).await?;
+    match write(reader, volume, head, place, boot).await {
+        Err(e) if e.kind() == ErrorKind::Gone => Err(gone_or(reader, volume, head.lsn, e).await),
+        written => written,
+    }
+}
+
+async fn write(
+    reader: &Reader,
+    volume: &VolumeName,
+    head: &CommitHeader,
+    place: CheckpointPlace,
+    boot: &[EncodedFrame],
+) -> Result<Checkpointed> {
     let path = path(reader, volume, head).await?;
     let info = info(reader, volume, head, place, &path).await?;
     let mut known = segments_below(reader, path.below.as_ref()).await?;

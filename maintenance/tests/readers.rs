@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use line::Line;
 use quire_bucket::keys;
+use quire_engine::{ErrorKind, Moment};
+use quire_maintenance::collect::{Options, collect};
 use quire_proto::{CHECKPOINT_FRONT_BYTES, CheckpointPlace, Span};
 use store::*;
 
@@ -19,7 +21,7 @@ fn on_a_checkpoint(store: &Store) -> Vec<u64> {
     let client = store.client("a");
     let volume = client.volume(&name("v")).unwrap();
     grow(&volume, 8);
-    client.restore(&name("v"), quire_engine::Moment::Lsn(lsn(2))).unwrap();
+    client.restore(&name("v"), Moment::Lsn(lsn(2))).unwrap();
     volume.pull().unwrap();
     let shown = grow(&volume, 2).swap_remove(0);
     store.keep("v", Span::Last(2), &[]);
@@ -41,8 +43,8 @@ fn write_again(store: &Store, generation: u32) {
 }
 
 /// Turns a byte of a checkpoint around.
-fn flip(store: &Store, generation: u32, at: usize) {
-    let (bucket, key) = (&store.bucket, keys::checkpoint(&name("v"), ten(generation)));
+fn flip(store: &Store, place: CheckpointPlace, at: usize) {
+    let (bucket, key) = (&store.bucket, keys::checkpoint(&name("v"), place));
     let flipped = async {
         let mut bytes = bucket.get(&key).await?.bytes.to_vec();
         bytes[at] ^= 0x55;
@@ -50,6 +52,12 @@ fn flip(store: &Store, generation: u32, at: usize) {
         bucket.create(&key, bytes.into()).await
     };
     store.runtime.block_on(flipped).unwrap();
+}
+
+/// Collects as a process would that knows nothing yet.
+fn collects(store: &Store) -> quire_engine::Result<()> {
+    let options = Options { grace_ms: 0, abandoned_ms: 0, report_at_ms: None };
+    store.runtime.block_on(collect(&stores_on(&store.bucket), &name("v"), &options)).map(drop)
 }
 
 #[test]
@@ -75,16 +83,28 @@ fn a_damaged_checkpoint_does_not_hide_a_sound_one_of_a_lower_generation() {
     let store = Store::memory();
     let shown = on_a_checkpoint(&store);
     write_again(&store, 1);
-    flip(&store, 1, 40);
+    flip(&store, ten(1), 40);
     assert_eq!(shows(&store.client("b"), "v", 10), shown);
     // Nor does a collector let go of the sound one.
-    let collected = store.runtime.block_on(quire_maintenance::collect::collect(
-        &store.stores,
-        &name("v"),
-        &quire_maintenance::collect::Options { grace_ms: 0, abandoned_ms: 0, report_at_ms: None },
-    ));
-    assert_eq!(collected.unwrap_err().kind(), quire_engine::ErrorKind::Corrupt);
+    assert_eq!(collects(&store).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(shows(&store.client("c"), "v", 10), shown);
+}
+
+#[test]
+fn a_collector_that_cannot_read_a_checkpoint_does_not_take_what_stands_on_it_for_gone() {
+    let store = Store::memory();
+    let shown = grow(&store.client("a").volume(&name("v")).unwrap(), 12);
+    store.keep("v", Span::Last(4), &[]);
+    store.collect_abandoned("v");
+    // LSN 10 has no checkpoint of its own, and before LSN 9 there is no log.
+    store.keep("v", Span::Last(2), &[10]);
+    let nine = CheckpointPlace { lsn: lsn(9), generation: 0 };
+    flip(&store, nine, 40);
+    assert_eq!(collects(&store).unwrap_err().kind(), ErrorKind::Corrupt);
+    flip(&store, nine, 40);
+    collects(&store).unwrap();
+    assert_eq!(shows(&store.client("b"), "v", 10), shown[9]);
+    gone(&store.client("b"), "v", 9);
 }
 
 #[test]
@@ -97,11 +117,11 @@ fn what_was_damaged_on_its_way_here_does_not_stay_damaged() {
         // The first time that it is read a byte is another one.
         let line = Arc::new(Line::before(2, |_, what, key| what == "get" && key.contains("/ck/"), {
             let store = store.clone();
-            move || flip(&store, 0, at)
+            move || flip(&store, ten(0), at)
         }));
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let client = engine(dir.path(), &line.to(&store.bucket));
-        let past = client.volume_at(&name("v"), quire_engine::Moment::Lsn(lsn(10))).unwrap();
+        let past = client.volume_at(&name("v"), Moment::Lsn(lsn(10))).unwrap();
         let read = || {
             let snapshot = past.snapshot();
             let mut data = vec![0; PAGE];

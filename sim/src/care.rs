@@ -124,6 +124,7 @@ impl World {
         care: &Care,
         done: &Result<()>,
         in_between: bool,
+        broken: bool,
     ) -> &'static [ErrorKind] {
         match done {
             Ok(()) => self.events.note(care.task.event()),
@@ -138,9 +139,11 @@ impl World {
             Task::Collect(_) => &[ErrorKind::Busy],
             Task::Compact(_) if is_new => &[ErrorKind::NotFound],
             // Its snapshot was the newest one when it began.
+            Task::Compact(_) if in_between && !broken => &[ErrorKind::Gone, ErrorKind::Busy],
             Task::Compact(_) if in_between => &[ErrorKind::Gone, ErrorKind::Busy, ErrorKind::AlreadyExists],
             // An upload whose reply was lost is read back, and what comes may be damaged.
-            Task::Compact(_) => &[ErrorKind::AlreadyExists],
+            Task::Compact(_) if broken => &[ErrorKind::AlreadyExists],
+            Task::Compact(_) => &[],
         }
     }
 

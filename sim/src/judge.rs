@@ -46,7 +46,8 @@ impl World {
                 }
             }
             (Operation::Care(care), Answer::CaredFor(done)) => {
-                let allowed = self.judge_care(v, care, &done, in_between);
+                let broken = self.clients[c].link.faults() > before.faults;
+                let allowed = self.judge_care(v, care, &done, in_between, broken);
                 if let Err(e) = done {
                     self.tolerate(c, v, before, &e, allowed);
                 }
