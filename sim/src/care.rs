@@ -2,9 +2,10 @@
 //! is to be kept is said, history is collected, pages are brought together.
 //! And the one place that decides what may be gone because of it.
 
+use futures::TryStreamExt;
 use quire_engine::{ErrorKind, Lsn, Result, Snapshot, VolumeName};
 use quire_maintenance::{collect, compact};
-use quire_proto::{Retention, Span};
+use quire_proto::{Retention, Span, Stated};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -168,6 +169,28 @@ impl World {
         let Some((v, lsn)) = ground.filter(|_| self.setup.cared_for) else { return false };
         let statement = self.runtime.block_on(self.care.log.statement(self.histories[v].volume()));
         !statement.unwrap_or_else(|e| panic!("the newest statement: {e:?}")).keeps(lsn)
+    }
+
+    /// The number of the newest statement of a volume.
+    pub(crate) fn stated(&self, v: usize) -> u64 {
+        if !self.setup.cared_for {
+            return 0;
+        }
+        let mut statements = self.care.log.statements(self.histories[v].volume());
+        let newest = self.runtime.block_on(statements.try_next());
+        newest.unwrap_or_else(|e| panic!("the newest statement: {e:?}")).map_or(0, |stated| stated.number)
+    }
+
+    /// Whether any statement from a number on has let go of a snapshot. One that comes later may keep it once more: a
+    /// holder was seen late.
+    pub(crate) fn was_let_go(&self, (v, lsn): (usize, Lsn), number: u64) -> bool {
+        if !self.setup.cared_for {
+            return false;
+        }
+        let statements = self.care.log.statements(self.histories[v].volume());
+        let statements: Vec<Stated> =
+            self.runtime.block_on(statements.try_collect()).unwrap_or_else(|e| panic!("the statements: {e:?}"));
+        statements.iter().any(|stated| stated.number >= number && !stated.statement.keeps(lsn))
     }
 
     /// Whether an error says that this is gone, and it may be.

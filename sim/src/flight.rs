@@ -56,6 +56,8 @@ pub(crate) struct Before {
     /// The faults that its link had had.
     pub(crate) faults: u64,
     pub(crate) status: Status,
+    /// The number of the newest statement of what is kept.
+    pub(crate) stated: u64,
 }
 
 /// An operation of which a request waits.

@@ -119,6 +119,19 @@ struct Orders {
     hold: Option<Hold>,
 }
 
+/// A request that waits. Whoever gives it up, because another one beside it has failed, waits as long: nothing of an
+/// operation goes on while it is taken to wait.
+struct Held(Option<oneshot::Receiver<()>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(goes_on) = self.0.take() {
+            // On a thread of its own, as this one may drive a runtime.
+            let _ = std::thread::spawn(|| goes_on.blocking_recv()).join();
+        }
+    }
+}
+
 /// A request that was let through.
 pub(crate) struct Pass {
     pub(crate) fault: Option<Fault>,
@@ -267,7 +280,11 @@ impl Link {
         self.network.tally.note(Fault::Held);
         // Whoever has gone does not mind.
         let _ = hold.waits.send(Progress::Waits);
-        let _ = hold.goes_on.await;
+        let mut held = Held(Some(hold.goes_on));
+        if let Some(goes_on) = &mut held.0 {
+            let _ = goes_on.await;
+        }
+        held.0 = None;
     }
 
     fn check_alive(&self, path: &Path) -> Result<()> {

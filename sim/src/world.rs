@@ -254,7 +254,12 @@ impl World {
         let step = &Step { pause: step.pause.filter(|_| !waits), ..*step };
         let client = &self.clients[c];
         let volume = client.replicas[v].volume();
-        let before = Before { head: self.histories[v].head(), faults: client.link.faults(), status: volume.status() };
+        let before = Before {
+            head: self.histories[v].head(),
+            faults: client.link.faults(),
+            status: volume.status(),
+            stated: self.stated(v),
+        };
         match flight::begin(&client.link, &volume, &operation, step) {
             Begun::Ended(answer) => self.judge(c, v, &operation, &before, answer, false),
             Begun::Waits { thread, goes_on } => {
