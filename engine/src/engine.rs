@@ -545,6 +545,10 @@ impl Shared {
         &self.options.store_url
     }
 
+    pub(crate) fn lease_after(&self) -> Duration {
+        self.options.lease_after
+    }
+
     pub(crate) fn author(&self) -> &str {
         &self.options.author
     }

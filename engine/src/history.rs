@@ -18,9 +18,10 @@ use quire_proto::{
 use crate::catalog::{Change, REMOVED, ReplicaId, remove_folder};
 use crate::engine::{Engine, Shared, make_folder};
 use crate::hold;
+use crate::lease;
 use crate::log::sync_dir;
 use crate::replica::{Replica, StateChange};
-use crate::state::State;
+use crate::state::{BaseState, State};
 use crate::volume::{LogEntry, Open, Volume};
 
 /// Which snapshot of a volume.
@@ -85,6 +86,7 @@ impl Engine {
         replica.make_past();
         replica.notes.lock().store_lsn = Some(commit.lsn());
         let open = Open::new(shared, replica);
+        lease::keep(shared, &open, BaseState::of(&place.0, commit.header()));
         past.insert(place, Arc::downgrade(&open));
         Ok(Volume::new(open))
     }

@@ -25,6 +25,7 @@ mod golden;
 mod groups;
 mod history;
 mod hold;
+mod lease;
 mod log;
 mod maintain;
 mod options;
@@ -42,7 +43,7 @@ mod writer;
 
 pub use engine::{Engine, Stats};
 pub use history::{Between, Forked, Moment, Restored};
-pub use options::{Connect, Options, Stores, SyncMode, Traffic};
+pub use options::{Connect, LEASE_AFTER, Options, Stores, SyncMode, Traffic};
 pub use quire_history::Checkpointed;
 pub use quire_proto::{Error, ErrorKind, Lsn, PageCount, PageIdx, PageSet, PageSize, Result, VolumeName};
 pub use snapshot::Snapshot;

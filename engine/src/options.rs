@@ -19,6 +19,9 @@ pub enum SyncMode {
     Every(Duration),
 }
 
+/// Whoever reads the past for less writes nothing into the store.
+pub const LEASE_AFTER: Duration = Duration::from_secs(600);
+
 /// The two traits behind a store URL. The faces choose the implementation.
 #[derive(Clone)]
 pub struct Stores {
@@ -56,6 +59,9 @@ pub struct Options {
     pub sync: SyncMode,
     /// The bound, in bytes, of cached pages that can be fetched again.
     pub cache_size: u64,
+    /// A snapshot of the past that is open for longer is leased in the store, so that collection keeps it:
+    /// [`LEASE_AFTER`], as a rule.
+    pub lease_after: Duration,
     /// Written into commits as their author: at most 128 bytes.
     pub author: String,
 }

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
@@ -33,6 +34,8 @@ use crate::volume::Moved;
 const ENCODING: usize = 4;
 /// Changes of up to this many bytes are compressed before it is known whether they fit into the commit.
 const SMALL_BYTES: u64 = 512 * 1024;
+/// A fork's upload says so often that it is under way: a collector takes its place after an hour without a word.
+const MARKED_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
 /// How often a push is repeated on top of commits that change nothing.
 const MAX_RETARGETS: usize = 16;
 
@@ -296,7 +299,13 @@ async fn build(engine: &Arc<Shared>, snapshot: &Snapshot, state: &State) -> Resu
     changed.insert_range(kept.saturating_add(1), base_count.max(state.page_count.get()));
     let sets = if changed == owned { PageSets::same(owned) } else { PageSets { changed, owned: Some(owned) } };
 
-    let (index, inline) = frames(engine, snapshot, sets.owned(), page_size, target).await?;
+    let upload = frames(engine, snapshot, sets.owned(), page_size, target);
+    let (index, inline) = match &state.base {
+        Some(base) if kind == CommitKind::Fork => {
+            saying_again(MARKED_AGAIN_AFTER, upload, || mark(engine, base, &state.remote, target)).await?
+        }
+        _ => upload.await?,
+    };
     let mut header = CommitHeader::draft(target, kind, CommitId::random()?, page_size);
     (header.parent, header.base) = (parent, base);
     header.author = engine.author().to_owned();
@@ -341,6 +350,26 @@ pub(crate) async fn mark(engine: &Shared, base: &BaseState, volume: &VolumeName,
     stores.metastore.mark(&marker).await?;
     let there = stores.metastore.commit(&base.volume, base.lsn).await?;
     if there.hash() == base.hash { Ok(()) } else { Err(replaced(&base.volume, base.lsn)) }
+}
+
+/// Does work that may take long, and says every so often that it is under way.
+async fn saying_again<T, F: Future<Output = Result<()>>>(
+    every: Duration,
+    work: impl Future<Output = Result<T>>,
+    say: impl Fn() -> F,
+) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(every, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => match say().await {
+                Err(e) if e.kind() == ErrorKind::Unavailable => {
+                    tracing::warn!("that a push goes on was not heard: {e}")
+                }
+                said => said?,
+            },
+        }
+    }
 }
 
 /// Brings the owned pages into the store: inline if they are few, else all but the first frame as segments.
@@ -528,5 +557,34 @@ fn void_in_its_place(replica: &Arc<Replica>, sent: &SealedCommit) -> Result<Opti
             Ok(Some(replica.snapshot()))
         }
         Appended::Lost(other) => lost(replica, &other.header).map(|()| None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_works_for_long_says_so_again_and_a_word_that_is_not_heard_stops_nothing() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let said = std::cell::Cell::new(0);
+        let enough = tokio::sync::Notify::new();
+        let say = async |e: Option<ErrorKind>| {
+            said.set(said.get() + 1);
+            if said.get() == 3 {
+                enough.notify_one();
+            }
+            e.map_or(Ok(()), |kind| Err(Error::new(kind, "the network")))
+        };
+        let work = || async {
+            enough.notified().await;
+            Ok(7)
+        };
+        let unheard = saying_again(Duration::from_millis(1), work(), || say(Some(ErrorKind::Unavailable)));
+        assert_eq!(runtime.block_on(unheard).ok(), Some(7));
+        assert!(said.get() >= 3);
+        said.set(10);
+        let gone = saying_again(Duration::from_millis(1), work(), || say(Some(ErrorKind::Gone)));
+        assert_eq!(runtime.block_on(gone).map_err(|e| e.kind()), Err(ErrorKind::Gone));
     }
 }

@@ -54,6 +54,11 @@ impl Bridge {
         })
     }
 
+    /// Lets a task run by itself.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime().spawn(task);
+    }
+
     /// Lets blocking work run by itself.
     pub(crate) fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
         self.runtime().spawn_blocking(work);

@@ -13,6 +13,7 @@ fn open(dir: &Path) -> Engine {
         connect: Box::new(|| Box::pin(async { Err(Error::unavailable("no store in this test")) })),
         sync: SyncMode::Manual,
         cache_size: 1 << 30,
+        lease_after: quire_engine::LEASE_AFTER,
         author: "tests".into(),
     })
     .unwrap()
@@ -159,6 +160,7 @@ fn a_second_process_is_told_who_has_the_data_directory() {
         connect: Box::new(|| Box::pin(async { Err(Error::unavailable("no store")) })),
         sync: SyncMode::Manual,
         cache_size: 1,
+        lease_after: quire_engine::LEASE_AFTER,
         author: String::new(),
     };
     let busy = Engine::open(options(dir.path())).map(|_| ()).unwrap_err();

@@ -7,11 +7,12 @@ mod line;
 mod store;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use line::Line;
 use quire_bucket::keys;
 use quire_engine::{ErrorKind, Moment};
-use quire_maintenance::collect::{Options, collect};
+use quire_maintenance::collect::{Hold, Holder, Options, collect};
 use quire_proto::{CHECKPOINT_FRONT_BYTES, CheckpointPlace, Span};
 use store::*;
 
@@ -130,4 +131,48 @@ fn what_was_damaged_on_its_way_here_does_not_stay_damaged() {
         let first = read();
         assert_eq!(read().unwrap(), shown[0], "with byte {at} damaged the first time, and then {first:?}");
     }
+}
+
+#[test]
+fn a_snapshot_that_stays_open_is_leased_and_the_lease_ends_by_the_stores_clock() {
+    let store = Store::memory();
+    let writer = store.client("a").volume(&name("v")).unwrap();
+    let shown = grow(&writer, 8);
+    let dir = tempfile::tempdir().unwrap();
+    let client = engine_that_leases(dir.path(), &store.bucket, Duration::ZERO);
+    let reader = client.volume_at(&name("v"), Moment::Lsn(lsn(3))).unwrap();
+    let marked = || store.keys().iter().any(|key| key.contains("/mark/"));
+    while !marked() {
+        std::thread::yield_now();
+    }
+    grow(&writer, 4);
+    store.keep("v", Span::Last(2), &[]);
+    let collected = store.collect_abandoned("v");
+    let held = Hold { lsn: lsn(3), holder: Holder::Reader("tests".into()) };
+    assert_eq!(collected.holds, [held]);
+    assert_eq!((collected.horizon, collected.kept), (lsn(11), [lsn(3)].into()));
+    assert_eq!(stamps(&reader), shown[2]);
+    gone(&client, "v", 4);
+    let now_ms = store.runtime.block_on(store.log().clock_ms(&name("v"))).unwrap();
+    for (hours, held) in [(1, 1), (3, 0)] {
+        let later = Options { report_at_ms: Some(now_ms + hours * 3_600_000), ..Options::default() };
+        assert_eq!(store.collect_with("v", &later).holds.len(), held, "after {hours} hours");
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_wanted_while_a_collector_is_about_to_publish_is_kept() {
+    let store = Arc::new(Store::memory());
+    let shown = grow(&store.client("a").volume(&name("v")).unwrap(), 8);
+    store.keep("v", Span::Last(2), &[]);
+    let line = Arc::new(Line::before(1, |_, what, key| what == "put" && key.contains("/keep/"), {
+        let store = store.clone();
+        move || store.keep("v", Span::Last(2), &[3])
+    }));
+    let options = Options { grace_ms: 0, abandoned_ms: 0, report_at_ms: None };
+    let stores = stores_on(&line.to(&store.bucket));
+    let collected = store.runtime.block_on(collect(&stores, &name("v"), &options)).unwrap().unwrap();
+    assert_eq!((collected.horizon, collected.kept), (lsn(7), [lsn(3)].into()));
+    store.collect_abandoned("v");
+    assert_eq!(shows(&store.client("b"), "v", 3), shown[2]);
 }

@@ -14,7 +14,7 @@ const MARKERS_AT_ONCE: usize = 32;
 fn name(marker: &Marker) -> Option<Ulid> {
     match &marker.target {
         MarkerTarget::Replica { id, .. } => Some(Ulid::from(u128::from(*id))),
-        MarkerTarget::Commit(..) | MarkerTarget::Checkpoint(_) => None,
+        MarkerTarget::Commit(..) | MarkerTarget::Checkpoint(_) | MarkerTarget::Reader { .. } => None,
     }
 }
 

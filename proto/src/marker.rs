@@ -32,6 +32,14 @@ pub enum MarkerTarget {
         /// Whose it is, for people.
         author: String,
     },
+    /// Somebody reads the snapshot: a lease, for so long after the store got it. Whoever reads on says it again, under
+    /// another name.
+    Reader {
+        /// In milliseconds.
+        span_ms: u64,
+        /// Whose it is, for people.
+        author: String,
+    },
 }
 
 impl Marker {
@@ -60,6 +68,11 @@ impl Marker {
                 w.varint(*id);
                 w.block(author.as_bytes());
             }
+            MarkerTarget::Reader { span_ms, author } => {
+                w.u8(3);
+                w.varint(*span_ms);
+                w.block(author.as_bytes());
+            }
         }
         let crc = crc32fast::hash(w.as_slice());
         w.u32(crc);
@@ -75,6 +88,7 @@ impl Marker {
             0 => MarkerTarget::Commit(r.volume_name()?, r.lsn()?),
             1 => MarkerTarget::Checkpoint(CheckpointPlace { lsn: r.lsn()?, generation: r.varint32()? }),
             2 => MarkerTarget::Replica { id: r.varint()?, author: r.text()?.to_owned() },
+            3 => MarkerTarget::Reader { span_ms: r.varint()?, author: r.text()?.to_owned() },
             kind => {
                 return Err(r
                     .corrupt(format_args!("a target of the unknown kind {kind}"))
@@ -92,7 +106,7 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    fn markers() -> [Marker; 3] {
+    fn markers() -> [Marker; 4] {
         let name = |text| VolumeName::parse(text).unwrap();
         let lsn = |n| Lsn::new(n).unwrap();
         let base = (name("team/app"), lsn(300), CommitHash::of(b"base"));
@@ -100,6 +114,7 @@ mod tests {
             MarkerTarget::Commit(name("\u{e9}"), lsn(1)),
             MarkerTarget::Checkpoint(CheckpointPlace { lsn: lsn(300), generation: 7 }),
             MarkerTarget::Replica { id: u64::MAX, author: "ann@host".to_owned() },
+            MarkerTarget::Reader { span_ms: 7_200_000, author: "ann@host".to_owned() },
         ]
         .map(|target| Marker { base: base.clone(), target })
     }

@@ -284,12 +284,13 @@ fn checkpoints_keep_their_meaning() {
     assert_eq!((head.leaves().count(), head.boot().len()), (2, 0));
 }
 
-fn markers() -> [Marker; 3] {
+fn markers() -> [Marker; 4] {
     let base = (VolumeName::parse("caf\u{e9}/menu").unwrap(), lsn(300), CommitHash::of(b"base"));
     let targets = [
         MarkerTarget::Commit(VolumeName::parse("fork").unwrap(), lsn(2)),
         MarkerTarget::Checkpoint(CheckpointPlace { lsn: lsn(300), generation: 1 }),
         MarkerTarget::Replica { id: 0x1234_5678_9abc_def0, author: "ann@host".to_owned() },
+        MarkerTarget::Reader { span_ms: 7_200_000, author: "ann@host".to_owned() },
     ];
     targets.map(|target| Marker { base: base.clone(), target })
 }
@@ -317,7 +318,7 @@ fn retention() -> Retention {
 
 #[test]
 fn what_collection_writes_keeps_its_meaning() {
-    let names = ["marker-commit.bin", "marker-checkpoint.bin", "marker-replica.bin"];
+    let names = ["marker-commit.bin", "marker-checkpoint.bin", "marker-replica.bin", "marker-reader.bin"];
     for (name, meant) in names.into_iter().zip(markers()) {
         assert_eq!(Marker::decode(&golden(name)).unwrap(), meant, "{name}");
         assert_eq!(golden(name), meant.encode(), "{name}");
@@ -360,7 +361,7 @@ fn page_sets_keep_their_meaning() {
 fn write_missing_files() {
     let zstd = encode_frame(&pages(&[2, 3, 700]), small_pages(), &text(3)).unwrap().bytes;
     let raw = encode_frame(&pages(&[9, 10]), small_pages(), &noise(2)).unwrap().bytes;
-    let files: [(&str, Vec<u8>); 18] = [
+    let files: [(&str, Vec<u8>); 19] = [
         ("commit-inline.bin", inline_commit(zstd.clone()).object().to_vec()),
         ("commit-large.bin", large_commit().object().to_vec()),
         ("commit-fork.bin", reserving_fork().object().to_vec()),
@@ -376,6 +377,7 @@ fn write_missing_files() {
         ("marker-commit.bin", markers()[0].encode()),
         ("marker-checkpoint.bin", markers()[1].encode()),
         ("marker-replica.bin", markers()[2].encode()),
+        ("marker-reader.bin", markers()[3].encode()),
         ("stub.bin", stub()),
         ("statement.bin", statement().encode()),
         ("retention.bin", retention().encode()),

@@ -25,6 +25,7 @@ pub fn open_engine(settings: &Settings) -> Result<Engine> {
         }),
         sync: settings.sync,
         cache_size: settings.cache_size,
+        lease_after: quire_engine::LEASE_AFTER,
         author: author(),
     })
 }

@@ -128,6 +128,7 @@ impl Client {
             }),
             sync: if commits_to_store { SyncMode::Commit } else { SyncMode::Manual },
             cache_size,
+            lease_after: quire_engine::LEASE_AFTER,
             author: "the simulation".into(),
         };
         let clock = clock.clone();

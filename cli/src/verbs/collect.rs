@@ -220,6 +220,7 @@ fn holder(name: &VolumeName, hold: &Hold) -> String {
         Holder::Replica(author) => {
             format!("work of {author} that is not in the store stands on it; {}", give_up())
         }
+        Holder::Reader(author) => format!("{author} reads it; {}", give_up()),
         Holder::Unknown(problem) => format!("a marker that cannot be read: {problem}; {}", give_up()),
     }
 }

@@ -43,6 +43,7 @@ pub fn options(dir: &Path, stores: Stores) -> Options {
         }),
         sync: SyncMode::Manual,
         cache_size: 1 << 30,
+        lease_after: quire_engine::LEASE_AFTER,
         author: "tests".into(),
     }
 }

@@ -1,7 +1,7 @@
 //! Who holds what: the markers beside the snapshots of a volume, and what
 //! became of their authors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use quire_proto::{
@@ -35,6 +35,8 @@ pub enum Holder {
     OpenCheckpoint(CheckpointPlace),
     /// Work of this author that is not in the store.
     Replica(String),
+    /// This author, who reads it.
+    Reader(String),
     /// A marker that this program cannot read.
     Unknown(String),
 }
@@ -51,27 +53,29 @@ enum Verdict {
 }
 
 impl Markers {
-    /// Lists the markers and looks at each target. Markers that came at or before a time, and whose authors
-    /// seem to have given up, are closed: what they wanted to make is made, or its place taken, so that they learn it should they come back.
+    /// Lists the markers and looks at each target. Where an author has said nothing for `abandoned_ms` and seems to have
+    /// given up, his marker is closed: what he wanted to make is made, or its place taken, so that he learns it should he
+    /// come back.
     pub(super) async fn list(
         stores: &Stores,
         volume: &VolumeName,
         statement: &Statement,
         head: &CommitHeader,
-        abandoned_before_ms: u64,
+        (now_ms, abandoned_ms): (u64, Option<u64>),
     ) -> Result<Markers> {
         let marked: Vec<Marked> = stores.log.markers(volume).try_collect().await?;
         // After the markers: a target that is made meanwhile is seen.
         let places: BTreeSet<CheckpointPlace> =
             stores.log.checkpoints(volume).map_ok(|(place, _)| place).try_collect().await?;
-        let look = Look { stores, volume, statement, head, places: &places };
+        let look = Look { stores, volume, statement, head, places: &places, now_ms };
+        let abandoned = abandoned_ms.map_or(Vec::new(), |ms| abandoned(&marked, now_ms.saturating_sub(ms)));
         let mut verdicts: Vec<(Marked, Verdict)> = stream::iter(marked)
             .map(|marked| async { look.verdict(&marked).await.map(|verdict| (marked, verdict)) })
             .buffered(TARGETS_AT_ONCE)
             .try_collect()
             .await?;
         for (marked, verdict) in &mut verdicts {
-            if marked.stored_ms <= abandoned_before_ms
+            if abandoned.contains(&marked.ulid)
                 && let Verdict::Holds(Holder::OpenCommit(..) | Holder::OpenCheckpoint(..)) = verdict
                 && let Ok(marker) = &marked.marker
             {
@@ -121,19 +125,31 @@ impl Markers {
     }
 }
 
+/// The markers of which nothing was said after a time: who works for long says his again.
+fn abandoned(marked: &[Marked], before_ms: u64) -> Vec<Ulid> {
+    let mut last_said: HashMap<Vec<u8>, u64> = HashMap::new();
+    let readable = || marked.iter().filter_map(|marked| Some((marked, marked.marker.as_ref().ok()?.encode())));
+    for (marked, marker) in readable() {
+        let last = last_said.entry(marker).or_default();
+        *last = marked.stored_ms.max(*last);
+    }
+    readable().filter(|(_, marker)| last_said[marker] <= before_ms).map(|(marked, _)| marked.ulid).collect()
+}
+
 impl Holder {
     fn is_settled(&self) -> bool {
-        matches!(self, Holder::Commit(..) | Holder::Replica(_))
+        matches!(self, Holder::Commit(..) | Holder::Replica(_) | Holder::Reader(_))
     }
 }
 
-/// Removes the markers on a snapshot that nobody but their authors could: of work that is not in the store, and those
-/// that cannot be read. Returns how many there were.
+/// Removes the markers on a snapshot that nobody but their authors could: of work that is not in the store, of readers,
+/// and those that cannot be read. Returns how many there were.
 pub async fn give_up(stores: &Stores, volume: &VolumeName, lsn: Lsn) -> Result<u64> {
     let mut given_up = 0;
     let mut markers = stores.log.markers(volume);
     while let Some(marked) = markers.try_next().await? {
-        let is_others = matches!(&marked.marker, Ok(marker) if !matches!(marker.target, MarkerTarget::Replica { .. }));
+        let is_others =
+            matches!(&marked.marker, Ok(Marker { target: MarkerTarget::Commit(..) | MarkerTarget::Checkpoint(_), .. }));
         if marked.lsn == lsn && !is_others {
             stores.log.drop_marker(volume, marked.lsn, marked.ulid).await?;
             given_up += 1;
@@ -148,6 +164,8 @@ struct Look<'a> {
     statement: &'a Statement,
     head: &'a CommitHeader,
     places: &'a BTreeSet<CheckpointPlace>,
+    /// By the store's clock.
+    now_ms: u64,
 }
 
 impl Look<'_> {
@@ -161,6 +179,10 @@ impl Look<'_> {
             MarkerTarget::Checkpoint(place) => Ok(self.checkpoint(*place)),
             // Where it is kept, nobody else can look.
             MarkerTarget::Replica { author, .. } => Ok(Verdict::Holds(Holder::Replica(author.clone()))),
+            MarkerTarget::Reader { span_ms, .. } if marked.stored_ms.saturating_add(*span_ms) < self.now_ms => {
+                Ok(Verdict::Spent)
+            }
+            MarkerTarget::Reader { author, .. } => Ok(Verdict::Holds(Holder::Reader(author.clone()))),
         }
     }
 
@@ -214,6 +236,7 @@ impl Look<'_> {
                 Ok(Verdict::Spent)
             }
             MarkerTarget::Replica { author, .. } => Ok(Verdict::Holds(Holder::Replica(author.clone()))),
+            MarkerTarget::Reader { author, .. } => Ok(Verdict::Holds(Holder::Reader(author.clone()))),
         }
     }
 
@@ -236,5 +259,32 @@ impl Look<'_> {
         match self.stores.log.append(target, &void).await? {
             Appended::Won | Appended::Lost(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use quire_proto::CommitHash;
+
+    use super::*;
+
+    #[test]
+    fn nobody_has_given_up_who_has_said_it_again() {
+        let lsn = |n| Lsn::new(n).unwrap();
+        let name = |text| VolumeName::parse(text).unwrap();
+        let marked = |ulid: u128, stored_ms, fork| Marked {
+            lsn: lsn(3),
+            ulid: Ulid::from(ulid),
+            stored_ms,
+            marker: Ok(Marker {
+                base: (name("v"), lsn(3), CommitHash::of(b"base")),
+                target: MarkerTarget::Commit(name(fork), lsn(1)),
+            }),
+        };
+        let all = [marked(1, 100, "slow"), marked(2, 100, "gone"), marked(3, 200, "slow")];
+        assert_eq!(abandoned(&all, 150), [Ulid::from(2_u128)]);
+        assert_eq!(abandoned(&all, 200).len(), 3);
+        assert_eq!(abandoned(&all, 99), []);
     }
 }

@@ -108,10 +108,9 @@ pub async fn keep(stores: &Stores, volume: &VolumeName, change: impl Fn(&mut Ret
         let mut retention = before.clone();
         change(&mut retention);
         let named: BTreeSet<Lsn> = retention.named.difference(&before.named).copied().collect();
-        check_kept(stores, volume, &named).await?;
+        check_kept(volume, &stores.log.statement(volume).await?, &named)?;
         if retention == before || stores.log.retain(volume, number + 1, &retention).await? {
-            // And once more: a collector looks at what is wanted first, and publishes then.
-            check_kept(stores, volume, &named).await?;
+            claim(stores, volume, &named).await?;
             return Ok(retention);
         }
     }
@@ -119,8 +118,20 @@ pub async fn keep(stores: &Stores, volume: &VolumeName, change: impl Fn(&mut Ret
         .with_remedy("Look at what is kept now, then try again."))
 }
 
-async fn check_kept(stores: &Stores, volume: &VolumeName, lsns: &BTreeSet<Lsn>) -> Result<()> {
-    let statement = stores.log.statement(volume).await?;
+/// Makes sure that snapshots stay which are wanted now. A collector that has not heard of it, as it looked at what is
+/// wanted before, may be about to publish: its number is taken, so that it has to look again.
+async fn claim(stores: &Stores, volume: &VolumeName, lsns: &BTreeSet<Lsn>) -> Result<()> {
+    for _ in 0..MOST_ATTEMPTS {
+        let Stated { number, statement, .. } = newest(stores, volume).await?;
+        check_kept(volume, &statement, lsns)?;
+        if lsns.is_empty() || stores.log.state(volume, number + 1, &statement).await? {
+            return Ok(());
+        }
+    }
+    Err(overtaken(volume))
+}
+
+fn check_kept(volume: &VolumeName, statement: &Statement, lsns: &BTreeSet<Lsn>) -> Result<()> {
     match lsns.iter().find(|lsn| !statement.keeps(**lsn)) {
         None => Ok(()),
         Some(lsn) => Err(Error::new(ErrorKind::Gone, format!("LSN {lsn} of volume {volume} is not kept any more"))
@@ -206,11 +217,8 @@ async fn attempt(stores: &Stores, volume: &VolumeName, options: &Options, before
     let Some(head) = state.head().map(|head| head.header().clone()) else { return Ok(Attempt::Done(None)) };
     let (wanted, retention) = stores.log.retention(volume).await?;
     let now_ms = options.now_ms(stores, volume).await?;
-    let abandoned_before_ms = match options.report_only() {
-        true => 0,
-        false => now_ms.saturating_sub(options.abandoned_ms),
-    };
-    let markers = Markers::list(stores, volume, &before.statement, &head, abandoned_before_ms).await?;
+    let abandoned_ms = (!options.report_only()).then_some(options.abandoned_ms);
+    let markers = Markers::list(stores, volume, &before.statement, &head, (now_ms, abandoned_ms)).await?;
     let mut plan = Plan::make(stores, volume, &head, &retention, &before.statement, &markers, now_ms).await?;
     if !options.report_only() {
         plan.ensure_checkpoints(stores, volume).await?;
@@ -244,11 +252,11 @@ async fn sweep(
     planned: Statement,
 ) -> Result<Collected> {
     let notes = newest(stores, volume).await?;
+    let now_ms = options.now_ms(stores, volume).await?;
     let (ripe, waits_ms) = match options.report_only() {
         // As if the grace had passed.
         true => (planned.clone(), None),
         false => {
-            let now_ms = options.now_ms(stores, volume).await?;
             let ripe = ripe(stores, volume, now_ms, options.grace_ms).await?;
             let waits = (ripe.horizon, &ripe.kept) != (notes.statement.horizon, &notes.statement.kept);
             (ripe, waits.then(|| (notes.stored_ms + options.grace_ms).saturating_sub(now_ms)))
@@ -256,7 +264,7 @@ async fn sweep(
     };
     let header = stores.log.header(volume, head).await?;
     // By the statement that things go by: a newer one may already do without what this one needs.
-    let markers = Markers::list(stores, volume, &ripe, &header, 0).await?;
+    let markers = Markers::list(stores, volume, &ripe, &header, (now_ms, None)).await?;
     let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
     let blocked = markers.blocked(&ripe);
     let live = Live::find(stores, volume, &ripe, &places, blocked).await?;

@@ -164,6 +164,7 @@ pub(crate) fn options(dir: &Path, bucket: &Bucket) -> Options {
         }),
         sync: SyncMode::Manual,
         cache_size: 1 << 30,
+        lease_after: quire_engine::LEASE_AFTER,
         author: "tests".into(),
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use quire_bucket::{Bucket, keys};
@@ -101,6 +102,11 @@ impl Store {
 }
 
 pub(crate) fn engine(dir: &Path, bucket: &Bucket) -> Engine {
+    engine_that_leases(dir, bucket, quire_engine::LEASE_AFTER)
+}
+
+/// One that leases what it reads after so long.
+pub(crate) fn engine_that_leases(dir: &Path, bucket: &Bucket, lease_after: Duration) -> Engine {
     let counted = bucket.clone();
     let stores = quire_engine::Stores {
         metastore: Arc::new(quire_metastore::Embedded::new(bucket.clone(), quire_metastore::Options::default())),
@@ -119,6 +125,7 @@ pub(crate) fn engine(dir: &Path, bucket: &Bucket) -> Engine {
         }),
         sync: SyncMode::Manual,
         cache_size: 1 << 30,
+        lease_after,
         author: "tests".into(),
     };
     Engine::open(options).unwrap()
