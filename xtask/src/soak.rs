@@ -53,6 +53,12 @@ const SEARCHES: &[Search] = &[
         tests: &["--package=quire-maintenance", "--test=life"],
     },
     Search {
+        name: "space",
+        about: "10,000 pushes of one row each: what they take in the store, cared for and not",
+        length: ("QUIRE_PUSHES", "10000"),
+        tests: &["--package=quire-maintenance", "--test=space"],
+    },
+    Search {
         name: "log",
         about: "a log of 100,000 commits: what opening it and catching up with it cost",
         length: ("QUIRE_COMMITS", "100000"),
