@@ -1,9 +1,16 @@
-//! Compiles the wire messages without a system protoc.
+//! Compiles the wire messages and services without a system protoc.
+
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = ["common", "metastore", "pagestore"].map(|f| format!("quire/v1/{f}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
-    prost_build::Config::new().compile_fds(descriptors)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("quire.bin");
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .bytes(".")
+        .file_descriptor_set_path(out)
+        .compile_fds(descriptors)?;
     Ok(())
 }

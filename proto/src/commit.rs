@@ -274,6 +274,14 @@ impl CommitHeader {
         self.body.inline as u64
     }
 
+    /// The front of the commit object: the header with its checksum.
+    pub fn encode(&self) -> Result<Bytes> {
+        match encode_header(self)? {
+            (w, hash) if hash == self.hash => Ok(Bytes::from(w.into_vec())),
+            _ => Err(Error::invalid(format!("the header of LSN {} was changed after it was sealed", self.lsn))),
+        }
+    }
+
     /// Reads the header at the front of a commit object, of which at least
     /// [`MAX_HEADER_BYTES`] or the whole are given. Returns its length, checksum included, too.
     pub fn decode(object: &[u8]) -> Result<(CommitHeader, usize)> {
@@ -297,6 +305,24 @@ impl CommitHeader {
 /// Whether such a commit has no base: a creation, or a void that has none before it.
 fn from_nothing(lsn: Lsn, kind: CommitKind) -> bool {
     kind == CommitKind::Create || (kind == CommitKind::Void && lsn == Lsn::FIRST)
+}
+
+/// The front of a commit object, and the hash of the commit.
+fn encode_header(header: &CommitHeader) -> Result<(Writer, CommitHash)> {
+    let fields = encode_fields(header)?;
+    if PREFIX_BYTES + fields.len() + CRC_BYTES > MAX_HEADER_BYTES {
+        return Err(Error::invalid(format!("a commit header of {} bytes is too long", fields.len())));
+    }
+    let mut w = Writer::new();
+    w.bytes(&COMMIT_MAGIC);
+    w.u8(VERSION);
+    w.u8(header.kind as u8);
+    w.bytes(&(fields.len() as u16).to_le_bytes());
+    w.bytes(&fields);
+    let hash = CommitHash::of(w.as_slice());
+    let crc = crc32fast::hash(w.as_slice());
+    w.u32(crc);
+    Ok((w, hash))
 }
 
 fn encode_fields(h: &CommitHeader) -> Result<Vec<u8>> {
@@ -508,20 +534,8 @@ impl SealedCommit {
             header.body.digest = Some(ObjectHash::of(bytes.as_slice()));
         }
 
-        let fields = encode_fields(&header)?;
-        let end = PREFIX_BYTES + fields.len();
-        if end + CRC_BYTES > MAX_HEADER_BYTES {
-            return Err(Error::invalid(format!("a commit header of {} bytes is too long", fields.len())));
-        }
-        let mut w = Writer::new();
-        w.bytes(&COMMIT_MAGIC);
-        w.u8(VERSION);
-        w.u8(header.kind as u8);
-        w.bytes(&(fields.len() as u16).to_le_bytes());
-        w.bytes(&fields);
-        header.hash = CommitHash::of(w.as_slice());
-        let crc = crc32fast::hash(w.as_slice());
-        w.u32(crc);
+        let (mut w, hash) = encode_header(&header)?;
+        header.hash = hash;
         w.bytes(bytes.as_slice());
         let object = Bytes::from(w.into_vec());
         let object_hash = ObjectHash::of(&object);

@@ -196,9 +196,9 @@ pub fn wire(data: &[u8]) {
         }};
     }
     let Some((&which, data)) = data.split_first() else { return };
-    one_of!(which, data, HeadRequest HeadResponse AppendRequest AppendResponse GetCommitRequest GetCommitResponse
+    one_of!(which, data, HeadRequest HeadResponse AppendRequest Problem GetCommitRequest CommitObject
         GetHeadersRequest GetHeadersResponse WatchRequest WatchResponse ListVolumesRequest ListVolumesResponse
-        WriteFramesRequest WriteFramesResponse ReadFramesRequest ReadFramesResponse);
+        WriteFramesRequest WriteFramesResponse ReadFramesRequest MarkedObject PutCheckpointRequest);
 }
 
 /// A name that is accepted is the same name again, typed or encoded.

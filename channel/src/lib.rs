@@ -1,0 +1,238 @@
+//! The connection to a Quire server.
+//!
+//! One HTTP/2 connection carries all calls of a client. It is made at first need and again whenever it breaks, so a
+//! server that restarts is only a pause. Every call of Quire's services may be retried safely, and is, for as long as
+//! the outcome is unknown and the deadline has not passed.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use quire_proto::wire::{error_of, is_answer};
+use quire_proto::{Error, Result};
+use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status, Streaming};
+use url::Url;
+
+/// The largest message, in bytes: a commit of a volume whose changes are scattered is a few megabytes.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Larger things go in pieces of so many bytes.
+pub const PIECE_BYTES: usize = 1 << 20;
+
+const REMEDY: &str = "Check the network and the server's address; nothing is lost, try again later.";
+
+/// How long a client waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For an outcome, with all attempts.
+    pub deadline: Duration,
+    /// For a connection.
+    pub connect: Duration,
+    /// For the answer to one attempt, and for each next message of a stream.
+    pub attempt: Duration,
+    /// Between the first and the second attempt; each later pause is twice as long.
+    pub first_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            deadline: Duration::from_secs(10),
+            connect: Duration::from_secs(5),
+            attempt: Duration::from_secs(60),
+            first_pause: Duration::from_millis(50),
+        }
+    }
+}
+
+/// What the generated clients are made of.
+pub type Service = InterceptedService<Channel, Authorize>;
+
+/// A connection to one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Connection {
+    service: Service,
+    limits: Limits,
+    traffic: Arc<Traffic>,
+}
+
+/// What went to and came from a server.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Calls, each attempt.
+    pub requests: AtomicU64,
+    /// Bytes of commits, frames and checkpoints received.
+    pub bytes_in: AtomicU64,
+    /// Such bytes sent.
+    pub bytes_out: AtomicU64,
+}
+
+/// Puts the token into every call.
+#[derive(Clone)]
+pub struct Authorize {
+    token: Option<MetadataValue<Ascii>>,
+}
+
+impl Interceptor for Authorize {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl Connection {
+    /// A connection to the server at `url` (`http://host:port`). Nothing is sent before the first call. Needs a runtime.
+    pub fn open(url: &Url, token: Option<&str>, limits: Limits) -> Result<Connection> {
+        if url.scheme() != "http" {
+            return Err(Error::invalid(format!("the server {url}: this version speaks http:// only")));
+        }
+        let endpoint = Endpoint::from_shared(url.as_str().to_owned())
+            .map_err(|e| Error::invalid(format!("the server {url}: {e}")).with_remedy("It is like http://host:7480."))?
+            .connect_timeout(limits.connect)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .http2_adaptive_window(true);
+        let token = token.map(|token| {
+            let value = MetadataValue::try_from(format!("Bearer {token}"));
+            let mut value = value.map_err(|_| Error::invalid("the token has characters that no token has"))?;
+            value.set_sensitive(true);
+            Ok::<_, Error>(value)
+        });
+        let authorize = Authorize { token: token.transpose()? };
+        let service = InterceptedService::new(endpoint.connect_lazy(), authorize);
+        Ok(Connection { service, limits, traffic: Arc::default() })
+    }
+
+    /// For a generated client.
+    pub fn service(&self) -> Service {
+        self.service.clone()
+    }
+
+    /// What went to and came from the server so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Notes bytes that were sent.
+    pub fn sent(&self, bytes: usize) {
+        self.traffic.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Notes bytes that came.
+    pub fn received(&self, bytes: usize) {
+        self.traffic.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Asks until there is an answer, or the deadline has passed. A status is an answer only if Quire's server gave it.
+    pub async fn call<T, F>(&self, ask: impl Fn(Service) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let until = Instant::now() + self.limits.deadline;
+        let mut pause = self.limits.first_pause;
+        loop {
+            self.traffic.requests.fetch_add(1, Ordering::Relaxed);
+            let status = match tokio::time::timeout(self.limits.attempt, ask(self.service())).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) if is_answer(&status) => return Err(status),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("it did not answer in time"),
+            };
+            if Instant::now() + pause > until {
+                return Err(status);
+            }
+            tracing::debug!("the server: {status}; once more");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// Returns once the server can be asked: for what cannot be asked twice.
+    pub async fn ready(&self) -> Result<()> {
+        let connected = self.call(|service| async move {
+            let mut grpc = tonic::client::Grpc::new(service);
+            grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+            Ok(Response::new(()))
+        });
+        connected.await.map_err(|status| error_of(&status))
+    }
+
+    /// The messages of a stream. None may take longer than an answer may, unless it is one that may stand still.
+    pub fn messages<T: Send + 'static>(
+        &self,
+        stream: Streaming<T>,
+        stands_still: bool,
+    ) -> BoxStream<'static, Result<T>> {
+        const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+        let attempt = if stands_still { FOR_EVER } else { self.limits.attempt };
+        futures::stream::try_unfold(stream, move |mut stream| async move {
+            match tokio::time::timeout(attempt, stream.message()).await {
+                Ok(Ok(message)) => Ok(message.map(|message| (message, stream))),
+                Ok(Err(status)) => Err(error_of(&status)),
+                Err(_) => Err(Error::unavailable("the server: the stream stands still").with_remedy(REMEDY)),
+            }
+        })
+        .boxed()
+    }
+
+    /// The messages of a stream that is asked for at first need.
+    pub fn stream<T, F>(&self, ask: impl Fn(Service) -> F + Send + 'static) -> BoxStream<'static, Result<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
+    {
+        let connection = self.clone();
+        let messages = async move {
+            let stream = connection.call(ask).await.map_err(|status| error_of(&status))?;
+            Ok(connection.messages(stream, false))
+        };
+        futures::stream::once(messages).try_flatten().boxed()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed expectation is what a test is for")]
+mod tests {
+    use super::*;
+
+    const IMPATIENT: Limits = Limits {
+        deadline: Duration::from_millis(300),
+        connect: Duration::from_millis(200),
+        attempt: Duration::from_millis(200),
+        first_pause: Duration::from_millis(10),
+    };
+
+    #[test]
+    fn a_token_that_is_none_is_refused_and_never_shown() {
+        let url = Url::parse("http://127.0.0.1:1").unwrap();
+        let refused = Connection::open(&url, Some("a\nb"), IMPATIENT).unwrap_err();
+        assert!(!refused.to_string().contains('a'), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_is_asked_again_until_the_deadline() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        drop(listener);
+        let connection = Connection::open(&url, None, IMPATIENT).unwrap();
+        let error = connection.ready().await.unwrap_err();
+        assert_eq!(error.kind(), quire_proto::ErrorKind::Unavailable, "{error:?}");
+        assert!(connection.traffic().requests.load(Ordering::Relaxed) > 1);
+    }
+}

@@ -1,0 +1,131 @@
+//! The pagestore behind gRPC: translates calls, nothing else.
+
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use quire_proto::wire::pagestore_server::Pagestore;
+use quire_proto::wire::{self, error_of, required, status_of};
+use quire_proto::{CheckpointPlace, EncodedFrame, Error, Lsn, PageUpkeep, Result, SegmentId, VolumeName};
+use tonic::{Request, Response, Status, Streaming};
+
+type Answer<T> = Result<Response<T>, Status>;
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
+/// Frames are read so many at a time, which bounds the memory of a call.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// The service over a pagestore.
+pub struct Service {
+    pages: Arc<dyn PageUpkeep>,
+}
+
+impl Service {
+    /// Serves this one.
+    pub fn new(pages: Arc<dyn PageUpkeep>) -> Service {
+        Service { pages }
+    }
+}
+
+fn name(text: &str) -> Result<VolumeName> {
+    VolumeName::parse(text).map_err(|e| e.context("field `volume`"))
+}
+
+fn segment(request: &wire::SegmentRequest) -> Result<(VolumeName, SegmentId)> {
+    Ok((name(&request.volume)?, required(request.segment.clone(), "segment")?.try_into()?))
+}
+
+#[tonic::async_trait]
+impl Pagestore for Service {
+    async fn write_frames(
+        &self,
+        request: Request<Streaming<wire::WriteFramesRequest>>,
+    ) -> Answer<wire::WriteFramesResponse> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await?;
+        let written = async {
+            let first = required(first, "volume")?;
+            let volume = name(&first.volume)?;
+            let frames = stream::try_unfold(messages, |mut messages| async move {
+                let message = messages.message().await.map_err(|status| error_of(&status))?;
+                let message = message.ok_or_else(|| Error::invalid("the stream of frames ended before its end"))?;
+                if message.complete {
+                    return Ok(None);
+                }
+                let frame: EncodedFrame = required(message.frame, "frame")?.try_into()?;
+                Ok::<_, Error>(Some((frame, messages)))
+            });
+            match first.target_checkpoint {
+                None => self.pages.write(&volume, Lsn::try_new(first.target_lsn)?, frames.boxed()).await,
+                Some(place) => self.pages.rewrite(&volume, CheckpointPlace::try_from(place)?, frames.boxed()).await,
+            }
+        };
+        let index = written.await.map_err(|e| status_of(&e))?;
+        Ok(Response::new((&index).into()))
+    }
+
+    type ReadFramesStream = Answers<wire::ReadFramesResponse>;
+    async fn read_frames(&self, request: Request<wire::ReadFramesRequest>) -> Answer<Self::ReadFramesStream> {
+        let wire::ReadFramesRequest { volume, frames } = request.into_inner();
+        let asked = (|| {
+            let frames =
+                frames.into_iter().map(TryInto::try_into).collect::<Result<Vec<quire_proto::FrameAddress>>>()?;
+            Ok((name(&volume)?, frames))
+        })();
+        let (volume, frames) = asked.map_err(|e| status_of(&e))?;
+        let pages = self.pages.clone();
+        let batches: Vec<Vec<_>> = frames.chunks(FRAMES_AT_ONCE).map(<[_]>::to_vec).collect();
+        let read = stream::iter(batches).then(move |batch| {
+            let (pages, volume) = (pages.clone(), volume.clone());
+            async move { pages.read(&volume, &batch).await }
+        });
+        let frames = read.map_ok(|frames| stream::iter(frames).map(Ok::<_, Error>)).try_flatten();
+        let answers = frames.map_ok(|frame| wire::ReadFramesResponse { frame }).map_err(|e| status_of(&e));
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn verify_segment(&self, request: Request<wire::SegmentRequest>) -> Answer<wire::Empty> {
+        let request = request.get_ref();
+        let verified = async {
+            let (volume, segment) = segment(request)?;
+            self.pages.verify(&volume, segment, request.len_bytes).await
+        };
+        verified.await.map(|()| Response::new(wire::Empty {})).map_err(|e| status_of(&e))
+    }
+
+    type ScanSegmentStream = Answers<wire::ScanSegmentResponse>;
+    async fn scan_segment(&self, request: Request<wire::SegmentRequest>) -> Answer<Self::ScanSegmentStream> {
+        let request = request.get_ref();
+        let (volume, segment) = segment(request).map_err(|e| status_of(&e))?;
+        let pieces = self.pages.scan(&volume, segment, request.len_bytes);
+        let pieces = pieces.map_ok(|data| stream::iter(split(data)).map(Ok::<_, Error>)).try_flatten();
+        let answers = pieces.map_ok(|data| wire::ScanSegmentResponse { data }).map_err(|e| status_of(&e));
+        Ok(Response::new(answers.boxed()))
+    }
+
+    type ListSegmentsStream = Answers<wire::ListSegmentsResponse>;
+    async fn list_segments(&self, request: Request<wire::ListSegmentsRequest>) -> Answer<Self::ListSegmentsStream> {
+        let volume = name(&request.get_ref().volume).map_err(|e| status_of(&e))?;
+        let segments = self
+            .pages
+            .segments(&volume)
+            .map_ok(|(segment, len_bytes)| wire::ListSegmentsResponse { segment: Some(segment.into()), len_bytes });
+        Ok(Response::new(segments.map_err(|e| status_of(&e)).boxed()))
+    }
+
+    async fn drop_segment(&self, request: Request<wire::SegmentRequest>) -> Answer<wire::Empty> {
+        let dropped = async {
+            let (volume, segment) = segment(request.get_ref())?;
+            self.pages.drop_segment(&volume, segment).await
+        };
+        dropped.await.map(|()| Response::new(wire::Empty {})).map_err(|e| status_of(&e))
+    }
+}
+
+/// Bytes in pieces that fit into messages.
+fn split(mut bytes: bytes::Bytes) -> Vec<bytes::Bytes> {
+    let mut pieces = Vec::new();
+    while !bytes.is_empty() {
+        pieces.push(bytes.split_to(bytes.len().min(quire_channel::PIECE_BYTES)));
+    }
+    pieces
+}

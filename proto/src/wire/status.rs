@@ -1,0 +1,161 @@
+//! Errors on the wire: the standard codes for every client, and in the details
+//! (`google.rpc.Status` with a `quire.v1.Problem`) what Quire's own clients need to give the same error again.
+
+use bytes::Bytes;
+use prost::Message;
+use tonic::{Code, Status};
+
+use super::generated::{Problem, Winner as WireWinner};
+use crate::{CommitHeader, Error, ErrorKind, ObjectHash, Result, Winner};
+
+const TYPE: &str = "type.googleapis.com/quire.v1.Problem";
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+const KINDS: [(ErrorKind, Code); 11] = [
+    (ErrorKind::Conflict, Code::Aborted),
+    (ErrorKind::NotFound, Code::NotFound),
+    (ErrorKind::AlreadyExists, Code::AlreadyExists),
+    (ErrorKind::Busy, Code::FailedPrecondition),
+    (ErrorKind::Unavailable, Code::Unavailable),
+    (ErrorKind::Corrupt, Code::DataLoss),
+    (ErrorKind::Denied, Code::PermissionDenied),
+    (ErrorKind::Invalid, Code::InvalidArgument),
+    (ErrorKind::Full, Code::ResourceExhausted),
+    (ErrorKind::Gone, Code::OutOfRange),
+    (ErrorKind::Io, Code::Internal),
+];
+
+/// An error, for the wire.
+pub fn status_of(error: &Error) -> Status {
+    let code = KINDS.iter().find(|(kind, _)| *kind == error.kind()).map_or(Code::Unknown, |(_, code)| *code);
+    let problem = Problem {
+        kind: error.kind().as_str().to_owned(),
+        remedy: error.remedy().unwrap_or_default().to_owned(),
+        winner: None,
+    };
+    status(code, error.to_string(), &problem)
+}
+
+/// An append that lost its LSN, for the wire.
+pub fn status_of_lost(winner: &Winner) -> Result<Status> {
+    let there = WireWinner {
+        header: winner.header.encode()?,
+        object_hash: Bytes::copy_from_slice(winner.object_hash.as_bytes()),
+    };
+    let problem = Problem {
+        kind: ErrorKind::Conflict.as_str().to_owned(),
+        remedy: "Look at the new head first.".to_owned(),
+        winner: Some(there),
+    };
+    Ok(status(Code::Aborted, format!("another commit has LSN {}", winner.header.lsn), &problem))
+}
+
+fn status(code: Code, message: String, problem: &Problem) -> Status {
+    let detail = Any { type_url: TYPE.to_owned(), value: problem.encode_to_vec().into() };
+    let details = RpcStatus { code: code as i32, message: message.clone(), details: vec![detail] };
+    Status::with_details(code, message, details.encode_to_vec().into())
+}
+
+fn problem(status: &Status) -> Option<Problem> {
+    let details = RpcStatus::decode(status.details()).ok()?.details;
+    Problem::decode(details.iter().find(|detail| detail.type_url == TYPE)?.value.clone()).ok()
+}
+
+/// The commit that has the LSN which an append wanted.
+pub fn winner_of(status: &Status) -> Result<Option<Winner>> {
+    let Some(winner) = problem(status).and_then(|problem| problem.winner) else { return Ok(None) };
+    let (header, _) = CommitHeader::decode(&winner.header)?;
+    let hash = winner.object_hash.as_ref().try_into().map_err(|_| Error::corrupt("a winner without a hash"))?;
+    Ok(Some(Winner { header, object_hash: ObjectHash::new(hash) }))
+}
+
+/// Whether Quire's own server gave this status, rather than what stands between.
+pub fn is_answer(status: &Status) -> bool {
+    problem(status).is_some() || error_of(status).kind() != ErrorKind::Unavailable
+}
+
+/// The error that came over the wire; or what it means that none of Quire's came.
+pub fn error_of(status: &Status) -> Error {
+    if let Some(problem) = problem(status)
+        && let Some((kind, _)) = KINDS.iter().find(|(kind, _)| kind.as_str() == problem.kind)
+    {
+        let error = Error::new(*kind, status.message());
+        return if problem.remedy.is_empty() { error } else { error.with_remedy(problem.remedy) };
+    }
+    let (kind, remedy) = match status.code() {
+        Code::Unauthenticated => (
+            ErrorKind::Denied,
+            "Give a token that the server knows (QUIRE_TOKEN, or --token); `quire token new` makes one.",
+        ),
+        Code::PermissionDenied => (ErrorKind::Denied, "Ask for a token with the right to do this."),
+        Code::Unimplemented => (ErrorKind::Invalid, "The server is of an older version: upgrade it."),
+        Code::ResourceExhausted => (ErrorKind::Busy, "The server limits how much one client may ask: try again later."),
+        Code::InvalidArgument => (ErrorKind::Invalid, "Look at what was asked."),
+        Code::DataLoss => (ErrorKind::Corrupt, "`quire verify NAME` shows what is damaged."),
+        // Whatever stands between may say any of the others: the outcome is unknown.
+        _ => (ErrorKind::Unavailable, "Check the network and the server's address; nothing is lost, try again later."),
+    };
+    Error::new(kind, format!("the server: {}", status.message())).with_remedy(remedy)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{Body, CommitId, CommitKind, Lsn, PageSize, SealedCommit};
+
+    #[test]
+    fn errors_come_back() {
+        for (kind, code) in KINDS {
+            for remedy in [None, Some("`quire pull app`")] {
+                let mut error = Error::new(kind, "caf\u{e9}: what happened");
+                if let Some(remedy) = remedy {
+                    error = error.with_remedy(remedy);
+                }
+                let status = status_of(&error);
+                assert_eq!(status.code(), code);
+                let back = error_of(&status);
+                assert_eq!((back.kind(), back.to_string(), back.remedy()), (kind, error.to_string(), remedy));
+                assert!(winner_of(&status).unwrap().is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_winner_comes_back() {
+        let header = CommitHeader::draft(Lsn::FIRST, CommitKind::Create, CommitId::new([7; 16]), PageSize::DEFAULT);
+        let commit = SealedCommit::seal(header, Body::default()).unwrap();
+        let winner = Winner { header: commit.header().clone(), object_hash: commit.object_hash() };
+        let status = status_of_lost(&winner).unwrap();
+        assert_eq!(status.code(), Code::Aborted);
+        let back = winner_of(&status).unwrap().unwrap();
+        assert_eq!((back.header, back.object_hash), (winner.header, winner.object_hash));
+    }
+
+    #[test]
+    fn what_others_say_is_no_answer() {
+        for code in [Code::Unknown, Code::Internal, Code::Cancelled, Code::DeadlineExceeded, Code::NotFound] {
+            assert_eq!(error_of(&Status::new(code, "a proxy's words")).kind(), ErrorKind::Unavailable);
+        }
+        assert_eq!(error_of(&Status::unauthenticated("no token")).kind(), ErrorKind::Denied);
+    }
+}
