@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = ["common", "metastore", "pagestore"].map(|f| format!("quire/v1/{f}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
-    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("quire.bin");
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .bytes(".")
-        .file_descriptor_set_path(out)
-        .compile_fds(descriptors)?;
+    std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("quire.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().build_transport(false).bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

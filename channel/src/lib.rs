@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
@@ -58,7 +58,10 @@ pub type Service = InterceptedService<Channel, Authorize>;
 /// A connection to one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Connection {
-    service: Service,
+    endpoint: Endpoint,
+    /// Belongs to the runtime of the first call.
+    channel: Arc<OnceLock<Channel>>,
+    authorize: Authorize,
     limits: Limits,
     traffic: Arc<Traffic>,
 }
@@ -90,7 +93,8 @@ impl Interceptor for Authorize {
 }
 
 impl Connection {
-    /// A connection to the server at `url` (`http://host:port`). Nothing is sent before the first call. Needs a runtime.
+    /// A connection to the server at `url` (`http://host:port`). Nothing is sent before the first call, and all calls are
+    /// made in one runtime.
     pub fn open(url: &Url, token: Option<&str>, limits: Limits) -> Result<Connection> {
         if url.scheme() != "http" {
             return Err(Error::invalid(format!("the server {url}: this version speaks http:// only")));
@@ -109,13 +113,13 @@ impl Connection {
             Ok::<_, Error>(value)
         });
         let authorize = Authorize { token: token.transpose()? };
-        let service = InterceptedService::new(endpoint.connect_lazy(), authorize);
-        Ok(Connection { service, limits, traffic: Arc::default() })
+        Ok(Connection { endpoint, channel: Arc::default(), authorize, limits, traffic: Arc::default() })
     }
 
     /// For a generated client.
     pub fn service(&self) -> Service {
-        self.service.clone()
+        let channel = self.channel.get_or_init(|| self.endpoint.connect_lazy());
+        InterceptedService::new(channel.clone(), self.authorize.clone())
     }
 
     /// What went to and came from the server so far.
@@ -159,10 +163,9 @@ impl Connection {
 
     /// Returns once the server can be asked: for what cannot be asked twice.
     pub async fn ready(&self) -> Result<()> {
-        let connected = self.call(|service| async move {
-            let mut grpc = tonic::client::Grpc::new(service);
-            grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
-            Ok(Response::new(()))
+        let connected = self.call(|_| async {
+            let connected = self.endpoint.connect().await.map_err(|e| Status::unavailable(e.to_string()))?;
+            Ok(Response::new(drop(connected)))
         });
         connected.await.map_err(|status| error_of(&status))
     }
@@ -221,8 +224,8 @@ mod tests {
     #[test]
     fn a_token_that_is_none_is_refused_and_never_shown() {
         let url = Url::parse("http://127.0.0.1:1").unwrap();
-        let refused = Connection::open(&url, Some("a\nb"), IMPATIENT).unwrap_err();
-        assert!(!refused.to_string().contains('a'), "{refused}");
+        let refused = Connection::open(&url, Some("secret\nb"), IMPATIENT).unwrap_err();
+        assert!(!format!("{refused:?}").contains("secret"), "{refused:?}");
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! The words that `quire` understands.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 /// Databases and files that live in object storage and are worked on here.
@@ -39,7 +40,7 @@ pub(crate) struct Global {
     /// Goes before the verb: `quire --store URL ls`.
     ///
     /// file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix or
-    /// az://container/prefix. Credentials come from the usual variables of each
+    /// az://container/prefix; or http://host:port of `quire serve`. Credentials come from the usual variables of each
     /// cloud, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL.
     // Not global: behind `rm`, --store is a word of its own.
     #[arg(long, value_name = "URL", help_heading = "Settings")]
@@ -363,6 +364,25 @@ pub(crate) enum Verb {
         after: Option<u64>,
     },
 
+    /// Serve the store to clients that need no credentials for it
+    ///
+    /// They use it by --store http://ADDRESS. Any number of servers may serve
+    /// one store, and clients may go to the store directly beside them. Whoever
+    /// can reach the address may read and write everything, so it is this
+    /// machine's own unless --insecure is said.
+    #[command(after_long_help = "Example:\n  quire --store s3://backup/quire serve --listen 127.0.0.1:7480")]
+    Serve {
+        /// Where to listen; port 0 is one that is free
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
+        listen: SocketAddr,
+        /// Which half of the store
+        #[arg(long, value_enum, default_value_t = ServedRole::All)]
+        role: ServedRole,
+        /// Listen on an address that others can reach, though no token is asked for
+        #[arg(long)]
+        insecure: bool,
+    },
+
     /// Show every setting, its value and where that comes from
     Config,
 
@@ -418,4 +438,15 @@ mod tests {
         assert_eq!(cli.global.store.as_deref(), Some("memory://"));
         assert!(matches!(cli.verb, Verb::Rm { in_store: true, .. }));
     }
+}
+
+/// Which half of a store `serve` serves.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ServedRole {
+    /// Both
+    All,
+    /// The order of commits
+    Metastore,
+    /// The pages
+    Pagestore,
 }

@@ -12,10 +12,12 @@ mod built;
 mod content;
 mod files;
 mod memory;
+mod server;
 mod world;
 
 pub use app::{Answer, App, Failure};
 pub use content::{Content, content, content_in};
 pub use files::{files_below, text_of};
 pub use memory::{Measured, measure};
+pub use server::Server;
 pub use world::{Ended, Machine, World};

@@ -17,7 +17,7 @@ use quire_proto::{
 
 use crate::headers::{back_to, beginning};
 use crate::index::Index;
-use crate::kept::gone_or;
+use crate::kept::{MOST_LOOKS, gone_or};
 use crate::{COMMITS_AT_ONCE, Reader};
 
 /// A checkpoint that is there now.
@@ -45,15 +45,27 @@ pub async fn checkpoint(
     boot: &[EncodedFrame],
 ) -> Result<Checkpointed> {
     let place = CheckpointPlace { lsn: head.lsn, generation: 0 };
-    let newest = reader.metastore.checkpoint(volume, Some(CheckpointPlace::last_of(head.lsn))).await?;
-    if newest.is_some_and(|newest| newest.lsn == head.lsn) {
-        return Ok(Checkpointed { lsn: head.lsn, bytes: 0 });
-    }
-    let base = (volume.clone(), head.lsn, head.hash());
-    reader.metastore.mark(&Marker { base, target: MarkerTarget::Checkpoint(place) }).await?;
-    match write(reader, volume, head, place, boot).await {
-        Err(e) if e.kind() == ErrorKind::Gone => Err(gone_or(reader, volume, head.lsn, e).await),
-        written => written,
+    let mut looks = 0;
+    loop {
+        let newest = reader.metastore.checkpoint(volume, Some(CheckpointPlace::last_of(head.lsn))).await?;
+        if newest.is_some_and(|newest| newest.lsn == head.lsn) {
+            return Ok(Checkpointed { lsn: head.lsn, bytes: 0 });
+        }
+        if looks == 0 {
+            let base = (volume.clone(), head.lsn, head.hash());
+            reader.metastore.mark(&Marker { base, target: MarkerTarget::Checkpoint(place) }).await?;
+        }
+        match write(reader, volume, head, place, boot).await {
+            // A collector may have written it, or a newer one than it stands on, while that was looked for.
+            Err(e) if e.kind() == ErrorKind::Gone => {
+                let e = gone_or(reader, volume, head.lsn, e).await;
+                if e.kind() != ErrorKind::Corrupt || looks == MOST_LOOKS {
+                    return Err(e);
+                }
+                looks += 1;
+            }
+            written => return written,
+        }
     }
 }
 

@@ -109,6 +109,36 @@ fn a_collector_that_cannot_read_a_checkpoint_does_not_take_what_stands_on_it_for
 }
 
 #[test]
+fn a_checkpoint_that_a_collector_writes_while_somebody_else_is_about_to_is_no_damage() {
+    let sample = Store::memory();
+    let made = |store: &Store, line: &Arc<Line>| {
+        let reader = stores_on(&line.to(&store.bucket)).reader;
+        store.runtime.block_on(async {
+            let head = store.log().header(&name("v"), lsn(12)).await?;
+            quire_history::checkpoint(&reader, &name("v"), &head, &[]).await
+        })
+    };
+    let a_volume = |store: &Store| {
+        grow(&store.client("a").volume(&name("v")).unwrap(), 12);
+        store.keep("v", Span::Last(1), &[]);
+    };
+    a_volume(&sample);
+    let line = Arc::new(Line::whole());
+    made(&sample, &line).unwrap();
+    let requests = line.requests().len();
+    assert!(requests > 10, "{:?}", line.requests());
+    for at in 1..=requests {
+        let store = Arc::new(Store::memory());
+        a_volume(&store);
+        let line = Arc::new(Line::before(1, move |number, _, _| number == at, {
+            let store = store.clone();
+            move || _ = store.collect("v")
+        }));
+        made(&store, &line).unwrap_or_else(|e| panic!("before request {at}: {e:?}"));
+    }
+}
+
+#[test]
 fn what_was_damaged_on_its_way_here_does_not_stay_damaged() {
     let store = Arc::new(Store::memory());
     let shown = on_a_checkpoint(&store);

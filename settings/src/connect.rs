@@ -1,12 +1,14 @@
 //! From settings to an engine: chooses what stands behind the engine's traits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quire_bucket::Bucket;
+use quire_channel::{Connection, Limits};
 use quire_engine::{Engine, Options, Stores, Traffic};
-use quire_proto::{LogUpkeep, PageUpkeep, Result};
+use quire_proto::{Error, LogUpkeep, PageUpkeep, Result};
 
-use crate::{Key, Settings, StoreKind};
+use crate::{Key, Settings, StoreKind, StoreUrl, Token};
 
 /// A commit has room for this much of its author.
 const MAX_AUTHOR_BYTES: usize = 128;
@@ -14,14 +16,14 @@ const MAX_AUTHOR_BYTES: usize = 128;
 /// Opens the data directory. The store is connected at first need, so that
 /// work on local volumes goes on without it.
 pub fn open_engine(settings: &Settings) -> Result<Engine> {
-    check_is_embedded(settings)?;
-    let url = settings.store.as_str().to_owned();
+    check_speaks(settings)?;
+    let (store, token) = (settings.store.clone(), settings.token.clone());
     Engine::open(Options {
         data_dir: settings.data_dir.clone(),
-        store_url: url.clone(),
+        store_url: store.as_str().to_owned(),
         connect: Box::new(move || {
-            let url = url.clone();
-            Box::pin(async move { connect(&url) })
+            let (store, token) = (store.clone(), token.clone());
+            Box::pin(async move { connect(&store, token.as_ref()) })
         }),
         sync: settings.sync,
         cache_size: settings.cache_size,
@@ -40,7 +42,14 @@ pub struct Upkeep {
 
 /// Connects the store for its upkeep.
 pub fn open_upkeep(settings: &Settings) -> Result<Upkeep> {
-    check_is_embedded(settings)?;
+    check_speaks(settings)?;
+    if settings.store.kind() == StoreKind::Server {
+        let connection = connection(&settings.store, settings.token.as_ref())?;
+        return Ok(Upkeep {
+            log: Arc::new(quire_metastore::Remote::new(connection.clone())),
+            pages: Arc::new(quire_pagestore::Remote::new(connection)),
+        });
+    }
     let bucket = Bucket::open(settings.store.as_str())?;
     Ok(Upkeep {
         log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
@@ -48,17 +57,39 @@ pub fn open_upkeep(settings: &Settings) -> Result<Upkeep> {
     })
 }
 
-fn check_is_embedded(settings: &Settings) -> Result<()> {
-    if settings.store.kind() == StoreKind::Server {
+fn check_speaks(settings: &Settings) -> Result<()> {
+    if settings.store.as_str().starts_with("https:") {
         return Err(settings
-            .wrong(Key::Store, format!("{}: a Quire server as a store comes with a later version", settings.store))
-            .with_remedy("Use a folder (file:///path) or a bucket (s3://, gs://, az://) as the store."));
+            .wrong(Key::Store, format!("{}: https:// to a Quire server comes with a later version", settings.store))
+            .with_remedy("Use http:// on this machine or through a tunnel, or the folder or bucket itself."));
     }
     Ok(())
 }
 
-fn connect(url: &str) -> Result<Stores> {
-    let bucket = Bucket::open(url)?;
+fn connection(store: &StoreUrl, token: Option<&Token>) -> Result<Connection> {
+    let url = store.as_str().parse().map_err(|e| Error::invalid(format!("{store}: {e}")))?;
+    Connection::open(&url, token.map(Token::reveal), Limits::default())
+}
+
+fn connect(store: &StoreUrl, token: Option<&Token>) -> Result<Stores> {
+    if store.kind() == StoreKind::Server {
+        let connection = connection(store, token)?;
+        let counted = connection.clone();
+        return Ok(Stores {
+            metastore: Arc::new(quire_metastore::Remote::new(connection.clone())),
+            pagestore: Arc::new(quire_pagestore::Remote::new(connection)),
+            traffic: Arc::new(move || {
+                let traffic = counted.traffic();
+                let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+                Traffic {
+                    requests: read(&traffic.requests),
+                    bytes_in: read(&traffic.bytes_in),
+                    bytes_out: read(&traffic.bytes_out),
+                }
+            }),
+        });
+    }
+    let bucket = Bucket::open(store.as_str())?;
     let counted = bucket.clone();
     Ok(Stores {
         metastore: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),

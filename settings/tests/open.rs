@@ -39,12 +39,12 @@ fn two_data_directories_meet_in_a_folder() {
 }
 
 #[test]
-fn a_server_as_a_store_is_refused_with_its_source_and_makes_nothing() {
+fn a_server_behind_https_is_refused_with_its_source_and_makes_nothing() {
     let root = tempfile::tempdir().unwrap();
     let data_dir = root.path().join("here");
     let error = open_engine(&settings(&data_dir, "https://quire.example")).map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().starts_with("setting store (flag --store)"), "{error}");
-    assert!(error.message().contains("a Quire server as a store comes with a later version"), "{error}");
+    assert!(error.message().contains("https:// to a Quire server comes with a later version"), "{error}");
     assert!(!data_dir.exists());
 }

@@ -121,7 +121,7 @@ impl World {
     /// Checks the answer to somebody who took care of a volume.
     pub(crate) fn judge_care(
         &mut self,
-        v: usize,
+        (v, head_before): (usize, u64),
         care: &Care,
         done: &Result<()>,
         in_between: bool,
@@ -132,7 +132,7 @@ impl World {
             Err(_) => self.events.note("care that failed"),
         }
         self.check_kept_enough(v);
-        let is_new = self.histories[v].head() == 0;
+        let is_new = head_before == 0;
         match care.task {
             Task::Keep(_) if is_new => &[ErrorKind::NotFound],
             // What it names may have been let go meanwhile.

@@ -15,6 +15,7 @@ mod log;
 mod names;
 mod replica;
 mod replicate;
+mod serve;
 mod status;
 mod verify;
 mod verify_store;
@@ -65,6 +66,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Verb::Hydrate { name } => replica::hydrate(&ctx, name),
         Verb::Verify { name, deep } => verify::verify(&ctx, name, *deep),
         Verb::Watch { name, after } => log::watch(&ctx, name, *after),
+        Verb::Serve { listen, role, insecure } => serve::serve(&ctx, *listen, *role, *insecure),
         Verb::Config => about::config(&ctx),
         Verb::Version | Verb::Completions { .. } => Ok(()), // answered above
     }

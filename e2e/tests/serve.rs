@@ -1,0 +1,115 @@
+//! A served store, through the real programs: a server in a process of its own, clients that have nothing but its
+//! address, and a server that is killed and comes back.
+#![allow(clippy::unwrap_used, reason = "a failed expectation is what a test is for")]
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use quire_e2e::{Machine, Server, World};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+fn sum(machine: &Machine<'_>, volume: &str) -> String {
+    machine.ok(&["sql", volume, "select sum(n) from t"]).trim().to_owned()
+}
+
+#[test]
+fn what_one_client_pushes_through_a_server_others_read_with_and_without_it() {
+    let there = World::new();
+    let server = Server::start(&there, 0);
+    let here = World::with_store(&server.url, Vec::new());
+    let (a, b, direct) = (here.machine("a"), here.machine("b"), there.machine("c"));
+    a.ok(&["create", "app"]);
+    a.ok(&["sql", "app", "create table t(n); insert into t values (1), (2)"]);
+    a.ok(&["push", "app"]);
+    b.ok(&["clone", "app"]);
+    assert_eq!(sum(&b, "app"), "3");
+    b.ok(&["sql", "app", "insert into t values (10)"]);
+    b.ok(&["push", "app"]);
+    // Both have written: the loser is told, and keeps its work.
+    a.ok(&["sql", "app", "insert into t values (100)"]);
+    a.run(&["push", "app"]).failed(3, "has diverged");
+    a.ok(&["reset", "app"]);
+    assert_eq!((sum(&a, "app"), sum(&a, "app.dropped-1")), ("13".into(), "103".into()));
+    // Who goes to the store directly is a writer like any other.
+    direct.ok(&["clone", "app"]);
+    assert_eq!(sum(&direct, "app"), "13");
+    direct.ok(&["sql", "app", "insert into t values (1000)"]);
+    direct.ok(&["push", "app"]);
+    a.ok(&["pull", "app"]);
+    assert_eq!(sum(&a, "app"), "1013");
+    // History and the care of it, through the server.
+    a.ok(&["fork", "app@1", "old"]);
+    assert_eq!(sum(&a, "old"), "3");
+    a.ok(&["checkpoint", "app"]);
+    a.ok(&["keep", "app", "last", "1"]);
+    a.ok(&["gc", "--grace", "0s"]);
+    a.ok(&["compact", "app"]);
+    a.ok(&["verify", "app", "--deep"]);
+    b.ok(&["mv", "old", "older"]);
+    b.ok(&["rm", "older", "--store"]);
+    let names: Vec<_> = a.json(&["ls"]).as_array().unwrap().iter().map(|volume| volume["name"].clone()).collect();
+    assert!(names.contains(&"app".into()) && !names.contains(&"older".into()), "{names:?}");
+}
+
+/// Says that it is over as soon as this goes out of scope, also by a panic.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_costs_nothing_that_was_acknowledged() {
+    let mut rng = StdRng::seed_from_u64(quire_testkit::seed());
+    let there = World::new();
+    let mut server = Server::start(&there, 0);
+    let here = World::with_store(&server.url, Vec::new());
+    let (a, direct) = (here.machine("a"), there.machine("b"));
+    a.ok(&["create", "app"]);
+    a.ok(&["sql", "app", "create table t(n, pad)"]);
+    a.ok(&["push", "app"]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (done, there) = (&done, &there);
+        scope.spawn(move || {
+            while !done.load(SeqCst) {
+                // Somewhere in a push.
+                (0..rng.random_range(0..20_000_u32)).for_each(|_| std::thread::yield_now());
+                let port = server.port();
+                server.kill();
+                server = Server::start(there, port);
+            }
+        });
+        let _ends = Ends(done);
+        for n in 1..=12 {
+            a.ok(&["sql", "app", &format!("insert into t values ({n}, randomblob(300000))")]);
+            // What breaks off is said, and the same command goes on.
+            let attempts = (0..).take_while(|_| a.run(&["push", "app"]).status != Some(0)).count();
+            println!("row {n} needed {} attempts", attempts + 1);
+        }
+    });
+    direct.ok(&["clone", "app"]);
+    let rows = direct.ok(&["sql", "app", "select printf('%d rows, %d', count(*), sum(n)) from t"]);
+    assert_eq!(rows.trim(), "12 rows, 78");
+    direct.ok(&["verify", "app", "--deep"]);
+    assert_eq!(direct.json(&["log", "app"]).as_array().unwrap().len(), 13, "no commit came twice");
+}
+
+#[test]
+fn a_server_ends_by_sigterm_and_says_what_it_cannot_do() {
+    let there = World::new();
+    let mut server = Server::start(&there, 0);
+    let pid = rustix::process::Pid::from_raw(server.pid()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(server.wait().success());
+    let here = World::with_store(&server.url, Vec::new());
+    here.machine("a").run(&["clone", "app"]).failed(1, "server");
+    let machine = there.machine("a");
+    machine.run(&["serve", "--listen", "0.0.0.0:0"]).failed(1, "asks for no token");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    machine.run(&["serve", "--listen", &address]).failed(1, &address);
+    here.machine("a").run(&["serve"]).failed(2, "is a server itself");
+}

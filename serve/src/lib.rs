@@ -1,0 +1,177 @@
+//! The Quire server: one store, offered to clients that need no credentials for it.
+//!
+//! The store decides every race, so a server keeps no state that matters: any number of them may serve one store, and
+//! clients may go to the store directly beside them. A server that is killed loses nothing that was acknowledged.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quire_channel::MAX_MESSAGE_BYTES;
+use quire_proto::wire::metastore_server::MetastoreServer;
+use quire_proto::wire::pagestore_server::PagestoreServer;
+use quire_proto::{Error, ErrorKind, LogUpkeep, PageUpkeep, Result, wire};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, oneshot};
+use tonic::transport::server::{Router, TcpIncoming};
+
+/// How long calls that are under way may go on once the server is told to end: a client retries what breaks off.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Which half of a store is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Both.
+    All,
+    /// The order of commits.
+    Metastore,
+    /// The pages.
+    Pagestore,
+}
+
+/// What a server is made of.
+pub struct Options {
+    /// Where it listens; port 0 is one that is free.
+    pub listen: SocketAddr,
+    /// Whoever can reach the address may read and write everything: allow other addresses than this machine's own.
+    pub insecure: bool,
+    /// Which half.
+    pub role: Role,
+    /// The logs.
+    pub log: Arc<dyn LogUpkeep>,
+    /// The pages.
+    pub pages: Arc<dyn PageUpkeep>,
+}
+
+/// A server that listens already.
+pub struct Server {
+    runtime: Runtime,
+    listener: TcpListener,
+    address: SocketAddr,
+    stopper: Stopper,
+    term: Signal,
+    options: Options,
+}
+
+/// Tells a server to end.
+#[derive(Clone, Default)]
+pub struct Stopper {
+    told: Arc<Notify>,
+}
+
+impl Stopper {
+    /// The server answers what it has been asked, and ends.
+    pub fn stop(&self) {
+        self.told.notify_one();
+    }
+}
+
+impl Server {
+    /// Listens. Whoever connects from now on is answered once it [runs](Self::run).
+    pub fn bind(options: Options) -> Result<Server> {
+        let listen = options.listen;
+        if !listen.ip().is_loopback() && !options.insecure {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!("whoever can reach {listen} could read and write every volume: this server asks for no token"),
+            )
+            .with_remedy("Listen on 127.0.0.1, or say --insecure where the network itself keeps others out."));
+        }
+        let in_use = |e| {
+            Error::from_io(format!("listening on {listen}"), e)
+                .with_remedy("Choose another address with --listen; port 0 is one that is free.")
+        };
+        let listener = TcpListener::bind(listen).map_err(in_use)?;
+        listener.set_nonblocking(true).map_err(in_use)?;
+        let address = listener.local_addr().map_err(in_use)?;
+        let runtime = Builder::new_multi_thread().enable_all().thread_name("quire-serve").build().map_err(|e| {
+            Error::from_io("starting the server's threads", e)
+                .with_remedy("Raise the limits of threads (`ulimit -u`) and of memory (`ulimit -v`), then try again.")
+        })?;
+        // From now on SIGTERM is heard.
+        let entered = runtime.enter();
+        let term = signal(SignalKind::terminate()).map_err(|e| {
+            Error::from_io("taking over SIGTERM", e).with_remedy("Raise the limit of open files (`ulimit -n`).")
+        })?;
+        drop(entered);
+        Ok(Server { runtime, listener, address, stopper: Stopper::default(), term, options })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends the server from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Serves until told to end, or until SIGTERM. Calls that are under way are answered first, for a while.
+    pub fn run(self) -> Result<()> {
+        let Server { runtime, listener, address, stopper, mut term, options } = self;
+        let failed = move |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("serving on {address}: {e}"));
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| failed(&e))?;
+            let (ends, ended) = oneshot::channel();
+            let router = router(&options).await.map_err(|e| failed(&e))?;
+            let serving = router.serve_with_incoming_shutdown(TcpIncoming::from(listener), async move {
+                tokio::select! {
+                    () = stopper.told.notified() => {}
+                    _ = term.recv() => {}
+                }
+                tracing::info!("the server ends once calls that are under way are answered");
+                // Nobody else listens.
+                let _ = ends.send(());
+            });
+            tokio::select! {
+                served = serving => served.map_err(|e| failed(&e)),
+                // Watchers never end by themselves.
+                () = drained(ended) => Ok(()),
+            }
+        })
+    }
+}
+
+async fn router(options: &Options) -> std::result::Result<Router, Box<dyn std::error::Error + Send + Sync>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let metastore = MetastoreServer::new(quire_metastore::Service::new(options.log.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let pagestore = PagestoreServer::new(quire_pagestore::Service::new(options.pages.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let (orders, keeps) = (options.role != Role::Pagestore, options.role != Role::Metastore);
+    if orders {
+        health.set_serving::<MetastoreServer<quire_metastore::Service>>().await;
+    }
+    if keeps {
+        health.set_serving::<PagestoreServer<quire_pagestore::Service>>().await;
+    }
+    let router = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .http2_adaptive_window(Some(true))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_optional_service(orders.then_some(metastore))
+        .add_optional_service(keeps.then_some(pagestore));
+    Ok(router)
+}
+
+/// Returns when calls have had their time since the server was told to end.
+async fn drained(ended: oneshot::Receiver<()>) {
+    match ended.await {
+        Ok(()) => tokio::time::sleep(DRAIN).await,
+        // The server has ended by itself.
+        Err(_) => std::future::pending().await,
+    }
+}
