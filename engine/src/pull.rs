@@ -43,6 +43,11 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
         if head.hash() != base.hash {
             return Err(replaced(&state.remote, base.lsn));
         }
+        if state.diverged.is_some() {
+            // The store has nothing that this replica does not stand on: whoever said so looked at an older listing.
+            let mut core = replica.core();
+            replica.change_state(&mut core, StateChange::default(), |state| state.diverged = None)?;
+        }
         return Ok(moved);
     }
     if head.lsn() < base.lsn {

@@ -200,6 +200,11 @@ impl World {
         let next = (base + 1..=before.head).find(not_void);
         let foreign = next.is_some();
         let twin_pushed = unpushed > 0 && foreign && history.place(visible) == next;
+        if status.state == Condition::Diverged && (!foreign || twin_pushed) {
+            // A reset that was cut off, or that an older listing misled, has set the work apart. A pull finds out that
+            // the store has nothing else, a push does not ask.
+            return;
+        }
         let said = |moved: &Result<Moved, Error>| match moved {
             Ok(moved) => Ok((moved.pushed.map(|(lsn, n)| (lsn.get(), n)), moved.pulled.map(|(_, to)| to.get()))),
             Err(e) => Err(e.kind()),
