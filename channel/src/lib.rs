@@ -164,8 +164,8 @@ impl Connection {
     /// Returns once the server can be asked: for what cannot be asked twice.
     pub async fn ready(&self) -> Result<()> {
         let connected = self.call(|_| async {
-            let connected = self.endpoint.connect().await.map_err(|e| Status::unavailable(e.to_string()))?;
-            Ok(Response::new(drop(connected)))
+            let connected = self.endpoint.connect().await;
+            connected.map(|_| Response::new(())).map_err(|e| Status::unavailable(e.to_string()))
         });
         connected.await.map_err(|status| error_of(&status))
     }

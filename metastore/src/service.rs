@@ -373,10 +373,11 @@ impl Watch {
                     Ok(None) => self.ended = true,
                     Err(_) => return Ok(None),
                 },
-                told = self.watched.next(), if has_some => match told {
-                    Some(told) => return told.map(Some),
-                    None => {}
-                },
+                told = self.watched.next(), if has_some => {
+                    if let Some(told) = told {
+                        return told.map(Some);
+                    }
+                }
             }
         }
     }
