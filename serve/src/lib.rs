@@ -3,6 +3,8 @@
 //! The store decides every race, so a server keeps no state that matters: any number of them may serve one store, and
 //! clients may go to the store directly beside them. A server that is killed loses nothing that was acknowledged.
 
+mod care;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,10 +127,13 @@ impl Server {
                 // Nobody else listens.
                 let _ = ends.send(());
             });
+            let reader = quire_history::Reader::new(options.log.clone(), options.pages.clone());
+            let cares = options.role != Role::Pagestore;
             tokio::select! {
                 served = serving => served.map_err(|e| failed(&e)),
                 // Watchers never end by themselves.
                 () = drained(ended) => Ok(()),
+                () = care::take_care(reader), if cares => Ok(()),
             }
         })
     }
