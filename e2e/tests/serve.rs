@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use quire_e2e::{Machine, Server, World};
+use quire_testkit::Venv;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -112,4 +113,28 @@ fn a_server_ends_by_sigterm_and_says_what_it_cannot_do() {
     let address = taken.local_addr().unwrap().to_string();
     machine.run(&["serve", "--listen", &address]).failed(1, &address);
     here.machine("a").run(&["serve"]).failed(2, "is a server itself");
+}
+
+#[test]
+fn a_client_in_another_language_needs_nothing_but_the_address() {
+    let there = World::new();
+    let server = Server::start(&there, 0);
+    let here = World::with_store(&server.url, Vec::new());
+    let a = here.machine("a");
+    a.ok(&["create", "app"]);
+    for sql in
+        ["create table t(n, pad)", "insert into t values (1, randomblob(500000))", "insert into t values (2, '')"]
+    {
+        a.ok(&["sql", "app", sql]);
+        a.ok(&["push", "app"]);
+    }
+    Venv::with("grpcio-reflection==1.85.1");
+    let python = Venv::with("grpcio-health-checking==1.85.1").program("python3");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/by_reflection.py");
+    let address = server.url.strip_prefix("http://").unwrap();
+    let output = std::process::Command::new(python).args([script, address, "app"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["codes"], serde_json::json!({"missing": "NOT_FOUND", "wrong": "INVALID_ARGUMENT"}));
+    assert!(told["bytes"].as_u64() > Some(500_000), "{told}");
 }
