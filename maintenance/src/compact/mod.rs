@@ -18,7 +18,7 @@ mod survey;
 
 use std::sync::Arc;
 
-use quire_history::{Index, Lineage, Reader};
+use quire_history::{Index, Lineage, Reader, gone_or};
 use quire_proto::{
     CheckpointPlace, Error, ErrorKind, FRAME_TARGET_BYTES, Lsn, Marker, MarkerTarget, PageUpkeep, Result, VolumeName,
     VolumeState,
@@ -155,8 +155,17 @@ impl Job {
         }
         let (reader, volume) = (self.reader.clone(), self.volume.clone());
         let lineage = Lineage::load(reader.clone(), volume.clone(), head.lsn(), head.hash(), true).await?;
-        let boot = order::boot_frames(reader.clone(), lineage, head.header().page_size).await?;
+        let boot = order::boot_frames(reader.clone(), lineage, head.header().page_size);
+        let boot = self.unless_gone(head.lsn(), boot.await).await?;
         quire_history::checkpoint(&reader, &volume, head.header(), &boot).await.map(|_| ())
+    }
+
+    /// What it means that a page of a snapshot could not be read.
+    async fn unless_gone<T>(&self, lsn: Lsn, read: Result<T>) -> Result<T> {
+        match read {
+            Err(e) if e.kind() == ErrorKind::Gone => Err(gone_or(&self.reader, &self.volume, lsn, e).await),
+            read => read,
+        }
     }
 
     async fn newest(&self) -> Result<Option<CheckpointPlace>> {
@@ -232,7 +241,8 @@ impl Job {
         }
         let (reader, volume) = (self.reader.clone(), self.volume.clone());
         let lineage = Lineage::load(reader.clone(), volume, info.lsn, info.commit, true).await?;
-        let order = Arc::new(order::order(reader, lineage, info.page_size).await?);
+        let order = order::order(reader, lineage, info.page_size).await;
+        let order = Arc::new(self.unless_gone(info.lsn, order).await?);
         self.order = Some((info.lsn, order.clone()));
         self.first_window = 0;
         Ok(Some(order))
