@@ -13,8 +13,9 @@ use quire_channel::MAX_MESSAGE_BYTES;
 use quire_proto::wire::metastore_server::MetastoreServer;
 use quire_proto::wire::pagestore_server::PagestoreServer;
 use quire_proto::{Error, ErrorKind, LogUpkeep, PageUpkeep, Result, wire};
+use signal_hook::consts::SIGTERM;
+use signal_hook::iterator::Signals;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 use tonic::transport::server::{Router, TcpIncoming};
 
@@ -52,7 +53,6 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     stopper: Stopper,
-    term: Signal,
     options: Options,
 }
 
@@ -91,13 +91,12 @@ impl Server {
             Error::from_io("starting the server's threads", e)
                 .with_remedy("Raise the limits of threads (`ulimit -u`) and of memory (`ulimit -v`), then try again.")
         })?;
-        // From now on SIGTERM is heard.
-        let entered = runtime.enter();
-        let term = signal(SignalKind::terminate()).map_err(|e| {
-            Error::from_io("taking over SIGTERM", e).with_remedy("Raise the limit of open files (`ulimit -n`).")
+        let stopper = Stopper::default();
+        stop_at_sigterm(stopper.clone()).map_err(|e| {
+            Error::from_io("taking over SIGTERM", e)
+                .with_remedy("Raise the limits of open files (`ulimit -n`) and of threads (`ulimit -u`).")
         })?;
-        drop(entered);
-        Ok(Server { runtime, listener, address, stopper: Stopper::default(), term, options })
+        Ok(Server { runtime, listener, address, stopper, options })
     }
 
     /// Where it listens.
@@ -112,17 +111,14 @@ impl Server {
 
     /// Serves until told to end, or until SIGTERM. Calls that are under way are answered first, for a while.
     pub fn run(self) -> Result<()> {
-        let Server { runtime, listener, address, stopper, mut term, options } = self;
+        let Server { runtime, listener, address, stopper, options } = self;
         let failed = move |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("serving on {address}: {e}"));
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| failed(&e))?;
             let (ends, ended) = oneshot::channel();
             let router = router(&options).await.map_err(|e| failed(&e))?;
             let serving = router.serve_with_incoming_shutdown(TcpIncoming::from(listener), async move {
-                tokio::select! {
-                    () = stopper.told.notified() => {}
-                    _ = term.recv() => {}
-                }
+                stopper.told.notified().await;
                 tracing::info!("the server ends once calls that are under way are answered");
                 // Nobody else listens.
                 let _ = ends.send(());
@@ -179,4 +175,11 @@ async fn drained(ended: oneshot::Receiver<()>) {
         // The server has ended by itself.
         Err(_) => std::future::pending().await,
     }
+}
+
+/// From now on SIGTERM ends the server, not the process.
+fn stop_at_sigterm(stopper: Stopper) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM])?;
+    let waits = move || signals.forever().for_each(|_| stopper.stop());
+    std::thread::Builder::new().name("quire-signals".into()).spawn(waits).map(drop)
 }
