@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use quire_proto::wire::{error_of, is_answer};
 use quire_proto::{Error, Result};
@@ -27,6 +28,11 @@ pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 pub const PIECE_BYTES: usize = 1 << 20;
 
 const REMEDY: &str = "Check the network and the server's address; nothing is lost, try again later.";
+
+/// Bytes in pieces that fit into messages.
+pub fn pieces(mut rest: Bytes) -> impl Iterator<Item = Bytes> + Send + 'static {
+    std::iter::from_fn(move || (!rest.is_empty()).then(|| rest.split_to(rest.len().min(PIECE_BYTES))))
+}
 
 /// How long a client waits.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use quire_channel::{Connection, MAX_MESSAGE_BYTES, Service};
+use quire_channel::{Connection, MAX_MESSAGE_BYTES, Service, pieces};
 use quire_proto::wire::metastore_client::MetastoreClient;
 use quire_proto::wire::{self, error_of, head_response, place_of, winner_of};
 use quire_proto::{
@@ -16,7 +16,7 @@ use quire_proto::{
 use tonic::{Response, Status};
 use ulid::Ulid;
 
-use crate::service::pieces;
+use crate::service::header;
 
 type Client = MetastoreClient<Service>;
 
@@ -74,10 +74,6 @@ macro_rules! stream {
 
 fn text(volume: &VolumeName) -> String {
     volume.as_str().to_owned()
-}
-
-fn header(bytes: &[u8]) -> Result<CommitHeader> {
-    CommitHeader::decode(bytes).map(|(header, _)| header)
 }
 
 #[async_trait]
@@ -242,7 +238,7 @@ impl Metastore for Remote {
         };
         self.call(|mut client| {
             let rest = pieces(object.clone()).map(|data| wire::PutCheckpointRequest { data, ..Default::default() });
-            let messages = stream::iter([first.clone()]).chain(rest);
+            let messages = stream::iter([first.clone()].into_iter().chain(rest));
             async move { client.put_checkpoint(messages).await }
         })
         .await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
-use quire_channel::PIECE_BYTES;
+use quire_channel::pieces;
 use quire_proto::wire::metastore_server::Metastore;
 use quire_proto::wire::{self, head_response, place_of, required, status_of, status_of_lost};
 use quire_proto::{
@@ -50,7 +50,8 @@ fn lsn(n: u64) -> Result<Lsn> {
     Lsn::try_new(n)
 }
 
-fn header(bytes: &[u8]) -> Result<CommitHeader> {
+/// A header as it came.
+pub(crate) fn header(bytes: &[u8]) -> Result<CommitHeader> {
     CommitHeader::decode(bytes).map(|(header, _)| header)
 }
 
@@ -190,7 +191,7 @@ impl Metastore for Service {
     ) -> Answer<Self::ReadCheckpointStream> {
         let wire::ReadCheckpointRequest { volume, place, start, end } = request.into_inner();
         let read = async { self.log.read_checkpoint(&name(&volume)?, place_of(place)?, start..end).await };
-        answers(pieces(read.await.map_err(|e| status_of(&e))?).map(|data| Ok(wire::Piece { data })))
+        answers(stream::iter(pieces(read.await.map_err(|e| status_of(&e))?)).map(|data| Ok(wire::Piece { data })))
     }
 
     async fn put_checkpoint(&self, request: Request<Streaming<wire::PutCheckpointRequest>>) -> Answer<wire::Empty> {
@@ -334,17 +335,6 @@ impl Metastore for Service {
         })
         .await
     }
-}
-
-/// Bytes in pieces that fit into messages.
-pub(crate) fn pieces(bytes: Bytes) -> impl futures::Stream<Item = Bytes> + Send + 'static {
-    stream::unfold(bytes, |mut rest| async move {
-        if rest.is_empty() {
-            return None;
-        }
-        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
-        Some((piece, rest))
-    })
 }
 
 type Watched = BoxStream<'static, Result<wire::WatchResponse>>;

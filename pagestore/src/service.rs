@@ -97,7 +97,7 @@ impl Pagestore for Service {
         let request = request.get_ref();
         let (volume, segment) = segment(request).map_err(|e| status_of(&e))?;
         let pieces = self.pages.scan(&volume, segment, request.len_bytes);
-        let pieces = pieces.map_ok(|data| stream::iter(split(data)).map(Ok::<_, Error>)).try_flatten();
+        let pieces = pieces.map_ok(|data| stream::iter(quire_channel::pieces(data)).map(Ok::<_, Error>)).try_flatten();
         let answers = pieces.map_ok(|data| wire::ScanSegmentResponse { data }).map_err(|e| status_of(&e));
         Ok(Response::new(answers.boxed()))
     }
@@ -119,13 +119,4 @@ impl Pagestore for Service {
         };
         dropped.await.map(|()| Response::new(wire::Empty {})).map_err(|e| status_of(&e))
     }
-}
-
-/// Bytes in pieces that fit into messages.
-fn split(mut bytes: bytes::Bytes) -> Vec<bytes::Bytes> {
-    let mut pieces = Vec::new();
-    while !bytes.is_empty() {
-        pieces.push(bytes.split_to(bytes.len().min(quire_channel::PIECE_BYTES)));
-    }
-    pieces
 }
