@@ -23,7 +23,10 @@ pub fn open_engine(settings: &Settings) -> Result<Engine> {
         store_url: store.as_str().to_owned(),
         connect: Box::new(move || {
             let (store, token) = (store.clone(), token.clone());
-            Box::pin(async move { connect(&store, token.as_ref()) })
+            Box::pin(async move {
+                let (Upkeep { log, pages }, traffic) = connect(&store, token.as_ref())?;
+                Ok(Stores { metastore: log, pagestore: pages, traffic })
+            })
         }),
         sync: settings.sync,
         cache_size: settings.cache_size,
@@ -43,18 +46,7 @@ pub struct Upkeep {
 /// Connects the store for its upkeep.
 pub fn open_upkeep(settings: &Settings) -> Result<Upkeep> {
     check_speaks(settings)?;
-    if settings.store.kind() == StoreKind::Server {
-        let connection = connection(&settings.store, settings.token.as_ref())?;
-        return Ok(Upkeep {
-            log: Arc::new(quire_metastore::Remote::new(connection.clone())),
-            pages: Arc::new(quire_pagestore::Remote::new(connection)),
-        });
-    }
-    let bucket = Bucket::open(settings.store.as_str())?;
-    Ok(Upkeep {
-        log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
-        pages: Arc::new(quire_pagestore::Embedded::new(bucket)),
-    })
+    connect(&settings.store, settings.token.as_ref()).map(|(upkeep, _)| upkeep)
 }
 
 fn check_speaks(settings: &Settings) -> Result<()> {
@@ -71,34 +63,35 @@ fn connection(store: &StoreUrl, token: Option<&Token>) -> Result<Connection> {
     Connection::open(&url, token.map(Token::reveal), Limits::default())
 }
 
-fn connect(store: &StoreUrl, token: Option<&Token>) -> Result<Stores> {
+/// What stands behind a store's URL, and what went to and came from it so far.
+fn connect(store: &StoreUrl, token: Option<&Token>) -> Result<(Upkeep, Arc<dyn Fn() -> Traffic + Send + Sync>)> {
     if store.kind() == StoreKind::Server {
         let connection = connection(store, token)?;
-        let counted = connection.clone();
-        return Ok(Stores {
-            metastore: Arc::new(quire_metastore::Remote::new(connection.clone())),
-            pagestore: Arc::new(quire_pagestore::Remote::new(connection)),
-            traffic: Arc::new(move || {
-                let traffic = counted.traffic();
-                let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-                Traffic {
-                    requests: read(&traffic.requests),
-                    bytes_in: read(&traffic.bytes_in),
-                    bytes_out: read(&traffic.bytes_out),
-                }
-            }),
-        });
+        let upkeep = Upkeep {
+            log: Arc::new(quire_metastore::Remote::new(connection.clone())),
+            pages: Arc::new(quire_pagestore::Remote::new(connection.clone())),
+        };
+        let traffic = move || {
+            let traffic = connection.traffic();
+            let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            Traffic {
+                requests: read(&traffic.requests),
+                bytes_in: read(&traffic.bytes_in),
+                bytes_out: read(&traffic.bytes_out),
+            }
+        };
+        return Ok((upkeep, Arc::new(traffic)));
     }
     let bucket = Bucket::open(store.as_str())?;
-    let counted = bucket.clone();
-    Ok(Stores {
-        metastore: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
-        pagestore: Arc::new(quire_pagestore::Embedded::new(bucket)),
-        traffic: Arc::new(move || {
-            let counters = counted.counters();
-            Traffic { requests: counters.requests(), bytes_in: counters.bytes_in, bytes_out: counters.bytes_out }
-        }),
-    })
+    let upkeep = Upkeep {
+        log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
+        pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),
+    };
+    let traffic = move || {
+        let counters = bucket.counters();
+        Traffic { requests: counters.requests(), bytes_in: counters.bytes_in, bytes_out: counters.bytes_out }
+    };
+    Ok((upkeep, Arc::new(traffic)))
 }
 
 /// Who commits, for people who read the log: `user@host`.
