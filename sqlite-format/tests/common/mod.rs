@@ -101,7 +101,12 @@ impl Database {
                 if rng.random_ratio(1, 20) { rng.random_range(0..4 * page_size) } else { rng.random_range(0..90) };
             sql.execute("INSERT INTO plain (a, b) VALUES (?, zeroblob(?))", params![text, bytes]).unwrap();
             if i % 4 == 0 {
-                let key_bytes = if rng.random_ratio(1, 8) { rng.random_range(0..2 * page_size) } else { 60 };
+                let key_bytes = match i {
+                    // So many in a row that one of them comes to lie on an interior page.
+                    2_000..2_100 => page_size,
+                    _ if rng.random_ratio(1, 8) => rng.random_range(0..2 * page_size),
+                    _ => 60,
+                };
                 let key = format!("{i:09}{}", "k".repeat(key_bytes as usize));
                 sql.execute("INSERT INTO keyed VALUES (?, zeroblob(?))", params![key, rng.random_range(0..30)])
                     .unwrap();

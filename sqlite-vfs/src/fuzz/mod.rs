@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
             (None, false) => {
                 assert_eq!(code, ffi::SQLITE_OK);
                 volume.writer = Some(c);
-                self.views[c].staged = Some(Staged { bytes: content.to_vec(), is_announced: false });
+                self.views[c].staged = Some(Staged::on(&content));
                 assert_eq!(self.file(c).lock(ffi::SQLITE_LOCK_EXCLUSIVE), ffi::SQLITE_OK);
                 self.views[c].level = ffi::SQLITE_LOCK_EXCLUSIVE;
             }
@@ -256,11 +256,13 @@ impl<'a> Run<'a> {
     fn stage(&mut self, c: usize, bytes: &[u8], offset: usize) {
         assert_eq!(self.file(c).write(bytes, offset as u64), ffi::SQLITE_OK, "{:?}", crate::last_error());
         let snapshot = self.views[c].snapshot.clone().unwrap_or_default();
+        let page_bytes = self.volume(c).page_bytes;
         let Some(staged) = &mut self.views[c].staged else { return };
         if staged.is_announced {
             // A write after the announcement: the transaction was rolled back in between.
-            *staged = Staged { bytes: snapshot.to_vec(), is_announced: false };
+            *staged = Staged::on(&snapshot);
         }
+        staged.is_past_first_page |= offset + bytes.len() > page_bytes;
         staged.write(bytes, offset);
     }
 
@@ -315,6 +317,7 @@ impl<'a> Run<'a> {
         let bytes = pages.max(1) * page_bytes;
         assert_eq!(self.file(c).truncate(bytes as u64), ffi::SQLITE_OK);
         if let Some(staged) = &mut self.views[c].staged {
+            staged.is_past_first_page |= staged.bytes.len() != bytes;
             staged.bytes.resize(bytes, 0);
         }
     }
@@ -380,7 +383,17 @@ impl<'a> Run<'a> {
             return;
         }
         let declared = self.prepare(c, None);
+        let snapshot = self.views[c].snapshot.clone().unwrap_or_default();
+        let only_counts = declared == self.volume(c).page_bytes
+            && self.views[c].staged.as_ref().is_some_and(|staged| {
+                !staged.is_past_first_page && !snapshot.is_empty() && model::same(&staged.bytes, &snapshot)
+            });
         self.phase_two(c, declared);
+        if only_counts {
+            // No commit is made: a transaction on the snapshot before is not outdated.
+            self.volume(c).committed = snapshot.clone();
+            self.views[c].snapshot = Some(snapshot);
+        }
         match self.byte() % 4 {
             // `locking_mode=EXCLUSIVE`: no unlock comes.
             0 => {}
@@ -403,7 +416,7 @@ impl<'a> Run<'a> {
         // The connection's cache has what it wrote, under the counter that it wrote.
         view.cache = Some((counter, content.clone()));
         view.snapshot = Some(content.clone());
-        view.staged = Some(Staged { bytes: content.to_vec(), is_announced: false });
+        view.staged = Some(Staged::on(&content));
     }
 
     /// In exclusive mode a transaction that was rolled back after its
@@ -530,7 +543,7 @@ impl<'a> Run<'a> {
             let page = 1 + page % (pages - 1);
             let bytes = pattern(page_bytes, page + 1, seed);
             self.commit_elsewhere(&self.names[VOLUME_OF[c]], page, &bytes);
-            let mut content = Staged { bytes: self.volume(c).committed.to_vec(), is_announced: false };
+            let mut content = Staged::on(&self.volume(c).committed);
             content.write(&bytes, page * page_bytes);
             self.volume(c).committed = Rc::new(content.bytes);
         }

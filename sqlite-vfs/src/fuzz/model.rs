@@ -49,9 +49,16 @@ impl View {
 pub(super) struct Staged {
     pub(super) bytes: Vec<u8>,
     pub(super) is_announced: bool,
+    /// Whether anything but page 1 was written, or cut off: then a commit is made, whatever the bytes are.
+    pub(super) is_past_first_page: bool,
 }
 
 impl Staged {
+    /// A transaction that has changed nothing yet.
+    pub(super) fn on(content: &[u8]) -> Staged {
+        Staged { bytes: content.to_vec(), ..Staged::default() }
+    }
+
     pub(super) fn write(&mut self, bytes: &[u8], offset: usize) {
         let end = offset + bytes.len();
         if self.bytes.len() < end {
