@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 use url::Url;
 
@@ -99,19 +99,22 @@ impl Interceptor for Authorize {
 }
 
 impl Connection {
-    /// A connection to the server at `url` (`http://host:port`). Nothing is sent before the first call, and all calls are
-    /// made in one runtime.
+    /// A connection to the server at `url` (`http://host:port`, or `https://` with a certificate that this machine trusts:
+    /// `SSL_CERT_FILE` adds to those). Nothing is sent before the first call, and all calls are made in one runtime.
     pub fn open(url: &Url, token: Option<&str>, limits: Limits) -> Result<Connection> {
-        if url.scheme() != "http" {
-            return Err(Error::invalid(format!("the server {url}: this version speaks http:// only")));
-        }
-        let endpoint = Endpoint::from_shared(url.as_str().to_owned())
+        let mut endpoint = Endpoint::from_shared(url.as_str().to_owned())
             .map_err(|e| Error::invalid(format!("the server {url}: {e}")).with_remedy("It is like http://host:7480."))?
             .connect_timeout(limits.connect)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .http2_adaptive_window(true);
+        if url.scheme() == "https" {
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(|e| {
+                Error::invalid(format!("the server {url}: {e}"))
+                    .with_remedy("Install the certificates of your system, or name a file of them in SSL_CERT_FILE.")
+            })?;
+        }
         let token = token.map(|token| {
             let value = MetadataValue::try_from(format!("Bearer {token}"));
             let mut value = value.map_err(|_| Error::invalid("the token has characters that no token has"))?;

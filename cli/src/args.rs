@@ -40,7 +40,7 @@ pub(crate) struct Global {
     /// Goes before the verb: `quire --store URL ls`.
     ///
     /// file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix or
-    /// az://container/prefix; or http://host:port of `quire serve`. Credentials come from the usual variables of each
+    /// az://container/prefix; or http://host:port or https://host:port of `quire serve`. Credentials come from the usual variables of each
     /// cloud, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL.
     // Not global: behind `rm`, --store is a word of its own.
     #[arg(long, value_name = "URL", help_heading = "Settings")]
@@ -367,21 +367,18 @@ pub(crate) enum Verb {
     /// Serve the store to clients that need no credentials for it
     ///
     /// They use it by --store http://ADDRESS. Any number of servers may serve
-    /// one store, and clients may go to the store directly beside them. Whoever
-    /// can reach the address may read and write everything, so it is this
-    /// machine's own unless --insecure is said.
-    #[command(after_long_help = "Example:\n  quire --store s3://backup/quire serve --listen 127.0.0.1:7480")]
-    Serve {
-        /// Where to listen; port 0 is one that is free
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
-        listen: SocketAddr,
-        /// Which half of the store
-        #[arg(long, value_enum, default_value_t = ServedRole::All)]
-        role: ServedRole,
-        /// Listen on an address that others can reach, though no token is asked for
-        #[arg(long)]
-        insecure: bool,
-    },
+    /// one store, and clients may go to the store directly beside them. With
+    /// --token-keys only those who have a token are let in; without, whoever can
+    /// reach the address may do everything, so it is this machine's own unless
+    /// --insecure is said. Keys and certificates are read again when they change.
+    #[command(after_long_help = "Examples:\n  quire --store s3://backup/quire serve\n  \
+                                 quire --store s3://backup/quire serve --listen 0.0.0.0:7480 --token-keys \
+                                 token.key.pub --tls-cert chain.pem --tls-key key.pem")]
+    Serve(ServeArgs),
+
+    /// Make tokens that say who may do what on a server, and the key that signs them
+    #[command(subcommand)]
+    Token(TokenVerb),
 
     /// Show every setting, its value and where that comes from
     Config,
@@ -397,6 +394,72 @@ pub(crate) enum Verb {
         /// The shell
         shell: Shell,
     },
+}
+
+/// What `serve` is told.
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; port 0 is one that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
+    pub(crate) listen: SocketAddr,
+    /// Which half of the store
+    #[arg(long, value_enum, default_value_t = ServedRole::All)]
+    pub(crate) role: ServedRole,
+    /// Let only those in who have a token of one of these public keys (a JSON Web Key Set)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_keys: Option<PathBuf>,
+    /// The server's certificate and those above it, in PEM: clients then use https://
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of the certificate, in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Ask clients for a certificate, which one of these authorities has made
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_cert")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// How soon watchers are told of what was committed elsewhere: a request a volume that is watched
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub(crate) poll_interval: String,
+    /// Listen on an address that others can reach, though they could do everything or overhear tokens
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+/// What can be done about tokens.
+#[derive(Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a key that signs tokens; its public half, for servers, lies beside it in FILE.pub
+    Key {
+        /// The file of the key; none is overwritten [default: token.key in Quire's configuration folder]
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Print a new token
+    ///
+    /// Whoever has it gives it to the server by QUIRE_TOKEN or QUIRE_TOKEN_FILE.
+    #[command(after_long_help = "Examples:\n  quire token new --volumes 'team/*' --allow read,write\n  \
+                                 quire token new --volumes '*' --allow read --expires 90d --subject reports")]
+    New(TokenArgs),
+}
+
+/// What a token is made of.
+#[derive(Args)]
+pub(crate) struct TokenArgs {
+    /// Volumes: names, or the beginning of names and a `*`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
+    pub(crate) volumes: Vec<String>,
+    /// Rights: read, write, admin (to end volumes, rename them, and decide what is kept)
+    #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true)]
+    pub(crate) allow: Vec<String>,
+    /// How long it is good, such as 30m, 24h or 90d; or `never`
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub(crate) expires: String,
+    /// Who it is for, as the server's messages say
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) subject: String,
+    /// The file of the key that signs it [default: token.key in Quire's configuration folder]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// Some volumes, or all of them.

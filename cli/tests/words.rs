@@ -37,7 +37,6 @@ fn wrong_settings_are_named_before_anything_happens() {
         (["--sync", "often", "ls"], "setting sync (flag --sync)"),
         (["--cache-size", "big", "ls"], "setting cache_size (flag --cache-size)"),
         (["--log", "loud", "ls"], "setting log (flag --log)"),
-        (["--store", "https://127.0.0.1:1", "ls"], "later version"),
     ] {
         here.run(&words).failed(2, cause);
     }

@@ -17,9 +17,14 @@ pub struct Server {
 impl Server {
     /// Serves the store of a world; `port` 0 is any.
     pub fn start(world: &World, port: u16) -> Server {
+        Server::start_with(world, port, &[], Stdio::inherit())
+    }
+
+    /// As [`start`](Self::start), with more words, and with its log where one likes.
+    pub fn start_with(world: &World, port: u16, words: &[&str], log: Stdio) -> Server {
         let listen = format!("127.0.0.1:{port}");
         let mut command = world.machine("server").command(&["--json", "serve", "--listen", &listen]);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.args(words).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let told: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));

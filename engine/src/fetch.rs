@@ -174,8 +174,8 @@ async fn newest_lineage(
 ) -> Result<Arc<Lineage>> {
     let reader = engine.reader().await?;
     let (volume, (lsn, hash)) = (lineage.volume().clone(), lineage.head());
-    reader.forget_fronts(&volume);
-    reader.forget_fronts(missing);
+    reader.forget_ahead(&volume);
+    reader.forget_ahead(missing);
     let lineage = Lineage::load(reader.clone(), volume, lsn, hash, true).await?;
     note_lineage(snapshot.replica(), &lineage);
     Ok(lineage)

@@ -3,25 +3,32 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use quire_proto::{
-    CHECKPOINT_FRONT_BYTES, CheckpointPlace, CommitHash, Error, Lsn, Metastore, Pagestore, Result, SealedCommit,
-    VolumeName, VolumeState,
+    CommitHash, CommitHeader, Error, Front, Lsn, Metastore, Opened, Pagestore, Result, SealedCommit, VolumeName,
+    VolumeState,
 };
 
 /// Commit objects are kept in memory up to this many bytes.
 const COMMITS_BYTES: usize = 32 << 20;
-/// No more checkpoints than these are kept for those who opened a volume and have not read it yet.
-const MOST_FRONTS: usize = 16;
+/// What came along is kept for so many volumes at most that were opened and have not been read yet.
+const MOST_AHEAD: usize = 16;
 
 /// Reads the history of volumes from their stores.
 pub struct Reader {
     pub(crate) metastore: Arc<dyn Metastore>,
     pub(crate) pagestore: Arc<dyn Pagestore>,
     commits: Mutex<Commits>,
-    /// The newest checkpoints as of a head, fetched ahead with their first bytes.
-    fronts: Mutex<HashMap<(VolumeName, Lsn), (CheckpointPlace, Bytes)>>,
+    /// What came along with a head.
+    ahead: Mutex<HashMap<(VolumeName, Lsn), Ahead>>,
+}
+
+/// What came along with a head, for who opens the volume there.
+struct Ahead {
+    /// The newest checkpoint with its first bytes, if that is known.
+    front: Option<Front>,
+    /// The headers since then.
+    headers: Vec<CommitHeader>,
 }
 
 /// Commit objects that were needed lately.
@@ -34,7 +41,7 @@ struct Commits {
 impl Reader {
     /// A reader of these stores.
     pub fn new(metastore: Arc<dyn Metastore>, pagestore: Arc<dyn Pagestore>) -> Reader {
-        Reader { metastore, pagestore, commits: Mutex::default(), fronts: Mutex::default() }
+        Reader { metastore, pagestore, commits: Mutex::default(), ahead: Mutex::default() }
     }
 
     /// Who orders the commits.
@@ -47,36 +54,47 @@ impl Reader {
         &*self.pagestore
     }
 
-    /// What a name stands for now; beside it, the newest checkpoint is fetched, which who opens the volume needs next.
+    /// What a name stands for now; with it comes what who opens the volume needs next, and is kept for him.
     pub async fn head(&self, volume: &VolumeName) -> Result<VolumeState> {
-        let front = async {
-            let Some(place) = self.metastore.checkpoint(volume, None).await? else { return Ok(None) };
-            let front = self.metastore.read_checkpoint(volume, place, 0..CHECKPOINT_FRONT_BYTES as u64).await?;
-            Ok::<_, Error>(Some((place, front)))
-        };
-        let (state, front) = futures::future::join(self.metastore.head(volume), front).await;
-        let state = state?;
-        // An error is met again when the checkpoint is needed.
-        if let (Ok(Some(front)), Some(head)) = (front, state.head()) {
-            let mut fronts = self.fronts.lock();
+        let Opened { state, front, headers } = self.metastore.open(volume).await?;
+        if let Some(head) = state.head() {
+            let mut ahead = self.ahead.lock();
             // Nobody came for the others.
-            if fronts.len() >= MOST_FRONTS {
-                fronts.clear();
+            if ahead.len() >= MOST_AHEAD {
+                ahead.clear();
             }
-            fronts.insert((volume.clone(), head.lsn()), front);
+            ahead.insert((volume.clone(), head.lsn()), Ahead { front, headers });
         }
         Ok(state)
     }
 
-    /// The newest checkpoint at or before `lsn`, if it was fetched ahead with that head. It is given once.
-    pub(crate) fn take_front(&self, volume: &VolumeName, lsn: Lsn) -> Option<(CheckpointPlace, Bytes)> {
-        let mut fronts = self.fronts.lock();
-        fronts.remove(&(volume.clone(), lsn)).filter(|(place, _)| place.lsn <= lsn)
+    /// The newest checkpoint at or before `lsn`, or that there was none, if that came along with that head. It is given once.
+    pub(crate) fn take_front(&self, volume: &VolumeName, lsn: Lsn) -> Option<Front> {
+        let front = self.ahead.lock().get_mut(&(volume.clone(), lsn))?.front.take();
+        front.filter(|front| front.as_ref().is_none_or(|(place, _)| place.lsn <= lsn))
     }
 
-    /// What was fetched ahead of a volume's checkpoints is not the newest any more.
-    pub fn forget_fronts(&self, volume: &VolumeName) {
-        self.fronts.lock().retain(|(of, _), _| of != volume);
+    /// The headers of `first ..= last.lsn`: those that were fetched ahead, which are given once, or the store's.
+    pub(crate) async fn headers(
+        &self,
+        volume: &VolumeName,
+        first: Lsn,
+        last: &CommitHeader,
+    ) -> Result<Vec<CommitHeader>> {
+        let ahead =
+            self.ahead.lock().get_mut(&(volume.clone(), last.lsn)).map(|ahead| std::mem::take(&mut ahead.headers));
+        let mut ahead = ahead.unwrap_or_default();
+        ahead.retain(|header| header.lsn >= first);
+        let begins = ahead.first().is_some_and(|header| header.lsn == first);
+        if begins && ahead.last().is_some_and(|header| header.hash() == last.hash()) {
+            return Ok(ahead);
+        }
+        self.metastore.headers(volume, first, last).await
+    }
+
+    /// What was fetched ahead of a volume is not the newest any more.
+    pub fn forget_ahead(&self, volume: &VolumeName) {
+        self.ahead.lock().retain(|(of, _), _| of != volume);
     }
 
     /// A whole commit.

@@ -32,7 +32,7 @@ pub(crate) async fn back_to(
             return Err(Error::corrupt(format!("volume {volume} has no beginning")));
         }
         let low = Lsn::new(oldest.lsn.get().saturating_sub(HEADERS_A_PIECE)).unwrap_or(Lsn::FIRST).max(lowest);
-        let piece = reader.metastore.headers(volume, low, &oldest).await?;
+        let piece = reader.headers(volume, low, &oldest).await?;
         for header in piece.into_iter().rev().skip(1) {
             let found = is_first(&header);
             newest_first.push(header);

@@ -33,11 +33,13 @@ impl Index {
     /// Opens the newest sound checkpoint of a volume at or before `lsn`, if there is one. One that is not sound costs
     /// requests, never correctness. It may be one that was the newest when the head of the volume was asked for.
     pub async fn open(reader: &Reader, volume: &VolumeName, lsn: Lsn) -> Result<Option<Index>> {
-        if let Some((place, front)) = reader.take_front(volume, lsn) {
-            match Index::read(reader, volume, place, Some(front)).await {
+        match reader.take_front(volume, lsn) {
+            None => {}
+            Some(None) => return Ok(None),
+            Some(Some((place, front))) => match Index::read(reader, volume, place, Some(front)).await {
                 Ok(index) => return Ok(Some(index)),
                 Err(e) => not_used(volume, place, e)?,
-            }
+            },
         }
         Index::newest(reader, volume, lsn).await
     }

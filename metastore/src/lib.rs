@@ -15,6 +15,7 @@ pub mod contract;
 mod delete;
 mod embedded;
 mod headers;
+mod hub;
 mod log;
 mod marks;
 mod moments;

@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use quire_channel::{Connection, MAX_MESSAGE_BYTES, Service, pieces};
 use quire_proto::wire::metastore_client::MetastoreClient;
-use quire_proto::wire::{self, error_of, head_response, place_of, winner_of};
+use quire_proto::wire::{self, error_of, head_response, place_of, required, winner_of};
 use quire_proto::{
-    Appended, CheckpointPlace, CommitHeader, Error, ErrorKind, LogUpkeep, Lsn, Marked, Marker, Metastore, Result,
-    Retention, SealedCommit, Stated, Statement, VolumeName, VolumeState,
+    Appended, CheckpointPlace, CommitHeader, Error, ErrorKind, LogUpkeep, Lsn, Marked, Marker, Metastore, Opened,
+    Result, Retention, SealedCommit, Stated, Statement, VolumeName, VolumeState,
 };
 use tonic::{Response, Status};
 use ulid::Ulid;
@@ -45,6 +45,21 @@ impl Remote {
         self.connection.call(|service| ask(client(service))).await.map_err(|status| error_of(&status))
     }
 
+    fn state(&self, found: wire::HeadResponse) -> Result<VolumeState> {
+        self.connection.received(found.head.len() + found.ended_by.len());
+        let commit = |object: Bytes| SealedCommit::decode(object).map(Box::new);
+        Ok(match found.state() {
+            head_response::State::Live => VolumeState::Live(commit(found.head)?),
+            head_response::State::Ended => {
+                VolumeState::Ended { by: commit(found.ended_by)?, head: commit(found.head)? }
+            }
+            head_response::State::Free => {
+                let head = if found.head.is_empty() { None } else { Some(commit(found.head)?) };
+                VolumeState::Free { next: Lsn::try_new(found.next_lsn)?, head }
+            }
+        })
+    }
+
     async fn commit_of(&self, answer: Result<wire::CommitObject>) -> Result<SealedCommit> {
         let object = answer?.commit;
         self.connection.received(object.len());
@@ -72,6 +87,13 @@ macro_rules! stream {
     };
 }
 
+/// Whether headers begin and end where they should. The server's word is not enough: each names the hash of the one before.
+fn is_linked(headers: &[CommitHeader], first: Lsn, last: &CommitHeader) -> bool {
+    let linked = headers.windows(2).all(|pair| pair[1].parent == Some(pair[0].hash()));
+    let begins = headers.first().is_some_and(|h| h.lsn == first);
+    linked && begins && headers.last().is_some_and(|h| h.hash() == last.hash())
+}
+
 fn text(volume: &VolumeName) -> String {
     volume.as_str().to_owned()
 }
@@ -80,19 +102,21 @@ fn text(volume: &VolumeName) -> String {
 impl Metastore for Remote {
     async fn head(&self, volume: &VolumeName) -> Result<VolumeState> {
         let request = wire::HeadRequest { volume: text(volume) };
-        let found = ask!(self.head, request).await?;
-        self.connection.received(found.head.len() + found.ended_by.len());
-        let commit = |object: Bytes| SealedCommit::decode(object).map(Box::new);
-        Ok(match found.state() {
-            head_response::State::Live => VolumeState::Live(commit(found.head)?),
-            head_response::State::Ended => {
-                VolumeState::Ended { by: commit(found.ended_by)?, head: commit(found.head)? }
-            }
-            head_response::State::Free => {
-                let head = if found.head.is_empty() { None } else { Some(commit(found.head)?) };
-                VolumeState::Free { next: Lsn::try_new(found.next_lsn)?, head }
-            }
-        })
+        self.state(ask!(self.head, request).await?)
+    }
+
+    async fn open(&self, volume: &VolumeName) -> Result<Opened> {
+        let request = wire::HeadRequest { volume: text(volume) };
+        let wire::OpenResponse { head, checkpoint, front, headers, no_checkpoint } = ask!(self.open, request).await?;
+        let state = self.state(required(head, "head")?)?;
+        let place: Option<CheckpointPlace> = checkpoint.map(TryInto::try_into).transpose()?;
+        self.connection.received(front.len());
+        let headers = headers.iter().map(|bytes| header(bytes)).collect::<Result<Vec<_>>>()?;
+        let first = place.map_or(Lsn::FIRST, |place| place.lsn);
+        // What does not fit together is asked for again.
+        let fits = state.head().is_some_and(|head| is_linked(&headers, first, head.header()));
+        let front = place.map(|place| Some((place, front))).or(no_checkpoint.then_some(None));
+        Ok(Opened { state, front, headers: if fits { headers } else { Vec::new() } })
     }
 
     async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
@@ -129,11 +153,7 @@ impl Metastore for Remote {
         let batches: Vec<wire::GetHeadersResponse> = batches.try_collect().await?;
         let headers = batches.iter().flat_map(|batch| &batch.headers);
         let headers = headers.map(|bytes| header(bytes)).collect::<Result<Vec<_>>>()?;
-        // The server's word is not enough: each names the hash of the one before.
-        let linked = headers.windows(2).all(|pair| pair[1].parent == Some(pair[0].hash()));
-        let ends =
-            headers.first().is_some_and(|h| h.lsn == first) && headers.last().is_some_and(|h| h.hash() == last.hash());
-        match linked && ends {
+        match is_linked(&headers, first, last) {
             true => Ok(headers),
             false => Err(Error::corrupt(format!("volume {volume}: the headers from LSN {first} on are not linked"))),
         }

@@ -1,23 +1,32 @@
-//! The metastore behind gRPC: translates calls, nothing else.
+//! The metastore behind gRPC: checks what the caller may do, and translates calls.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
 use quire_channel::pieces;
 use quire_proto::wire::metastore_server::Metastore;
-use quire_proto::wire::{self, head_response, place_of, required, status_of, status_of_lost};
+use quire_proto::wire::{self, authorized, head_response, place_of, required, status_of, status_of_lost};
 use quire_proto::{
-    Appended, CommitHeader, Error, LogUpkeep, Lsn, Marker, Result, Retention, SealedCommit, Statement, VolumeName,
-    VolumeState,
+    Appended, Base, CheckpointHead, CommitHeader, CommitKind, Error, ErrorKind, Front, Grant, LogUpkeep, Lsn, Marker,
+    MarkerTarget, Result, Retention, Right, SealedCommit, Statement, VolumeName, VolumeState,
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::hub::Hub;
+
 /// Names of volumes and headers go in messages of so many.
 const BATCH: usize = 256;
+/// Whoever opens a volume gets so many headers along.
+const MOST_HEADERS: u64 = 1024;
 /// Watchers of one stream may watch so many volumes.
 const MOST_WATCHED: usize = 10_000;
+
+/// A checkpoint that is uploaded is held in memory: that of a volume whose every page lies elsewhere has about eight bytes
+/// a page, so this is one of 500 GiB.
+const MOST_CHECKPOINT_BYTES: u64 = 1 << 30;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
@@ -25,12 +34,52 @@ type Answers<T> = BoxStream<'static, Result<T, Status>>;
 /// The service over a metastore.
 pub struct Service {
     log: Arc<dyn LogUpkeep>,
+    hub: Arc<Hub>,
 }
 
 impl Service {
-    /// Serves this one.
-    pub fn new(log: Arc<dyn LogUpkeep>) -> Service {
-        Service { log }
+    /// Serves this one. Volumes that are watched are looked at once in each poll interval, for what others append.
+    pub fn new(log: Arc<dyn LogUpkeep>, poll_interval: Duration) -> Service {
+        Service { hub: Arc::new(Hub::new(log.clone(), poll_interval)), log }
+    }
+
+    /// What was committed here is told to those who watch.
+    fn told(&self, volume: &VolumeName, commit: SealedCommit) -> wire::CommitObject {
+        self.hub.appended(volume, &commit);
+        object(&commit)
+    }
+}
+
+/// An append may end a volume, or begin it with the pages of another one.
+fn check_append(grant: &Grant, volume: &VolumeName, commit: &CommitHeader) -> Result<()> {
+    if matches!(commit.kind, CommitKind::Deleted | CommitKind::Moved) {
+        grant.check(volume, Right::Admin)?;
+    }
+    match &commit.base {
+        Base::Other { volume: base, .. } => grant.check(base, Right::Read),
+        Base::Nothing | Base::Previous | Base::Older { .. } => Ok(()),
+    }
+}
+
+/// A checkpoint says where pages are: whoever reads or compacts the volume gets them, so its author must be able to.
+fn check_checkpoint(grant: &Grant, object: &[u8]) -> Result<()> {
+    if grant.may_everywhere(Right::Read) {
+        return Ok(());
+    }
+    match &CheckpointHead::decode(object)?.info().origin {
+        Some(origin) => grant.check(&origin.volume, Right::Read),
+        None => Ok(()),
+    }
+}
+
+/// A marker keeps a snapshot from collection, for something that will be written elsewhere.
+fn check_marker(grant: &Grant, marker: &Marker) -> Result<()> {
+    let (base, ..) = &marker.base;
+    grant.check(base, Right::Read)?;
+    match &marker.target {
+        MarkerTarget::Commit(volume, _) => grant.check(volume, Right::Write),
+        MarkerTarget::Checkpoint(_) => grant.check(base, Right::Write),
+        MarkerTarget::Replica { .. } | MarkerTarget::Reader { .. } => Ok(()),
     }
 }
 
@@ -42,10 +91,6 @@ fn answers<T: Send + 'static>(messages: impl futures::Stream<Item = Result<T>> +
     Ok(Response::new(messages.map_err(|e| status_of(&e)).boxed()))
 }
 
-fn name(text: &str) -> Result<VolumeName> {
-    VolumeName::parse(text).map_err(|e| e.context("field `volume`"))
-}
-
 fn lsn(n: u64) -> Result<Lsn> {
     Lsn::try_new(n)
 }
@@ -55,46 +100,94 @@ pub(crate) fn header(bytes: &[u8]) -> Result<CommitHeader> {
     CommitHeader::decode(bytes).map(|(header, _)| header)
 }
 
+/// The headers that whoever opens a volume reads back, if they are not too many. He asks for them himself if they cannot
+/// be read here.
+async fn headers_since(
+    log: &dyn LogUpkeep,
+    volume: &VolumeName,
+    front: &Option<Front>,
+    head: &CommitHeader,
+) -> Vec<CommitHeader> {
+    let Some(front) = front else { return Vec::new() };
+    let first = front.as_ref().map_or(Lsn::FIRST, |(place, _)| place.lsn);
+    if head.lsn < first || head.lsn.get() - first.get() >= MOST_HEADERS {
+        return Vec::new();
+    }
+    log.headers(volume, first, head).await.unwrap_or_default()
+}
+
+fn head_response(state: &VolumeState) -> wire::HeadResponse {
+    let next_lsn = state.next().get();
+    let bytes = |commit: &SealedCommit| commit.object().clone();
+    let head = state.head().map(bytes).unwrap_or_default();
+    let (state, ended_by) = match state {
+        VolumeState::Free { .. } => (head_response::State::Free, Bytes::new()),
+        VolumeState::Live(_) => (head_response::State::Live, Bytes::new()),
+        VolumeState::Ended { by, .. } => (head_response::State::Ended, bytes(by)),
+    };
+    wire::HeadResponse { state: state.into(), head, ended_by, next_lsn }
+}
+
 fn object(commit: &SealedCommit) -> wire::CommitObject {
     wire::CommitObject { commit: commit.object().clone() }
 }
 
 #[tonic::async_trait]
 impl Metastore for Service {
-    async fn head(&self, request: Request<wire::HeadRequest>) -> Answer<wire::HeadResponse> {
+    async fn open(&self, request: Request<wire::HeadRequest>) -> Answer<wire::OpenResponse> {
+        let (grant, asked) = authorized(request)?;
         answer(async {
-            let state = self.log.head(&name(&request.get_ref().volume)?).await?;
-            let next_lsn = state.next().get();
-            let bytes = |commit: &SealedCommit| commit.object().clone();
-            let head = state.head().map(bytes).unwrap_or_default();
-            let (state, ended_by) = match &state {
-                VolumeState::Free { .. } => (head_response::State::Free, Bytes::new()),
-                VolumeState::Live(_) => (head_response::State::Live, Bytes::new()),
-                VolumeState::Ended { by, .. } => (head_response::State::Ended, bytes(by)),
+            let volume = grant.volume(&asked.volume, Right::Read)?;
+            let opened = self.log.open(&volume).await?;
+            let headers = match opened.state.head() {
+                Some(head) => headers_since(&*self.log, &volume, &opened.front, head.header()).await,
+                None => Vec::new(),
             };
-            Ok(wire::HeadResponse { state: state.into(), head, ended_by, next_lsn })
+            let no_checkpoint = opened.front == Some(None);
+            let front = opened.front.flatten();
+            let (checkpoint, front) = front.map_or((None, Bytes::new()), |(place, front)| (Some(place), front));
+            Ok(wire::OpenResponse {
+                head: Some(head_response(&opened.state)),
+                checkpoint: checkpoint.map(Into::into),
+                front,
+                headers: headers.iter().map(CommitHeader::encode).collect::<Result<Vec<_>>>()?,
+                no_checkpoint,
+            })
         })
         .await
     }
 
+    async fn head(&self, request: Request<wire::HeadRequest>) -> Answer<wire::HeadResponse> {
+        let (grant, asked) = authorized(request)?;
+        answer(async { Ok(head_response(&self.log.head(&grant.volume(&asked.volume, Right::Read)?).await?)) }).await
+    }
+
     async fn append(&self, request: Request<wire::AppendRequest>) -> Answer<wire::AppendResponse> {
-        let wire::AppendRequest { volume, commit } = request.into_inner();
-        let appended = async { self.log.append(&name(&volume)?, &SealedCommit::decode(commit)?).await };
-        match appended.await.map_err(|e| status_of(&e))? {
+        let (grant, wire::AppendRequest { volume, commit }) = authorized(request)?;
+        let appended = async {
+            let (volume, commit) = (grant.volume(&volume, Right::Write)?, SealedCommit::decode(commit)?);
+            check_append(&grant, &volume, commit.header())?;
+            let appended = self.log.append(&volume, &commit).await?;
+            if let Appended::Won = appended {
+                self.hub.appended(&volume, &commit);
+            }
+            Ok(appended)
+        };
+        match appended.await.map_err(|e: Error| status_of(&e))? {
             Appended::Won => Ok(Response::new(wire::AppendResponse {})),
             Appended::Lost(winner) => Err(status_of_lost(&winner).unwrap_or_else(|e| status_of(&e))),
         }
     }
 
     async fn get_commit(&self, request: Request<wire::GetCommitRequest>) -> Answer<wire::CommitObject> {
-        let wire::GetCommitRequest { volume, lsn: at } = request.into_inner();
-        answer(async { Ok(object(&self.log.commit(&name(&volume)?, lsn(at)?).await?)) }).await
+        let (grant, wire::GetCommitRequest { volume, lsn: at }) = authorized(request)?;
+        answer(async { Ok(object(&self.log.commit(&grant.volume(&volume, Right::Read)?, lsn(at)?).await?)) }).await
     }
 
     async fn get_header(&self, request: Request<wire::GetCommitRequest>) -> Answer<wire::HeaderObject> {
-        let wire::GetCommitRequest { volume, lsn: at } = request.into_inner();
+        let (grant, wire::GetCommitRequest { volume, lsn: at }) = authorized(request)?;
         answer(async {
-            let header = self.log.header(&name(&volume)?, lsn(at)?).await?.encode()?;
+            let header = self.log.header(&grant.volume(&volume, Right::Read)?, lsn(at)?).await?.encode()?;
             Ok(wire::HeaderObject { header })
         })
         .await
@@ -102,8 +195,9 @@ impl Metastore for Service {
 
     type GetHeadersStream = Answers<wire::GetHeadersResponse>;
     async fn get_headers(&self, request: Request<wire::GetHeadersRequest>) -> Answer<Self::GetHeadersStream> {
-        let wire::GetHeadersRequest { volume, first_lsn, last } = request.into_inner();
-        let headers = async { self.log.headers(&name(&volume)?, lsn(first_lsn)?, &header(&last)?).await };
+        let (grant, wire::GetHeadersRequest { volume, first_lsn, last }) = authorized(request)?;
+        let headers =
+            async { self.log.headers(&grant.volume(&volume, Right::Read)?, lsn(first_lsn)?, &header(&last)?).await };
         let headers = headers.await.map_err(|e| status_of(&e))?;
         let batches = stream::iter(headers).chunks(BATCH).map(|headers| {
             let headers = headers.iter().map(CommitHeader::encode).collect::<Result<Vec<_>>>()?;
@@ -114,8 +208,8 @@ impl Metastore for Service {
 
     type WatchStream = Answers<wire::WatchResponse>;
     async fn watch(&self, request: Request<Streaming<wire::WatchRequest>>) -> Answer<Self::WatchStream> {
-        let watch =
-            Watch { log: self.log.clone(), asked: request.into_inner(), ended: false, watched: SelectAll::new() };
+        let (grant, asked) = authorized(request)?;
+        let watch = Watch { hub: self.hub.clone(), grant, asked, ended: false, watched: SelectAll::new() };
         answers(stream::try_unfold(watch, |mut watch| async move {
             Ok(watch.next().await?.map(|message| (message, watch)))
         }))
@@ -123,7 +217,10 @@ impl Metastore for Service {
 
     type ListVolumesStream = Answers<wire::ListVolumesResponse>;
     async fn list_volumes(&self, request: Request<wire::ListVolumesRequest>) -> Answer<Self::ListVolumesStream> {
-        let names = self.log.volumes(&request.get_ref().prefix).map_ok(|name| name.as_str().to_owned());
+        let (grant, asked) = authorized(request)?;
+        let names = self.log.volumes(&asked.prefix);
+        let names = names.try_filter(move |name| std::future::ready(grant.may(name, Right::Read)));
+        let names = names.map_ok(|name| name.as_str().to_owned());
         answers(names.try_chunks(BATCH).map(|names| match names {
             Ok(names) => Ok(wire::ListVolumesResponse { names }),
             Err(e) => Err(e.1),
@@ -131,41 +228,47 @@ impl Metastore for Service {
     }
 
     async fn tidy(&self, request: Request<wire::TidyRequest>) -> Answer<wire::Empty> {
-        let wire::TidyRequest { volume, header: bytes } = request.into_inner();
+        let (grant, wire::TidyRequest { volume, header: bytes }) = authorized(request)?;
         answer(async {
-            self.log.tidy(&name(&volume)?, &header(&bytes)?).await?;
+            self.log.tidy(&grant.volume(&volume, Right::Write)?, &header(&bytes)?).await?;
             Ok(wire::Empty {})
         })
         .await
     }
 
     async fn delete(&self, request: Request<wire::DeleteRequest>) -> Answer<wire::CommitObject> {
-        let wire::DeleteRequest { volume, expected_lsn, author } = request.into_inner();
-        answer(async { Ok(object(&self.log.delete(&name(&volume)?, lsn(expected_lsn)?, &author).await?)) }).await
+        let (grant, wire::DeleteRequest { volume, expected_lsn, author }) = authorized(request)?;
+        answer(async {
+            let volume = grant.volume(&volume, Right::Admin)?;
+            Ok(self.told(&volume, self.log.delete(&volume, lsn(expected_lsn)?, &author).await?))
+        })
+        .await
     }
 
     async fn rename(&self, request: Request<wire::RenameRequest>) -> Answer<wire::CommitObject> {
-        let wire::RenameRequest { volume, new_name, author } = request.into_inner();
+        let (grant, wire::RenameRequest { volume, new_name, author }) = authorized(request)?;
         answer(async {
             let new = VolumeName::parse(&new_name).map_err(|e| e.context("field `new_name`"))?;
-            Ok(object(&self.log.rename(&name(&volume)?, &new, &author).await?))
+            grant.check(&new, Right::Admin)?;
+            let volume = grant.volume(&volume, Right::Admin)?;
+            Ok(self.told(&volume, self.log.rename(&volume, &new, &author).await?))
         })
         .await
     }
 
     async fn restore(&self, request: Request<wire::RestoreRequest>) -> Answer<wire::CommitObject> {
-        let wire::RestoreRequest { volume, lsn: at, expected_lsn, author } = request.into_inner();
+        let (grant, wire::RestoreRequest { volume, lsn: at, expected_lsn, author }) = authorized(request)?;
         answer(async {
-            let restored = self.log.restore(&name(&volume)?, lsn(at)?, lsn(expected_lsn)?, &author).await?;
-            Ok(object(&restored))
+            let volume = grant.volume(&volume, Right::Write)?;
+            Ok(self.told(&volume, self.log.restore(&volume, lsn(at)?, lsn(expected_lsn)?, &author).await?))
         })
         .await
     }
 
     async fn at_time(&self, request: Request<wire::AtTimeRequest>) -> Answer<wire::AtTimeResponse> {
-        let wire::AtTimeRequest { volume, time_ms } = request.into_inner();
+        let (grant, wire::AtTimeRequest { volume, time_ms }) = authorized(request)?;
         answer(async {
-            let lsn = self.log.at_time(&name(&volume)?, time_ms).await?.map_or(0, Lsn::get);
+            let lsn = self.log.at_time(&grant.volume(&volume, Right::Read)?, time_ms).await?.map_or(0, Lsn::get);
             Ok(wire::AtTimeResponse { lsn })
         })
         .await
@@ -175,10 +278,10 @@ impl Metastore for Service {
         &self,
         request: Request<wire::FindCheckpointRequest>,
     ) -> Answer<wire::FindCheckpointResponse> {
-        let wire::FindCheckpointRequest { volume, at_most } = request.into_inner();
+        let (grant, wire::FindCheckpointRequest { volume, at_most }) = authorized(request)?;
         answer(async {
             let at_most = at_most.map(TryInto::try_into).transpose()?;
-            let place = self.log.checkpoint(&name(&volume)?, at_most).await?.map(Into::into);
+            let place = self.log.checkpoint(&grant.volume(&volume, Right::Read)?, at_most).await?.map(Into::into);
             Ok(wire::FindCheckpointResponse { place })
         })
         .await
@@ -189,16 +292,18 @@ impl Metastore for Service {
         &self,
         request: Request<wire::ReadCheckpointRequest>,
     ) -> Answer<Self::ReadCheckpointStream> {
-        let wire::ReadCheckpointRequest { volume, place, start, end } = request.into_inner();
-        let read = async { self.log.read_checkpoint(&name(&volume)?, place_of(place)?, start..end).await };
+        let (grant, wire::ReadCheckpointRequest { volume, place, start, end }) = authorized(request)?;
+        let read = async {
+            self.log.read_checkpoint(&grant.volume(&volume, Right::Read)?, place_of(place)?, start..end).await
+        };
         answers(stream::iter(pieces(read.await.map_err(|e| status_of(&e))?)).map(|data| Ok(wire::Piece { data })))
     }
 
     async fn put_checkpoint(&self, request: Request<Streaming<wire::PutCheckpointRequest>>) -> Answer<wire::Empty> {
-        let mut messages = request.into_inner();
+        let (grant, mut messages) = authorized(request)?;
         let first = messages.message().await?;
         let mut object = BytesMut::new();
-        let most = first.as_ref().map_or(0, |first| first.len_bytes);
+        let most = first.as_ref().map_or(0, |first| first.len_bytes.min(MOST_CHECKPOINT_BYTES));
         while let Some(piece) = messages.message().await?
             && object.len() as u64 <= most
         {
@@ -206,59 +311,75 @@ impl Metastore for Service {
         }
         answer(async {
             let first = required(first, "volume")?;
+            if first.len_bytes > MOST_CHECKPOINT_BYTES {
+                return Err(Error::invalid(format!("a checkpoint of {} bytes is too long", first.len_bytes))
+                    .with_remedy("Write it on the store itself, without a server."));
+            }
             if object.len() as u64 != first.len_bytes {
                 return Err(Error::invalid(format!("{} bytes of a checkpoint of {}", object.len(), first.len_bytes)));
             }
-            self.log.put_checkpoint(&name(&first.volume)?, place_of(first.place)?, object.freeze()).await?;
+            let volume = grant.volume(&first.volume, Right::Write)?;
+            check_checkpoint(&grant, &object)?;
+            self.log.put_checkpoint(&volume, place_of(first.place)?, object.freeze()).await?;
             Ok(wire::Empty {})
         })
         .await
     }
 
     async fn mark(&self, request: Request<wire::MarkRequest>) -> Answer<wire::Empty> {
+        let (grant, asked) = authorized(request)?;
         answer(async {
-            self.log.mark(&Marker::decode(&request.get_ref().marker)?).await?;
+            let marker = Marker::decode(&asked.marker)?;
+            check_marker(&grant, &marker)?;
+            self.log.mark(&marker).await?;
             Ok(wire::Empty {})
         })
         .await
     }
 
     async fn unmark(&self, request: Request<wire::MarkRequest>) -> Answer<wire::Empty> {
+        let (grant, asked) = authorized(request)?;
         answer(async {
-            self.log.unmark(&Marker::decode(&request.get_ref().marker)?).await?;
+            let marker = Marker::decode(&asked.marker)?;
+            check_marker(&grant, &marker)?;
+            self.log.unmark(&marker).await?;
             Ok(wire::Empty {})
         })
         .await
     }
 
     async fn get_statement(&self, request: Request<wire::VolumeRequest>) -> Answer<wire::StatementObject> {
+        let (grant, asked) = authorized(request)?;
         answer(async {
-            let statement = self.log.statement(&name(&request.get_ref().volume)?).await?;
+            let statement = self.log.statement(&grant.volume(&asked.volume, Right::Read)?).await?;
             Ok(wire::StatementObject { statement: statement.encode().into() })
         })
         .await
     }
 
     async fn read_clock(&self, request: Request<wire::VolumeRequest>) -> Answer<wire::ReadClockResponse> {
+        let (grant, asked) = authorized(request)?;
         answer(async {
-            let time_ms = self.log.clock_ms(&name(&request.get_ref().volume)?).await?;
+            let time_ms = self.log.clock_ms(&grant.volume(&asked.volume, Right::Read)?).await?;
             Ok(wire::ReadClockResponse { time_ms })
         })
         .await
     }
 
     async fn get_retention(&self, request: Request<wire::VolumeRequest>) -> Answer<wire::RetentionObject> {
+        let (grant, asked) = authorized(request)?;
         answer(async {
-            let (number, retention) = self.log.retention(&name(&request.get_ref().volume)?).await?;
+            let (number, retention) = self.log.retention(&grant.volume(&asked.volume, Right::Read)?).await?;
             Ok(wire::RetentionObject { number, retention: retention.encode().into() })
         })
         .await
     }
 
     async fn retain(&self, request: Request<wire::RetainRequest>) -> Answer<wire::DoneResponse> {
-        let wire::RetainRequest { volume, number, retention } = request.into_inner();
+        let (grant, wire::RetainRequest { volume, number, retention }) = authorized(request)?;
         answer(async {
-            let done = self.log.retain(&name(&volume)?, number, &Retention::decode(&retention)?).await?;
+            let volume = grant.volume(&volume, Right::Admin)?;
+            let done = self.log.retain(&volume, number, &Retention::decode(&retention)?).await?;
             Ok(wire::DoneResponse { done })
         })
         .await
@@ -266,7 +387,8 @@ impl Metastore for Service {
 
     type ListStatementsStream = Answers<wire::StatedObject>;
     async fn list_statements(&self, request: Request<wire::VolumeRequest>) -> Answer<Self::ListStatementsStream> {
-        let name = name(&request.get_ref().volume).map_err(|e| status_of(&e))?;
+        let (grant, asked) = authorized(request)?;
+        let name = grant.volume(&asked.volume, Right::Read).map_err(|e| status_of(&e))?;
         answers(self.log.statements(&name).map_ok(|stated| wire::StatedObject {
             number: stated.number,
             stored_ms: stated.stored_ms,
@@ -275,9 +397,10 @@ impl Metastore for Service {
     }
 
     async fn put_statement(&self, request: Request<wire::PutStatementRequest>) -> Answer<wire::DoneResponse> {
-        let wire::PutStatementRequest { volume, number, statement } = request.into_inner();
+        let (grant, wire::PutStatementRequest { volume, number, statement }) = authorized(request)?;
         answer(async {
-            let done = self.log.state(&name(&volume)?, number, &Statement::decode(&statement)?).await?;
+            let volume = grant.volume(&volume, Right::Admin)?;
+            let done = self.log.state(&volume, number, &Statement::decode(&statement)?).await?;
             Ok(wire::DoneResponse { done })
         })
         .await
@@ -285,7 +408,8 @@ impl Metastore for Service {
 
     type ListMarkersStream = Answers<wire::MarkedObject>;
     async fn list_markers(&self, request: Request<wire::VolumeRequest>) -> Answer<Self::ListMarkersStream> {
-        let name = name(&request.get_ref().volume).map_err(|e| status_of(&e))?;
+        let (grant, asked) = authorized(request)?;
+        let name = grant.volume(&asked.volume, Right::Read).map_err(|e| status_of(&e))?;
         answers(self.log.markers(&name).map_ok(|marked| {
             let (marker, problem, message) = match &marked.marker {
                 Ok(marker) => (marker.encode().into(), None, String::new()),
@@ -301,9 +425,11 @@ impl Metastore for Service {
     }
 
     async fn drop_marker(&self, request: Request<wire::DropMarkerRequest>) -> Answer<wire::Empty> {
+        let (grant, asked) = authorized(request)?;
         answer(async {
-            let marker = request.get_ref();
-            self.log.drop_marker(&name(&marker.volume)?, lsn(marker.lsn)?, marker.name()?).await?;
+            let marker = asked;
+            let volume = grant.volume(&marker.volume, Right::Admin)?;
+            self.log.drop_marker(&volume, lsn(marker.lsn)?, marker.name()?).await?;
             Ok(wire::Empty {})
         })
         .await
@@ -311,7 +437,8 @@ impl Metastore for Service {
 
     type ListCheckpointsStream = Answers<wire::ListCheckpointsResponse>;
     async fn list_checkpoints(&self, request: Request<wire::VolumeRequest>) -> Answer<Self::ListCheckpointsStream> {
-        let name = name(&request.get_ref().volume).map_err(|e| status_of(&e))?;
+        let (grant, asked) = authorized(request)?;
+        let name = grant.volume(&asked.volume, Right::Read).map_err(|e| status_of(&e))?;
         let places = self.log.checkpoints(&name);
         answers(
             places.map_ok(|(place, len_bytes)| wire::ListCheckpointsResponse { place: Some(place.into()), len_bytes }),
@@ -319,18 +446,18 @@ impl Metastore for Service {
     }
 
     async fn drop_checkpoint(&self, request: Request<wire::CheckpointRequest>) -> Answer<wire::Empty> {
-        let wire::CheckpointRequest { volume, place } = request.into_inner();
+        let (grant, wire::CheckpointRequest { volume, place }) = authorized(request)?;
         answer(async {
-            self.log.drop_checkpoint(&name(&volume)?, place_of(place)?).await?;
+            self.log.drop_checkpoint(&grant.volume(&volume, Right::Admin)?, place_of(place)?).await?;
             Ok(wire::Empty {})
         })
         .await
     }
 
     async fn stub(&self, request: Request<wire::GetCommitRequest>) -> Answer<wire::StubResponse> {
-        let wire::GetCommitRequest { volume, lsn: at } = request.into_inner();
+        let (grant, wire::GetCommitRequest { volume, lsn: at }) = authorized(request)?;
         answer(async {
-            let saved_bytes = self.log.stub(&name(&volume)?, lsn(at)?).await?;
+            let saved_bytes = self.log.stub(&grant.volume(&volume, Right::Admin)?, lsn(at)?).await?;
             Ok(wire::StubResponse { saved_bytes })
         })
         .await
@@ -342,7 +469,8 @@ type Watched = BoxStream<'static, Result<wire::WatchResponse>>;
 /// What one stream watches. A commit is fetched only when the one before it has been taken, so a slow watcher costs no
 /// memory.
 struct Watch {
-    log: Arc<dyn LogUpkeep>,
+    hub: Arc<Hub>,
+    grant: Grant,
     asked: Streaming<wire::WatchRequest>,
     /// Nothing more will be asked.
     ended: bool,
@@ -356,6 +484,7 @@ impl Watch {
                 return Ok(None);
             }
             let has_some = !self.watched.is_empty();
+            let left = self.grant.expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
             tokio::select! {
                 asked = self.asked.message(), if !self.ended => match asked {
                     Ok(Some(asked)) => self.subscribe(asked)?,
@@ -368,6 +497,9 @@ impl Watch {
                         return told.map(Some);
                     }
                 }
+                () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {
+                    return Err(Error::new(ErrorKind::Denied, "the token has expired").with_remedy("Ask for a new one."));
+                }
             }
         }
     }
@@ -377,8 +509,8 @@ impl Watch {
             if self.watched.len() >= MOST_WATCHED {
                 return Err(Error::invalid(format!("one stream watches at most {MOST_WATCHED} volumes")));
             }
-            let volume = name(&subscription.volume)?;
-            let commits = self.log.watch(&volume, Lsn::new(subscription.after_lsn));
+            let volume = self.grant.volume(&subscription.volume, Right::Read)?;
+            let commits = self.hub.watch(&volume, Lsn::new(subscription.after_lsn));
             let told = commits.map_ok(move |commit| wire::WatchResponse {
                 volume: volume.as_str().to_owned(),
                 commit: commit.object().clone(),

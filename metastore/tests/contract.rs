@@ -10,14 +10,18 @@ use quire_bucket::{Bucket, Options as BucketOptions};
 use quire_channel::{Connection, Limits};
 use quire_metastore::contract::Subject;
 use quire_metastore::{Embedded, Options, Remote, Service, metastore_contract};
+use quire_proto::wire;
 use quire_proto::wire::metastore_server::MetastoreServer;
 use quire_testkit::S3Server;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
 fn subject(bucket: Bucket, keep: impl Any + Send + Sync) -> Subject {
     let store = bucket.clone();
-    let options = Options { poll_interval: Duration::from_millis(5), ..Options::default() };
+    let options = Options { poll_interval: POLL_INTERVAL, ..Options::default() };
     let connect = Box::new(move || Arc::new(Embedded::new(store.clone(), options)) as _);
     Subject { bucket, connect, keep: Box::new(keep) }
 }
@@ -31,9 +35,10 @@ fn served(bucket: Bucket, keep: impl Any + Send + Sync) -> Subject {
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         listener.set_nonblocking(true).unwrap();
         let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).unwrap());
-        let service = MetastoreServer::new(Service::new(direct()))
+        let service = MetastoreServer::new(Service::new(direct(), POLL_INTERVAL))
             .max_decoding_message_size(quire_channel::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(quire_channel::MAX_MESSAGE_BYTES);
+        let service = InterceptedService::new(service, wire::everyone);
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
         Arc::new(Remote::new(Connection::open(&url, None, Limits::default()).unwrap())) as _
     });

@@ -1,11 +1,12 @@
-//! The pagestore behind gRPC: translates calls, nothing else.
+//! The pagestore behind gRPC: checks what the caller may do, and translates calls. A segment lies under the name of its
+//! volume, and is read under that name only: who may not read a volume reads none of its pages, whatever ids he guesses.
 
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use quire_proto::wire::pagestore_server::Pagestore;
-use quire_proto::wire::{self, error_of, required, status_of};
-use quire_proto::{CheckpointPlace, EncodedFrame, Error, Lsn, PageUpkeep, Result, SegmentId, VolumeName};
+use quire_proto::wire::{self, authorized, error_of, required, status_of};
+use quire_proto::{CheckpointPlace, EncodedFrame, Error, Grant, Lsn, PageUpkeep, Result, Right, SegmentId, VolumeName};
 use tonic::{Request, Response, Status, Streaming};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -26,12 +27,9 @@ impl Service {
     }
 }
 
-fn name(text: &str) -> Result<VolumeName> {
-    VolumeName::parse(text).map_err(|e| e.context("field `volume`"))
-}
-
-fn segment(request: &wire::SegmentRequest) -> Result<(VolumeName, SegmentId)> {
-    Ok((name(&request.volume)?, required(request.segment.clone(), "segment")?.try_into()?))
+fn segment(grant: &Grant, request: &wire::SegmentRequest, right: Right) -> Result<(VolumeName, SegmentId)> {
+    let volume = grant.volume(&request.volume, right)?;
+    Ok((volume, required(request.segment.clone(), "segment")?.try_into()?))
 }
 
 #[tonic::async_trait]
@@ -40,11 +38,11 @@ impl Pagestore for Service {
         &self,
         request: Request<Streaming<wire::WriteFramesRequest>>,
     ) -> Answer<wire::WriteFramesResponse> {
-        let mut messages = request.into_inner();
+        let (grant, mut messages) = authorized(request)?;
         let first = messages.message().await?;
         let written = async {
             let first = required(first, "volume")?;
-            let volume = name(&first.volume)?;
+            let volume = grant.volume(&first.volume, Right::Write)?;
             let frames = stream::try_unfold(messages, |mut messages| async move {
                 let message = messages.message().await.map_err(|status| error_of(&status))?;
                 let message = message.ok_or_else(|| Error::invalid("the stream of frames ended before its end"))?;
@@ -65,11 +63,11 @@ impl Pagestore for Service {
 
     type ReadFramesStream = Answers<wire::ReadFramesResponse>;
     async fn read_frames(&self, request: Request<wire::ReadFramesRequest>) -> Answer<Self::ReadFramesStream> {
-        let wire::ReadFramesRequest { volume, frames } = request.into_inner();
+        let (grant, wire::ReadFramesRequest { volume, frames }) = authorized(request)?;
         let asked = (|| {
-            let frames =
-                frames.into_iter().map(TryInto::try_into).collect::<Result<Vec<quire_proto::FrameAddress>>>()?;
-            Ok((name(&volume)?, frames))
+            let volume = grant.volume(&volume, Right::Read)?;
+            let frames = frames.into_iter().map(TryInto::try_into);
+            Ok((volume, frames.collect::<Result<Vec<quire_proto::FrameAddress>>>()?))
         })();
         let (volume, frames) = asked.map_err(|e| status_of(&e))?;
         let pages = self.pages.clone();
@@ -84,19 +82,19 @@ impl Pagestore for Service {
     }
 
     async fn verify_segment(&self, request: Request<wire::SegmentRequest>) -> Answer<wire::Empty> {
-        let request = request.get_ref();
+        let (grant, asked) = authorized(request)?;
         let verified = async {
-            let (volume, segment) = segment(request)?;
-            self.pages.verify(&volume, segment, request.len_bytes).await
+            let (volume, segment) = segment(&grant, &asked, Right::Read)?;
+            self.pages.verify(&volume, segment, asked.len_bytes).await
         };
         verified.await.map(|()| Response::new(wire::Empty {})).map_err(|e| status_of(&e))
     }
 
     type ScanSegmentStream = Answers<wire::ScanSegmentResponse>;
     async fn scan_segment(&self, request: Request<wire::SegmentRequest>) -> Answer<Self::ScanSegmentStream> {
-        let request = request.get_ref();
-        let (volume, segment) = segment(request).map_err(|e| status_of(&e))?;
-        let pieces = self.pages.scan(&volume, segment, request.len_bytes);
+        let (grant, asked) = authorized(request)?;
+        let (volume, segment) = segment(&grant, &asked, Right::Read).map_err(|e| status_of(&e))?;
+        let pieces = self.pages.scan(&volume, segment, asked.len_bytes);
         let pieces = pieces.map_ok(|data| stream::iter(quire_channel::pieces(data)).map(Ok::<_, Error>)).try_flatten();
         let answers = pieces.map_ok(|data| wire::ScanSegmentResponse { data }).map_err(|e| status_of(&e));
         Ok(Response::new(answers.boxed()))
@@ -104,7 +102,8 @@ impl Pagestore for Service {
 
     type ListSegmentsStream = Answers<wire::ListSegmentsResponse>;
     async fn list_segments(&self, request: Request<wire::ListSegmentsRequest>) -> Answer<Self::ListSegmentsStream> {
-        let volume = name(&request.get_ref().volume).map_err(|e| status_of(&e))?;
+        let (grant, asked) = authorized(request)?;
+        let volume = grant.volume(&asked.volume, Right::Read).map_err(|e| status_of(&e))?;
         let segments = self
             .pages
             .segments(&volume)
@@ -113,8 +112,9 @@ impl Pagestore for Service {
     }
 
     async fn drop_segment(&self, request: Request<wire::SegmentRequest>) -> Answer<wire::Empty> {
+        let (grant, asked) = authorized(request)?;
         let dropped = async {
-            let (volume, segment) = segment(request.get_ref())?;
+            let (volume, segment) = segment(&grant, &asked, Right::Admin)?;
             self.pages.drop_segment(&volume, segment).await
         };
         dropped.await.map(|()| Response::new(wire::Empty {})).map_err(|e| status_of(&e))

@@ -9,8 +9,10 @@ use quire_bucket::{Bucket, Options};
 use quire_channel::{Connection, Limits};
 use quire_pagestore::contract::Subject;
 use quire_pagestore::{Embedded, Remote, Service, pagestore_contract};
+use quire_proto::wire;
 use quire_proto::wire::pagestore_server::PagestoreServer;
 use quire_testkit::S3Server;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -28,6 +30,7 @@ fn served(bucket: Bucket, keep: impl Any + Send + Sync) -> Subject {
     let service = PagestoreServer::new(Service::new(Arc::new(Embedded::new(bucket.clone()))))
         .max_decoding_message_size(quire_channel::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(quire_channel::MAX_MESSAGE_BYTES);
+    let service = InterceptedService::new(service, wire::everyone);
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
     let store = Arc::new(Remote::new(Connection::open(&url, None, Limits::default()).unwrap()));
     Subject { bucket, store, keep: Box::new(keep) }

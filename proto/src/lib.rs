@@ -16,6 +16,7 @@ mod frame;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod grant;
 mod ids;
 mod lsn;
 mod marker;
@@ -46,10 +47,11 @@ pub use error::{Error, ErrorKind, Result};
 pub use frame::{
     DecodedFrame, EncodedFrame, FRAME_TARGET_BYTES, MAX_FRAME_BYTES, check_frame, decode_frame, encode_frame,
 };
+pub use grant::{Grant, Right, VolumePattern};
 pub use ids::{CommitHash, CommitId, LocalTip, ObjectHash, SegmentId};
 pub use lsn::Lsn;
 pub use marker::{Marker, MarkerTarget};
-pub use metastore::{Appended, CheckpointPlace, Metastore, VolumeState, Winner};
+pub use metastore::{Appended, CheckpointPlace, Front, Metastore, Opened, VolumeState, Winner};
 pub use name::VolumeName;
 pub use page::{PageCount, PageIdx, PageSize};
 pub use page_set::PageSet;

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::{CommitHeader, Lsn, Marker, ObjectHash, Result, SealedCommit, Statement, VolumeName};
+use crate::{
+    CHECKPOINT_FRONT_BYTES, CommitHeader, Error, Lsn, Marker, ObjectHash, Result, SealedCommit, Statement, VolumeName,
+};
 
 /// The name of a checkpoint: the LSN of its snapshot, and which one of that LSN it is. The highest generation counts:
 /// 0 is of the log alone, each compaction makes the next one.
@@ -98,6 +100,22 @@ impl VolumeState {
     }
 }
 
+/// A checkpoint and its first bytes, or none.
+pub type Front = Option<(CheckpointPlace, Bytes)>;
+
+/// What whoever opens a volume needs first.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What the name stands for.
+    pub state: VolumeState,
+    /// The newest checkpoint and its first [`CHECKPOINT_FRONT_BYTES`], or that there is none; nothing if it could not be
+    /// read.
+    pub front: Option<Front>,
+    /// The headers up to the newest commit, from that of the checkpoint on or from LSN 1, ascending and linked; none where
+    /// they cost more requests.
+    pub headers: Vec<CommitHeader>,
+}
+
 /// Orders the commits of volumes. Every method may be retried safely. An
 /// error of kind `Unavailable` means that the outcome is unknown, and
 /// `NotFound` that the store has said so.
@@ -107,6 +125,18 @@ pub trait Metastore: Send + Sync + 'static {
     /// where the newest commit is a void or the fork of a rename. A rename that
     /// was interrupted is settled on the way.
     async fn head(&self, volume: &VolumeName) -> Result<VolumeState>;
+
+    /// As [`head`](Self::head), with what whoever opens the volume needs next, as far as it comes along at no further cost.
+    async fn open(&self, volume: &VolumeName) -> Result<Opened> {
+        let front = async {
+            let Some(place) = self.checkpoint(volume, None).await? else { return Ok(None) };
+            let front = self.read_checkpoint(volume, place, 0..CHECKPOINT_FRONT_BYTES as u64).await?;
+            Ok::<_, Error>(Some((place, front)))
+        };
+        let (state, front) = futures::future::join(self.head(volume), front).await;
+        // An error is met again when the checkpoint is needed.
+        Ok(Opened { state: state?, front: front.ok(), headers: Vec::new() })
+    }
 
     /// Makes `commit` the volume's commit at its LSN, if nobody else's is and
     /// the commit before it exists. The caller has made sure that every

@@ -4,11 +4,19 @@
 //! clients may go to the store directly beside them. A server that is killed loses nothing that was acknowledged.
 
 mod care;
+mod gate;
+mod reload;
+mod tls;
+pub mod tokens;
+
+pub use quire_proto::{Grant, Right, VolumePattern};
+pub use tls::{Tls, TlsFiles};
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use quire_channel::MAX_MESSAGE_BYTES;
 use quire_proto::wire::metastore_server::MetastoreServer;
 use quire_proto::wire::pagestore_server::PagestoreServer;
@@ -17,10 +25,18 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{Router, TcpIncoming};
+
+use crate::gate::Gate;
+use crate::tokens::Verifier;
 
 /// How long calls that are under way may go on once the server is told to end: a client retries what breaks off.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How often files of keys and certificates are looked at.
+const RELOAD: Duration = Duration::from_secs(5);
+/// Who connects may ask so many things at the same time; more wait.
+const STREAMS: u32 = 1024;
 
 /// Which half of a store is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +53,16 @@ pub enum Role {
 pub struct Options {
     /// Where it listens; port 0 is one that is free.
     pub listen: SocketAddr,
-    /// Whoever can reach the address may read and write everything: allow other addresses than this machine's own.
+    /// Whoever can reach the address may do everything, or can overhear tokens: allow other addresses than this machine's
+    /// own all the same.
     pub insecure: bool,
+    /// Who may do what; without it, everybody everything.
+    pub tokens: Option<Verifier>,
+    /// By which nobody overhears anything.
+    pub tls: Option<Tls>,
+    /// How long it takes at most until watchers are told of what was committed elsewhere; each volume that is watched costs
+    /// one request in this time.
+    pub poll_interval: Duration,
     /// Which half.
     pub role: Role,
     /// The logs.
@@ -73,12 +97,19 @@ impl Server {
     /// Listens. Whoever connects from now on is answered once it [runs](Self::run).
     pub fn bind(options: Options) -> Result<Server> {
         let listen = options.listen;
-        if !listen.ip().is_loopback() && !options.insecure {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                format!("whoever can reach {listen} could read and write every volume: this server asks for no token"),
-            )
-            .with_remedy("Listen on 127.0.0.1, or say --insecure where the network itself keeps others out."));
+        let danger = match (&options.tokens, &options.tls) {
+            (None, _) => Some("read and write every volume: this server asks for no token"),
+            (Some(_), None) => Some("overhear tokens and pages: this server has no certificate"),
+            (Some(_), Some(_)) => None,
+        };
+        if let Some(danger) = danger
+            && !listen.ip().is_loopback()
+            && !options.insecure
+        {
+            return Err(Error::new(ErrorKind::Denied, format!("whoever can reach {listen} could {danger}")).with_remedy(
+                "Give --token-keys, --tls-cert and --tls-key; or listen on 127.0.0.1; or say --insecure where the network \
+                 itself keeps others out.",
+            ));
         }
         let in_use = |e| {
             Error::from_io(format!("listening on {listen}"), e)
@@ -117,12 +148,16 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| failed(&e))?;
             let (ends, ended) = oneshot::channel();
             let router = router(&options).await.map_err(|e| failed(&e))?;
-            let serving = router.serve_with_incoming_shutdown(TcpIncoming::from(listener), async move {
+            let told = async move {
                 stopper.told.notified().await;
                 tracing::info!("the server ends once calls that are under way are answered");
                 // Nobody else listens.
                 let _ = ends.send(());
-            });
+            };
+            let serving = match options.tls.clone() {
+                None => router.serve_with_incoming_shutdown(TcpIncoming::from(listener), told).boxed(),
+                Some(tls) => router.serve_with_incoming_shutdown(tls.incoming(listener), told).boxed(),
+            };
             let reader = quire_history::Reader::new(options.log.clone(), options.pages.clone());
             let cares = options.role != Role::Pagestore;
             tokio::select! {
@@ -130,8 +165,23 @@ impl Server {
                 // Watchers never end by themselves.
                 () = drained(ended) => Ok(()),
                 () = care::take_care(reader), if cares => Ok(()),
+                () = reload(options.tokens.clone(), options.tls.clone()) => Ok(()),
             }
         })
+    }
+}
+
+/// Looks again and again for new keys and certificates.
+async fn reload(tokens: Option<Verifier>, tls: Option<Tls>) {
+    loop {
+        tokio::time::sleep(RELOAD).await;
+        let (tokens, tls) = (tokens.clone(), tls.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            tokens.iter().for_each(Verifier::reload_if_changed);
+            tls.iter().for_each(Tls::reload_if_changed);
+        });
+        // It does not panic; and if it did, the files as they were would do.
+        let _ = looked.await;
     }
 }
 
@@ -142,7 +192,8 @@ async fn router(options: &Options) -> std::result::Result<Router, Box<dyn std::e
             .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let metastore = MetastoreServer::new(quire_metastore::Service::new(options.log.clone()))
+    let gate = options.tokens.clone().map_or(Gate::Open, Gate::Tokens);
+    let metastore = MetastoreServer::new(quire_metastore::Service::new(options.log.clone(), options.poll_interval))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let pagestore = PagestoreServer::new(quire_pagestore::Service::new(options.pages.clone()))
@@ -160,11 +211,13 @@ async fn router(options: &Options) -> std::result::Result<Router, Box<dyn std::e
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .http2_adaptive_window(Some(true))
+        .max_concurrent_streams(Some(STREAMS))
+        // Whoever probes has no token.
         .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .add_optional_service(orders.then_some(metastore))
-        .add_optional_service(keeps.then_some(pagestore));
+        .add_service(InterceptedService::new(reflection().build_v1()?, gate.clone()))
+        .add_service(InterceptedService::new(reflection().build_v1alpha()?, gate.clone()))
+        .add_optional_service(orders.then(|| InterceptedService::new(metastore, gate.clone())))
+        .add_optional_service(keeps.then(|| InterceptedService::new(pagestore, gate)));
     Ok(router)
 }
 

@@ -8,7 +8,7 @@ use quire_channel::{Connection, Limits};
 use quire_engine::{Engine, Options, Stores, Traffic};
 use quire_proto::{Error, LogUpkeep, PageUpkeep, Result};
 
-use crate::{Key, Settings, StoreKind, StoreUrl, Token};
+use crate::{Settings, StoreKind, StoreUrl, Token};
 
 /// A commit has room for this much of its author.
 const MAX_AUTHOR_BYTES: usize = 128;
@@ -16,7 +16,6 @@ const MAX_AUTHOR_BYTES: usize = 128;
 /// Opens the data directory. The store is connected at first need, so that
 /// work on local volumes goes on without it.
 pub fn open_engine(settings: &Settings) -> Result<Engine> {
-    check_speaks(settings)?;
     let (store, token) = (settings.store.clone(), settings.token.clone());
     Engine::open(Options {
         data_dir: settings.data_dir.clone(),
@@ -45,17 +44,7 @@ pub struct Upkeep {
 
 /// Connects the store for its upkeep.
 pub fn open_upkeep(settings: &Settings) -> Result<Upkeep> {
-    check_speaks(settings)?;
     connect(&settings.store, settings.token.as_ref()).map(|(upkeep, _)| upkeep)
-}
-
-fn check_speaks(settings: &Settings) -> Result<()> {
-    if settings.store.as_str().starts_with("https:") {
-        return Err(settings
-            .wrong(Key::Store, format!("{}: https:// to a Quire server comes with a later version", settings.store))
-            .with_remedy("Use http:// on this machine or through a tunnel, or the folder or bucket itself."));
-    }
-    Ok(())
 }
 
 fn connection(store: &StoreUrl, token: Option<&Token>) -> Result<Connection> {

@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use quire_engine::{PageIdx, PageSize, VolumeName};
-use quire_proto::ErrorKind;
 use quire_settings::{Key, Overrides, Place, Settings, Source, load_from, open_engine};
 
 fn settings(data_dir: &Path, store: &str) -> Settings {
@@ -36,15 +35,4 @@ fn two_data_directories_meet_in_a_folder() {
     let mut read = [0; 512];
     there.clone_volume(&name, &name).unwrap().snapshot().read(PageIdx::FIRST, &mut read).unwrap();
     assert_eq!(read, page);
-}
-
-#[test]
-fn a_server_behind_https_is_refused_with_its_source_and_makes_nothing() {
-    let root = tempfile::tempdir().unwrap();
-    let data_dir = root.path().join("here");
-    let error = open_engine(&settings(&data_dir, "https://quire.example")).map(drop).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().starts_with("setting store (flag --store)"), "{error}");
-    assert!(error.message().contains("https:// to a Quire server comes with a later version"), "{error}");
-    assert!(!data_dir.exists());
 }

@@ -17,11 +17,13 @@ mod replica;
 mod replicate;
 mod serve;
 mod status;
+mod token;
 mod verify;
 mod verify_store;
 
 use crate::args::{Cli, Verb};
 use crate::context::Context;
+use crate::output::Output;
 use crate::stop::Outcome;
 use crate::{logging, shell};
 
@@ -33,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     match &cli.verb {
         Verb::Version => return about::version(cli.global.json),
         Verb::Completions { shell } => return about::completions(*shell),
+        Verb::Token(verb) => return token::token(Output { json: cli.global.json }, verb),
         _ => {}
     }
     let ctx = Context::new(&cli.global)?;
@@ -66,8 +69,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Verb::Hydrate { name } => replica::hydrate(&ctx, name),
         Verb::Verify { name, deep } => verify::verify(&ctx, name, *deep),
         Verb::Watch { name, after } => log::watch(&ctx, name, *after),
-        Verb::Serve { listen, role, insecure } => serve::serve(&ctx, *listen, *role, *insecure),
+        Verb::Serve(args) => serve::serve(&ctx, args),
         Verb::Config => about::config(&ctx),
-        Verb::Version | Verb::Completions { .. } => Ok(()), // answered above
+        Verb::Version | Verb::Completions { .. } | Verb::Token(_) => Ok(()), // answered above
     }
 }

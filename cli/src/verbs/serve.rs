@@ -1,12 +1,11 @@
 //! `quire serve`.
 
-use std::net::SocketAddr;
-
-use quire_serve::{Options, Role, Server};
-use quire_settings::{Key, StoreKind};
+use quire_serve::tokens::Verifier;
+use quire_serve::{Options, Role, Server, Tls, TlsFiles};
+use quire_settings::{Key, StoreKind, parse_duration};
 use serde::Serialize;
 
-use crate::args::ServedRole;
+use crate::args::{ServeArgs, ServedRole};
 use crate::context::Context;
 use crate::interrupt::Checkpoints;
 use crate::stop::Outcome;
@@ -17,7 +16,7 @@ struct Served {
     store: String,
 }
 
-pub(crate) fn serve(ctx: &Context, listen: SocketAddr, role: ServedRole, insecure: bool) -> Outcome {
+pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
     let store = &ctx.settings.store;
     if store.kind() == StoreKind::Server {
         return Err(ctx
@@ -26,14 +25,30 @@ pub(crate) fn serve(ctx: &Context, listen: SocketAddr, role: ServedRole, insecur
             .with_remedy("Serve a folder (file:///path) or a bucket (s3://, gs://, az://).")
             .into());
     }
+    let poll_interval = parse_duration(&args.poll_interval).filter(|every| !every.is_zero()).ok_or_else(|| {
+        quire_engine::Error::invalid(format!("--poll-interval {:?} is not a time", args.poll_interval))
+            .with_remedy("It is like 1s or 500ms.")
+    })?;
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificates), Some(key)) => Some(Tls::load(TlsFiles {
+            certificates: certificates.clone(),
+            key: key.clone(),
+            client_authorities: args.tls_client_ca.clone(),
+        })?),
+        _ => None,
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let quire_settings::Upkeep { log, pages } = quire_settings::open_upkeep(&ctx.settings)?;
-    let role = match role {
+    let role = match args.role {
         ServedRole::All => Role::All,
         ServedRole::Metastore => Role::Metastore,
         ServedRole::Pagestore => Role::Pagestore,
     };
-    let server = Server::bind(Options { listen, insecure, role, log, pages })?;
-    let served = Served { url: format!("http://{}", server.address()), store: store.to_string() };
+    let tokens = args.token_keys.clone().map(Verifier::load).transpose()?;
+    let options =
+        Options { listen: args.listen, insecure: args.insecure, tokens, tls, poll_interval, role, log, pages };
+    let server = Server::bind(options)?;
+    let served = Served { url: format!("{scheme}://{}", server.address()), store: store.to_string() };
     ctx.output.event(&served, |served| format!("{} is served on {}; Ctrl-C ends it", served.store, served.url))?;
     let stopper = server.stopper();
     let _pressed = Checkpoints::and(move || stopper.stop());

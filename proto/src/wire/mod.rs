@@ -4,8 +4,26 @@
 mod convert;
 mod status;
 
+use crate::Grant;
+
 pub use convert::{place_of, required};
 pub use status::{error_of, is_answer, status_of, status_of_lost, winner_of};
+
+/// What was asked, and what its caller may do. Whoever lets a call in has put the grant there: without one, nothing may be
+/// done.
+pub fn authorized<T>(request: tonic::Request<T>) -> Result<(Grant, T), tonic::Status> {
+    let (_, mut extensions, asked) = request.into_parts();
+    match extensions.remove::<Grant>() {
+        Some(grant) => Ok((grant, asked)),
+        None => Err(tonic::Status::unauthenticated("the call came without a grant")),
+    }
+}
+
+/// Lets each call in, with all rights: where whoever reaches the server may do everything.
+pub fn everyone(mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    request.extensions_mut().insert(Grant::everything());
+    Ok(request)
+}
 
 /// All of it, for clients that ask the server what it can do: an encoded `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quire.bin"));
