@@ -402,6 +402,9 @@ pub(crate) struct ServeArgs {
     /// Where to listen; port 0 is one that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
     pub(crate) listen: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are, or `none` [default: 127.0.0.1, the port after that of --listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<String>,
     /// Which half of the store
     #[arg(long, value_enum, default_value_t = ServedRole::All)]
     pub(crate) role: ServedRole,

@@ -12,6 +12,8 @@ pub struct Server {
     child: Child,
     /// Where it listens, as a store.
     pub url: String,
+    /// Where it shows how it is.
+    pub http: String,
 }
 
 impl Server {
@@ -23,12 +25,14 @@ impl Server {
     /// As [`start`](Self::start), with more words, and with its log where one likes.
     pub fn start_with(world: &World, port: u16, words: &[&str], log: Stdio) -> Server {
         let listen = format!("127.0.0.1:{port}");
-        let mut command = world.machine("server").command(&["--json", "serve", "--listen", &listen]);
+        let mut command =
+            world.machine("server").command(&["--json", "serve", "--listen", &listen, "--http", "127.0.0.1:0"]);
         let mut child = command.args(words).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let told: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
-        Server { child, url: told["url"].as_str().unwrap().to_owned() }
+        let [url, http] = ["url", "http"].map(|field| told[field].as_str().unwrap().to_owned());
+        Server { child, url, http }
     }
 
     /// Its port.

@@ -1,5 +1,5 @@
 //! What a volume of many one-row pushes takes in the store: before it is cared for, after, and against a fresh import.
-//! `QUIRE_PUSHES=10000` makes so many.
+//! `QUIRE_PUSHES=10000` makes so many, `QUIRE_PAGES=27000` on so many pages.
 #![allow(clippy::unwrap_used)] // a failed expectation is what a test is for
 
 #[path = "common/store.rs"]
@@ -17,7 +17,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use store::*;
 
-const PAGES: u32 = 4_000;
 const PAGE_BYTES: usize = 4096;
 const ROW_BYTES: usize = 100;
 /// What stays of a commit: its header, in a stub, and in a roll-up.
@@ -65,17 +64,18 @@ fn taken(store: &Store, volume: &str) -> (u64, u64, BTreeMap<String, (u64, u64)>
 
 #[test]
 fn after_many_one_row_pushes_a_volume_takes_what_a_fresh_import_takes() {
-    let pushes = std::env::var("QUIRE_PUSHES").map_or(600, |text| text.parse().unwrap());
+    let setting = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (pushes, pages) = (setting("QUIRE_PUSHES", 600), setting("QUIRE_PAGES", 4_000) as u32);
     let seed = quire_testkit::seed();
     let mut rng = StdRng::seed_from_u64(seed);
     let store = Store::on(Bucket::open("memory://").unwrap());
     let client = store.client("a");
     let volume = client.volume(&name("v")).unwrap();
-    let mut model: Vec<Vec<u8>> = (1..=PAGES).map(leaf).collect();
+    let mut model: Vec<Vec<u8>> = (1..=pages).map(leaf).collect();
     push_pages(&volume, (1..).zip(model.iter().map(Vec::as_slice)));
     let imported = taken(&store, "v");
     for n in 0..pushes {
-        let at = rng.random_range(0..PAGES as usize);
+        let at = rng.random_range(0..pages as usize);
         let row = rng.random_range(0..PAGE_BYTES / ROW_BYTES) * ROW_BYTES;
         fill(&mut model[at][row..row + ROW_BYTES], u64::MAX - n);
         push_pages(&volume, [(at as u32 + 1, model[at].as_slice())]);
@@ -91,7 +91,7 @@ fn after_many_one_row_pushes_a_volume_takes_what_a_fresh_import_takes() {
     let after = taken(&store, "v");
     push_pages(&client.volume(&name("fresh")).unwrap(), (1..).zip(model.iter().map(Vec::as_slice)));
     let fresh = taken(&store, "fresh");
-    println!("{pushes} pushes of one row each onto {PAGES} pages of {PAGE_BYTES} bytes:");
+    println!("{pushes} pushes of one row each onto {pages} pages of {PAGE_BYTES} bytes:");
     let told = [("first import", &imported), ("before", &before), ("after", &after), ("fresh import", &fresh)];
     for (what, (objects, bytes, kinds)) in told {
         println!("{what}: {objects} objects, {bytes} bytes: {kinds:?}");

@@ -21,7 +21,7 @@ const KEPT_COMMITS: usize = 32;
 const KEPT_BYTES: usize = 4 << 20;
 
 /// All who watch through one server.
-pub(crate) struct Hub {
+pub struct Hub {
     log: Arc<dyn LogUpkeep>,
     poll_interval: Duration,
     topics: Mutex<HashMap<VolumeName, Weak<Topic>>>,
@@ -80,8 +80,17 @@ impl Tail {
 }
 
 impl Hub {
-    pub(crate) fn new(log: Arc<dyn LogUpkeep>, poll_interval: Duration) -> Hub {
+    /// For those who watch this log. Volumes that are watched are looked at once in each poll interval, for what others
+    /// append.
+    pub fn new(log: Arc<dyn LogUpkeep>, poll_interval: Duration) -> Hub {
         Hub { log, poll_interval, topics: Mutex::default() }
+    }
+
+    /// How many volumes are watched, and how many watch them.
+    pub fn watched(&self) -> (usize, usize) {
+        let topics = self.topics.lock();
+        let watchers = topics.values().filter_map(Weak::upgrade).map(|topic| topic.told.tail.receiver_count());
+        watchers.fold((0, 0), |(volumes, all), watchers| (volumes + 1, all + watchers))
     }
 
     /// Tells who watches that a commit was appended here.
@@ -289,9 +298,9 @@ mod tests {
         assert!(told.iter().all(|(lsn, _)| *lsn == 2));
         let requests = house.bucket.counters().requests() - before;
         assert!(requests < 100, "{requests} requests for 500 watchers");
-        assert_eq!(hub.topics.lock().values().filter(|topic| topic.strong_count() > 0).count(), 1);
+        assert_eq!(hub.watched(), (1, 500));
         drop(told);
-        assert_eq!(hub.topics.lock().values().filter(|topic| topic.strong_count() > 0).count(), 0);
+        assert_eq!(hub.watched(), (0, 0));
     }
 
     #[tokio::test]

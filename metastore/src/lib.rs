@@ -32,5 +32,6 @@ mod volumes;
 mod watch;
 
 pub use embedded::{Embedded, Options};
+pub use hub::Hub;
 pub use remote::Remote;
 pub use service::Service;

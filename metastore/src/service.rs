@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
@@ -38,9 +38,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves this one. Volumes that are watched are looked at once in each poll interval, for what others append.
-    pub fn new(log: Arc<dyn LogUpkeep>, poll_interval: Duration) -> Service {
-        Service { hub: Arc::new(Hub::new(log.clone(), poll_interval)), log }
+    /// Serves this one; who watches it does so through the hub.
+    pub fn new(log: Arc<dyn LogUpkeep>, hub: Arc<Hub>) -> Service {
+        Service { log, hub }
     }
 
     /// What was committed here is told to those who watch.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use quire_bucket::{Bucket, Options as BucketOptions};
 use quire_channel::{Connection, Limits};
 use quire_metastore::contract::Subject;
-use quire_metastore::{Embedded, Options, Remote, Service, metastore_contract};
+use quire_metastore::{Embedded, Hub, Options, Remote, Service, metastore_contract};
 use quire_proto::wire;
 use quire_proto::wire::metastore_server::MetastoreServer;
 use quire_testkit::S3Server;
@@ -35,7 +35,9 @@ fn served(bucket: Bucket, keep: impl Any + Send + Sync) -> Subject {
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         listener.set_nonblocking(true).unwrap();
         let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).unwrap());
-        let service = MetastoreServer::new(Service::new(direct(), POLL_INTERVAL))
+        let log = direct();
+        let hub = Arc::new(Hub::new(log.clone(), POLL_INTERVAL));
+        let service = MetastoreServer::new(Service::new(log, hub))
             .max_decoding_message_size(quire_channel::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(quire_channel::MAX_MESSAGE_BYTES);
         let service = InterceptedService::new(service, wire::everyone);

@@ -5,38 +5,57 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use quire_history::{CHECKPOINT_SPAN, Reader, checkpoint};
-use quire_proto::{Result, VolumeName, VolumeState};
+use quire_proto::{Lsn, Result, SealedCommit, VolumeName, VolumeState};
+
+use crate::metrics::Metrics;
 
 /// Between two looks at all volumes: each costs a listing and two reads a volume.
 const EVERY: Duration = Duration::from_secs(600);
 
 /// Looks after the store for ever.
-pub(crate) async fn take_care(reader: Reader) {
+pub(crate) async fn take_care(reader: Reader, metrics: Metrics) {
     loop {
-        tokio::time::sleep(EVERY).await;
         match look(&reader).await {
-            Ok(written) => tracing::info!("{written} checkpoints were due"),
+            Ok(found) => {
+                tracing::info!("{} checkpoints were due", found.written);
+                metrics.looked(&found.volumes);
+            }
             Err(e) => tracing::warn!("the store's volumes are not looked at: {e}"),
         }
+        tokio::time::sleep(EVERY).await;
     }
 }
 
-/// Writes the checkpoints that are due. Returns how many.
-async fn look(reader: &Reader) -> Result<u64> {
-    let mut written = 0;
+/// What a look at all volumes has found and done.
+#[derive(Default)]
+struct Found {
+    /// Each with its newest LSN, and when that was made, in milliseconds since 1970 UTC.
+    volumes: Vec<(VolumeName, Lsn, u64)>,
+    /// Checkpoints that were due, and are there now.
+    written: u64,
+}
+
+async fn look(reader: &Reader) -> Result<Found> {
+    let mut found = Found::default();
     let mut volumes = reader.metastore().volumes("");
     while let Some(volume) = volumes.try_next().await? {
-        match write_if_due(reader, &volume).await {
-            Ok(was_due) => written += u64::from(was_due),
+        match look_at(reader, &volume, &mut found).await {
+            Ok(()) => {}
             // The others have theirs; this one has its next turn.
             Err(e) => tracing::warn!("volume {volume} gets no checkpoint: {e}"),
         }
     }
-    Ok(written)
+    Ok(found)
 }
 
-async fn write_if_due(reader: &Reader, volume: &VolumeName) -> Result<bool> {
-    let VolumeState::Live(head) = reader.metastore().head(volume).await? else { return Ok(false) };
+async fn look_at(reader: &Reader, volume: &VolumeName, found: &mut Found) -> Result<()> {
+    let VolumeState::Live(head) = reader.metastore().head(volume).await? else { return Ok(()) };
+    found.volumes.push((volume.clone(), head.lsn(), head.header().time_ms));
+    found.written += u64::from(write_if_due(reader, volume, &head).await?);
+    Ok(())
+}
+
+async fn write_if_due(reader: &Reader, volume: &VolumeName, head: &SealedCommit) -> Result<bool> {
     let newest = reader.metastore().checkpoint(volume, None).await?.map_or(0, |place| place.lsn.get());
     if head.lsn().get() < newest + CHECKPOINT_SPAN {
         return Ok(false);
@@ -51,7 +70,7 @@ mod tests {
 
     use quire_bucket::Bucket;
     use quire_metastore::contract::commits::{commit, write};
-    use quire_proto::{Appended, CommitKind, Lsn, Metastore};
+    use quire_proto::{Appended, CommitKind, Metastore};
 
     use super::*;
 
@@ -68,13 +87,14 @@ mod tests {
             }
         }
         let reader = Reader::new(Arc::new(log), Arc::new(quire_pagestore::Embedded::new(bucket)));
-        assert_eq!(look(&reader).await.unwrap(), 1);
+        let found = look(&reader).await.unwrap();
+        assert_eq!((found.written, found.volumes.len()), (1, 2));
         let newest = async |name: &str| {
             let volume = VolumeName::parse(name).unwrap();
             reader.metastore().checkpoint(&volume, None).await.unwrap().map(|place| place.lsn)
         };
         assert_eq!(newest("long").await, Lsn::new(CHECKPOINT_SPAN + 3));
         assert_eq!(newest("short").await, None);
-        assert_eq!(look(&reader).await.unwrap(), 0);
+        assert_eq!(look(&reader).await.unwrap().written, 0);
     }
 }

@@ -5,19 +5,24 @@
 
 mod care;
 mod gate;
+mod http;
+mod metrics;
 mod reload;
 mod tls;
 pub mod tokens;
 
+pub use metrics::StoreCounters;
 pub use quire_proto::{Grant, Right, VolumePattern};
 pub use tls::{Tls, TlsFiles};
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
 use quire_channel::MAX_MESSAGE_BYTES;
+use quire_metastore::Hub;
 use quire_proto::wire::metastore_server::MetastoreServer;
 use quire_proto::wire::pagestore_server::PagestoreServer;
 use quire_proto::{Error, ErrorKind, LogUpkeep, PageUpkeep, Result, wire};
@@ -28,7 +33,11 @@ use tokio::sync::{Notify, oneshot};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{Router, TcpIncoming};
 
+use tower::layer::util::{Identity, Stack};
+
 use crate::gate::Gate;
+use crate::http::Shown;
+use crate::metrics::{Measured, Metrics};
 use crate::tokens::Verifier;
 
 /// How long calls that are under way may go on once the server is told to end: a client retries what breaks off.
@@ -65,6 +74,10 @@ pub struct Options {
     pub poll_interval: Duration,
     /// Which half.
     pub role: Role,
+    /// Where those who look after the server read how it is; without it, nowhere.
+    pub http: Option<SocketAddr>,
+    /// What the store has been asked so far.
+    pub counters: StoreCounters,
     /// The logs.
     pub log: Arc<dyn LogUpkeep>,
     /// The pages.
@@ -76,6 +89,7 @@ pub struct Server {
     runtime: Runtime,
     listener: TcpListener,
     address: SocketAddr,
+    http: Option<(TcpListener, SocketAddr)>,
     stopper: Stopper,
     options: Options,
 }
@@ -111,13 +125,8 @@ impl Server {
                  itself keeps others out.",
             ));
         }
-        let in_use = |e| {
-            Error::from_io(format!("listening on {listen}"), e)
-                .with_remedy("Choose another address with --listen; port 0 is one that is free.")
-        };
-        let listener = TcpListener::bind(listen).map_err(in_use)?;
-        listener.set_nonblocking(true).map_err(in_use)?;
-        let address = listener.local_addr().map_err(in_use)?;
+        let (listener, address) = bound(listen, "--listen")?;
+        let http = options.http.map(|listen| bound(listen, "--http")).transpose()?;
         let runtime = Builder::new_multi_thread().enable_all().thread_name("quire-serve").build().map_err(|e| {
             Error::from_io("starting the server's threads", e)
                 .with_remedy("Raise the limits of threads (`ulimit -u`) and of memory (`ulimit -v`), then try again.")
@@ -127,12 +136,17 @@ impl Server {
             Error::from_io("taking over SIGTERM", e)
                 .with_remedy("Raise the limits of open files (`ulimit -n`) and of threads (`ulimit -u`).")
         })?;
-        Ok(Server { runtime, listener, address, stopper, options })
+        Ok(Server { runtime, listener, address, http, stopper, options })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where those who look after it read how it is.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|(_, address)| *address)
     }
 
     /// Ends the server from elsewhere.
@@ -142,14 +156,19 @@ impl Server {
 
     /// Serves until told to end, or until SIGTERM. Calls that are under way are answered first, for a while.
     pub fn run(self) -> Result<()> {
-        let Server { runtime, listener, address, stopper, options } = self;
+        let Server { runtime, listener, address, http, stopper, options } = self;
         let failed = move |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("serving on {address}: {e}"));
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| failed(&e))?;
             let (ends, ended) = oneshot::channel();
-            let router = router(&options).await.map_err(|e| failed(&e))?;
+            let hub = Arc::new(Hub::new(options.log.clone(), options.poll_interval));
+            let metrics = Metrics::new(hub.clone(), options.counters.clone());
+            let router = router(&options, hub, metrics.clone()).await.map_err(|e| failed(&e))?;
+            let is_ending = Arc::new(AtomicBool::new(false));
+            let shown = Shown { metrics: metrics.clone(), log: options.log.clone(), ends: is_ending.clone() };
             let told = async move {
                 stopper.told.notified().await;
+                is_ending.store(true, Ordering::Relaxed);
                 tracing::info!("the server ends once calls that are under way are answered");
                 // Nobody else listens.
                 let _ = ends.send(());
@@ -164,10 +183,33 @@ impl Server {
                 served = serving => served.map_err(|e| failed(&e)),
                 // Watchers never end by themselves.
                 () = drained(ended) => Ok(()),
-                () = care::take_care(reader), if cares => Ok(()),
+                () = care::take_care(reader, metrics), if cares => Ok(()),
+                ended = show(http, shown) => ended.map_err(|e| failed(&e)),
                 () = reload(options.tokens.clone(), options.tls.clone()) => Ok(()),
             }
         })
+    }
+}
+
+/// An address that is listened on.
+fn bound(listen: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr)> {
+    let listening = || {
+        let listener = TcpListener::bind(listen)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listening().map_err(|e| {
+        Error::from_io(format!("listening on {listen}"), e)
+            .with_remedy(format!("Choose another address with {flag}; port 0 is one that is free."))
+    })
+}
+
+/// Shows on the second port how the server is, if there is one.
+async fn show(http: Option<(TcpListener, SocketAddr)>, shown: Shown) -> std::io::Result<()> {
+    match http {
+        Some((listener, _)) => http::serve(tokio::net::TcpListener::from_std(listener)?, shown).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -185,7 +227,11 @@ async fn reload(tokens: Option<Verifier>, tls: Option<Tls>) {
     }
 }
 
-async fn router(options: &Options) -> std::result::Result<Router, Box<dyn std::error::Error + Send + Sync>> {
+async fn router(
+    options: &Options,
+    hub: Arc<Hub>,
+    metrics: Metrics,
+) -> std::result::Result<Router<Stack<Measured, Identity>>, Box<dyn std::error::Error + Send + Sync>> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -193,7 +239,7 @@ async fn router(options: &Options) -> std::result::Result<Router, Box<dyn std::e
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let gate = options.tokens.clone().map_or(Gate::Open, Gate::Tokens);
-    let metastore = MetastoreServer::new(quire_metastore::Service::new(options.log.clone(), options.poll_interval))
+    let metastore = MetastoreServer::new(quire_metastore::Service::new(options.log.clone(), hub))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let pagestore = PagestoreServer::new(quire_pagestore::Service::new(options.pages.clone()))
@@ -212,6 +258,7 @@ async fn router(options: &Options) -> std::result::Result<Router, Box<dyn std::e
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .http2_adaptive_window(Some(true))
         .max_concurrent_streams(Some(STREAMS))
+        .layer(Measured::by(metrics))
         // Whoever probes has no token.
         .add_service(health_service)
         .add_service(InterceptedService::new(reflection().build_v1()?, gate.clone()))

@@ -32,6 +32,8 @@ fn the_first_row_comes_in_two_round_trips() {
         tls: None,
         poll_interval: Duration::from_secs(1),
         role: Role::All,
+        http: None,
+        counters: Arc::new(Default::default),
         log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
         pages: Arc::new(quire_pagestore::Embedded::new(bucket)),
     })

@@ -82,6 +82,8 @@ impl House {
             tls: None,
             poll_interval: Duration::from_millis(20),
             role: Role::All,
+            http: None,
+            counters: Arc::new(Default::default),
             log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
             pages: Arc::new(quire_pagestore::Embedded::new(bucket)),
         })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quire_bucket::Bucket;
+use quire_bucket::{Bucket, Counters};
 use quire_channel::{Connection, Limits};
 use quire_engine::{Engine, Options, Stores, Traffic};
 use quire_proto::{Error, LogUpkeep, PageUpkeep, Result};
@@ -23,7 +23,7 @@ pub fn open_engine(settings: &Settings) -> Result<Engine> {
         connect: Box::new(move || {
             let (store, token) = (store.clone(), token.clone());
             Box::pin(async move {
-                let (Upkeep { log, pages }, traffic) = connect(&store, token.as_ref())?;
+                let (Upkeep { log, pages, .. }, traffic) = connect(&store, token.as_ref())?;
                 Ok(Stores { metastore: log, pagestore: pages, traffic })
             })
         }),
@@ -40,6 +40,8 @@ pub struct Upkeep {
     pub log: Arc<dyn LogUpkeep>,
     /// The pages.
     pub pages: Arc<dyn PageUpkeep>,
+    /// What the store was asked so far, if it is no server.
+    pub counters: Arc<dyn Fn() -> Counters + Send + Sync>,
 }
 
 /// Connects the store for its upkeep.
@@ -59,6 +61,7 @@ fn connect(store: &StoreUrl, token: Option<&Token>) -> Result<(Upkeep, Arc<dyn F
         let upkeep = Upkeep {
             log: Arc::new(quire_metastore::Remote::new(connection.clone())),
             pages: Arc::new(quire_pagestore::Remote::new(connection.clone())),
+            counters: Arc::new(Counters::default),
         };
         let traffic = move || {
             let traffic = connection.traffic();
@@ -75,6 +78,10 @@ fn connect(store: &StoreUrl, token: Option<&Token>) -> Result<(Upkeep, Arc<dyn F
     let upkeep = Upkeep {
         log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
         pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),
+        counters: {
+            let bucket = bucket.clone();
+            Arc::new(move || bucket.counters())
+        },
     };
     let traffic = move || {
         let counters = bucket.counters();

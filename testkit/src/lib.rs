@@ -8,6 +8,7 @@
 //! failed.
 
 mod child;
+mod debian;
 pub mod fuzz;
 mod overwriting;
 mod proxy;
@@ -15,6 +16,7 @@ mod s3;
 mod seed;
 mod venv;
 
+pub use debian::debian_program;
 pub use overwriting::OverwritingS3;
 pub use proxy::{Fault, Proxy, Request, Traffic};
 pub use s3::{S3Server, SHARED_S3_VARIABLE};

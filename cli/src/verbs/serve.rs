@@ -1,5 +1,8 @@
 //! `quire serve`.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
+use quire_engine::{Error, Result};
 use quire_serve::tokens::Verifier;
 use quire_serve::{Options, Role, Server, Tls, TlsFiles};
 use quire_settings::{Key, StoreKind, parse_duration};
@@ -13,6 +16,7 @@ use crate::stop::Outcome;
 #[derive(Serialize)]
 struct Served {
     url: String,
+    http: Option<String>,
     store: String,
 }
 
@@ -26,7 +30,7 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
             .into());
     }
     let poll_interval = parse_duration(&args.poll_interval).filter(|every| !every.is_zero()).ok_or_else(|| {
-        quire_engine::Error::invalid(format!("--poll-interval {:?} is not a time", args.poll_interval))
+        Error::invalid(format!("--poll-interval {:?} is not a time", args.poll_interval))
             .with_remedy("It is like 1s or 500ms.")
     })?;
     let tls = match (&args.tls_cert, &args.tls_key) {
@@ -38,19 +42,52 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
         _ => None,
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let quire_settings::Upkeep { log, pages } = quire_settings::open_upkeep(&ctx.settings)?;
+    let quire_settings::Upkeep { log, pages, counters } = quire_settings::open_upkeep(&ctx.settings)?;
     let role = match args.role {
         ServedRole::All => Role::All,
         ServedRole::Metastore => Role::Metastore,
         ServedRole::Pagestore => Role::Pagestore,
     };
     let tokens = args.token_keys.clone().map(Verifier::load).transpose()?;
-    let options =
-        Options { listen: args.listen, insecure: args.insecure, tokens, tls, poll_interval, role, log, pages };
+    let options = Options {
+        listen: args.listen,
+        insecure: args.insecure,
+        tokens,
+        tls,
+        poll_interval,
+        role,
+        http: http(args)?,
+        counters,
+        log,
+        pages,
+    };
     let server = Server::bind(options)?;
-    let served = Served { url: format!("{scheme}://{}", server.address()), store: store.to_string() };
-    ctx.output.event(&served, |served| format!("{} is served on {}; Ctrl-C ends it", served.store, served.url))?;
+    let served = Served {
+        url: format!("{scheme}://{}", server.address()),
+        http: server.http_address().map(|address| format!("http://{address}")),
+        store: store.to_string(),
+    };
+    ctx.output.event(&served, |served| {
+        let http = served.http.as_ref().map_or_else(String::new, |http| format!(", its numbers on {http}/metrics"));
+        format!("{} is served on {}{http}; Ctrl-C ends it", served.store, served.url)
+    })?;
     let stopper = server.stopper();
     let _pressed = Checkpoints::and(move || stopper.stop());
     Ok(server.run()?)
+}
+
+/// Where those who look after the server read how it is.
+fn http(args: &ServeArgs) -> Result<Option<SocketAddr>> {
+    match args.http.as_deref() {
+        Some("none") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Error::invalid(format!("--http {text:?} is not an address"))
+                .with_remedy("It is like 127.0.0.1:7481; or `none`.")
+        }),
+        None => {
+            // Port 0 is one that is free.
+            let port = args.listen.port().checked_add(u16::from(args.listen.port() > 0)).unwrap_or_default();
+            Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        }
+    }
 }

@@ -1,0 +1,132 @@
+//! How a server is, and what it has done: read by Prometheus itself.
+#![allow(clippy::unwrap_used, reason = "a failed expectation is what a test is for")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use quire_e2e::{Server, World};
+use quire_testkit::debian_program;
+
+/// Status and body of an answer.
+fn get(url: &str) -> Option<(u16, String)> {
+    let (address, path) = url.strip_prefix("http://")?.split_once('/')?;
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// The samples of a page of metrics.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.into(), value.parse().unwrap())).collect()
+}
+
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_servers_numbers_are_true_and_prometheus_takes_them() {
+    let there = World::new();
+    let owner = there.machine("owner");
+    owner.ok(&["create", "team/old"]);
+    owner.ok(&["sql", "team/old", "create table t(n)"]);
+    owner.ok(&["push", "team/old"]);
+    let server = Server::start(&there, 0);
+    let here = World::with_store(&server.url, Vec::new());
+    let a = here.machine("a");
+    a.ok(&["create", "team/app"]);
+    a.ok(&["sql", "team/app", "create table t(n); insert into t values (zeroblob(200000))"]);
+    a.ok(&["push", "team/app"]);
+    a.run(&["clone", "nowhere"]).failed(1, "no volume nowhere");
+    for ready in ["healthz", "readyz"] {
+        assert_eq!(get(&format!("{}/{ready}", server.http)).unwrap(), (200, "ok\n".into()));
+    }
+    assert_eq!(get(&format!("{}/nonsense", server.http)).unwrap().0, 404);
+
+    let url = format!("{}/metrics", server.http);
+    let text = loop {
+        let (status, text) = get(&url).unwrap();
+        assert_eq!(status, 200);
+        // The first look at all volumes comes when it comes.
+        if text.contains("quire_volume_head_lsn{") {
+            break text;
+        }
+    };
+    let found = samples(&text);
+    let of = |name: &str| *found.get(name).unwrap_or_else(|| panic!("{name} in {text}"));
+    assert_eq!(of("quire_requests_total{code=\"OK\",method=\"Metastore/Append\"}"), 1.0);
+    assert!(of("quire_request_seconds_count{method=\"Metastore/Append\"}") == 1.0);
+    assert!(of("quire_served_bytes_total{direction=\"in\"}") > 0.0);
+    assert!(of("quire_served_bytes_total{direction=\"out\"}") > 0.0);
+    assert!(of("quire_store_requests_total{kind=\"put\"}") >= 1.0);
+    assert!(of("quire_store_cost_dollars") > 0.0);
+    assert_eq!(of("quire_volume_head_lsn{volume=\"team/old\"}"), 1.0);
+    assert!(of("quire_volume_last_commit_timestamp_seconds{volume=\"team/old\"}") > 1.7e9);
+    assert_eq!((of("quire_requests_in_flight"), of("quire_watchers")), (0.0, 0.0));
+
+    let mut check = Command::new(debian_program("prometheus", "usr/bin/promtool"));
+    let mut check = check.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    check.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let checked = check.wait_with_output().unwrap();
+    assert!(
+        checked.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&checked.stdout),
+        String::from_utf8_lossy(&checked.stderr)
+    );
+
+    // A real Prometheus scrapes it.
+    let target = server.http.strip_prefix("http://").unwrap();
+    let config = format!(
+        "scrape_configs: [{{job_name: quire, scrape_interval: 1s, static_configs: [{{targets: ['{target}']}}]}}]"
+    );
+    let config = there.file("prometheus.yml", config);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    fs::create_dir(there.path("prometheus")).unwrap();
+    let _prometheus = Ends(
+        Command::new(debian_program("prometheus", "usr/bin/prometheus"))
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", there.path("prometheus").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let query = format!("http://{address}/api/v1/query?query=quire_volume_head_lsn");
+    loop {
+        if let Some((200, answer)) = get(&query)
+            && answer.contains("team/old")
+        {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_server_whose_store_is_gone_is_alive_and_not_ready() {
+    let there = World::new();
+    let store = there.path("store");
+    fs::create_dir(&store).unwrap();
+    let server = Server::start(&there, 0);
+    assert_eq!(get(&format!("{}/readyz", server.http)).unwrap().0, 200);
+    fs::remove_dir_all(&store).unwrap();
+    fs::write(&store, "no folder any more").unwrap();
+    let (status, problem) = get(&format!("{}/readyz", server.http)).unwrap();
+    assert_eq!(status, 503, "{problem}");
+    assert_eq!(get(&format!("{}/healthz", server.http)).unwrap().0, 200);
+}

@@ -1,0 +1,333 @@
+//! What a server has done, in numbers that Prometheus reads. `docs/serving.md` lists the names.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use quire_bucket::Counters;
+use quire_metastore::Hub;
+use quire_proto::{Lsn, VolumeName};
+use tonic::Code;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+/// So many volumes at most have numbers of their own.
+const MOST_VOLUMES: usize = 1000;
+/// Upper ends of the histogram's buckets, in seconds: from a cached answer to an upload over a slow network.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// What a thousand requests cost at the list price of S3 Standard in us-east-1 (2026): writes and listings, and reads.
+const DOLLARS_PER_THOUSAND: [f64; 2] = [0.005, 0.0004];
+
+/// Where what a store was asked is read.
+pub type StoreCounters = Arc<dyn Fn() -> Counters + Send + Sync>;
+
+/// All numbers of one server. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    in_flight: IntGauge,
+    bytes: IntCounterVec,
+    store: Arc<Store>,
+    volumes: IntGauge,
+    head_lsn: IntGaugeVec,
+    last_commit: GaugeVec,
+    watchers: IntGauge,
+    watched: IntGauge,
+    hub: Arc<Hub>,
+}
+
+/// What the store was asked, as of the last look.
+struct Store {
+    counters: StoreCounters,
+    requests: IntCounterVec,
+    bytes: IntCounterVec,
+    dollars: Gauge,
+    seen: Mutex<Counters>,
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let collector = made.expect("names and labels that are allowed");
+    registry.register(Box::new(collector.clone())).expect("a name that is there once");
+    collector
+}
+
+impl Metrics {
+    pub(crate) fn new(hub: Arc<Hub>, counters: StoreCounters) -> Metrics {
+        let registry = Registry::new();
+        let of = |name: &str, help: &str| Opts::new(name, help);
+        let counter = |name, help, labels: &[&str]| registered(&registry, IntCounterVec::new(of(name, help), labels));
+        let gauge = |name, help| registered(&registry, IntGauge::with_opts(of(name, help)));
+        let store = Store {
+            counters,
+            requests: counter("quire_store_requests_total", "Requests to the store behind the server.", &["kind"]),
+            bytes: counter("quire_store_bytes_total", "Bytes of bodies to and from the store.", &["direction"]),
+            dollars: registered(
+                &registry,
+                Gauge::with_opts(of(
+                    "quire_store_cost_dollars",
+                    "Estimated price of the requests to the store since the start.",
+                )),
+            ),
+            seen: Mutex::default(),
+        };
+        let seconds =
+            HistogramOpts::new("quire_request_seconds", "Time until the end of an answer; no streams that watch.");
+        let build = IntGaugeVec::new(of("quire_build_info", "The version that runs."), &["version"]);
+        registered(&registry, build).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Metrics {
+            requests: counter("quire_requests_total", "Calls that have ended.", &["method", "code"]),
+            seconds: registered(&registry, HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["method"])),
+            in_flight: gauge("quire_requests_in_flight", "Calls that have not ended, streams that watch among them."),
+            bytes: counter("quire_served_bytes_total", "Bytes of messages from and to clients.", &["direction"]),
+            store: Arc::new(store),
+            volumes: gauge("quire_volumes", "Volumes in the store, as of the last look at all of them."),
+            head_lsn: registered(
+                &registry,
+                IntGaugeVec::new(
+                    of("quire_volume_head_lsn", "The newest LSN, as of the last look; of the first thousand volumes."),
+                    &["volume"],
+                ),
+            ),
+            last_commit: registered(
+                &registry,
+                GaugeVec::new(
+                    of(
+                        "quire_volume_last_commit_timestamp_seconds",
+                        "When the newest commit was made, by its author's clock.",
+                    ),
+                    &["volume"],
+                ),
+            ),
+            watchers: gauge("quire_watchers", "Subscriptions to volumes."),
+            watched: gauge("quire_volumes_watched", "Volumes that somebody watches."),
+            hub,
+            registry,
+        }
+    }
+
+    /// All of it, in Prometheus' text format.
+    pub(crate) fn text(&self) -> String {
+        let (volumes, watchers) = self.hub.watched();
+        self.watched.set(volumes as i64);
+        self.watchers.set(watchers as i64);
+        self.store.look();
+        let mut text = Vec::new();
+        // Into memory, and all names are there once.
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).unwrap_or_default();
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// What a look at all volumes has found: of each its name, its newest LSN and when that was made, in milliseconds.
+    pub(crate) fn looked(&self, volumes: &[(VolumeName, Lsn, u64)]) {
+        self.volumes.set(volumes.len() as i64);
+        self.head_lsn.reset();
+        self.last_commit.reset();
+        for (name, lsn, time_ms) in volumes.iter().take(MOST_VOLUMES) {
+            self.head_lsn.with_label_values(&[name.as_str()]).set(lsn.get() as i64);
+            self.last_commit.with_label_values(&[name.as_str()]).set(*time_ms as f64 / 1000.0);
+        }
+    }
+}
+
+impl Store {
+    fn look(&self) {
+        let now = (self.counters)();
+        let mut seen = self.seen.lock();
+        let kinds = [
+            ("get", now.get, seen.get),
+            ("put", now.put, seen.put),
+            ("list", now.list, seen.list),
+            ("head", now.head, seen.head),
+            ("delete", now.delete, seen.delete),
+        ];
+        for (kind, now, seen) in kinds {
+            self.requests.with_label_values(&[kind]).inc_by(now.saturating_sub(seen));
+        }
+        for (direction, now, seen) in [("in", now.bytes_in, seen.bytes_in), ("out", now.bytes_out, seen.bytes_out)] {
+            self.bytes.with_label_values(&[direction]).inc_by(now.saturating_sub(seen));
+        }
+        let [dear, cheap] = DOLLARS_PER_THOUSAND;
+        self.dollars.set(((now.put + now.list) as f64 * dear + (now.get + now.head) as f64 * cheap) / 1000.0);
+        *seen = now;
+    }
+}
+
+/// Counts calls.
+#[derive(Clone)]
+pub(crate) struct Measured {
+    metrics: Metrics,
+    /// The paths of the methods that there are, and their labels: nobody makes up others.
+    methods: Arc<HashMap<String, Arc<str>>>,
+}
+
+impl Measured {
+    pub(crate) fn by(metrics: Metrics) -> Measured {
+        let set = FileDescriptorSet::decode(quire_proto::wire::DESCRIPTORS).unwrap_or_default();
+        let mut methods = HashMap::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let label = format!("{}/{}", service.name(), method.name());
+                    methods.insert(format!("/{}.{label}", file.package()), label.into());
+                }
+            }
+        }
+        Measured { metrics, methods: Arc::new(methods) }
+    }
+}
+
+impl<S> Layer<S> for Measured {
+    type Service = MeasuredService<S>;
+
+    fn layer(&self, inner: S) -> MeasuredService<S> {
+        MeasuredService { measured: self.clone(), inner }
+    }
+}
+
+/// A service whose calls are counted.
+#[derive(Clone)]
+pub(crate) struct MeasuredService<S> {
+    measured: Measured,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for MeasuredService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Measured { metrics, methods } = &self.measured;
+        let method = methods.get(request.uri().path()).cloned().unwrap_or_else(|| "other".into());
+        let call = Call::begin(metrics.clone(), method);
+        let bytes = metrics.bytes.with_label_values(&["in"]);
+        let answer = self.inner.call(request.map(|body| Body::new(Counted { body, bytes, call: None })));
+        Box::pin(async move {
+            let mut call = call;
+            let response = answer.await?;
+            // An answer without a body has its status here.
+            call.note(response.headers());
+            let bytes = call.metrics.bytes.with_label_values(&["out"]);
+            Ok(response.map(|body| Body::new(Counted { body, bytes, call: Some(call) })))
+        })
+    }
+}
+
+/// A call on its way; it has ended when this goes.
+struct Call {
+    metrics: Metrics,
+    method: Arc<str>,
+    code: Code,
+    began: Instant,
+}
+
+impl Call {
+    fn begin(metrics: Metrics, method: Arc<str>) -> Call {
+        metrics.in_flight.inc();
+        Call { metrics, method, code: Code::Cancelled, began: Instant::now() }
+    }
+
+    fn note(&mut self, headers: &HeaderMap) {
+        if let Some(status) = headers.get("grpc-status") {
+            self.code = Code::from_bytes(status.as_bytes());
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Metrics { in_flight, requests, seconds, .. } = &self.metrics;
+        in_flight.dec();
+        requests.with_label_values(&[&self.method, label(self.code).as_str()]).inc();
+        if &*self.method != "Metastore/Watch" {
+            seconds.with_label_values(&[&self.method]).observe(self.began.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// A code as gRPC writes it, such as `NOT_FOUND`.
+fn label(code: Code) -> String {
+    let mut label = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !label.is_empty() {
+            label.push('_');
+        }
+        label.push(letter.to_ascii_uppercase());
+    }
+    label
+}
+
+/// A body whose bytes are counted, and whose end is that of its call.
+struct Counted {
+    body: Body,
+    bytes: IntCounter,
+    call: Option<Call>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            match (frame.data_ref(), frame.trailers_ref()) {
+                (Some(data), _) => self.bytes.inc_by(data.len() as u64),
+                (None, Some(trailers)) => {
+                    if let Some(call) = &mut self.call {
+                        call.note(trailers);
+                    }
+                }
+                (None, None) => {}
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_written_as_grpc_writes_them() {
+        for (code, written) in [(Code::Ok, "OK"), (Code::NotFound, "NOT_FOUND"), (Code::DataLoss, "DATA_LOSS")] {
+            assert_eq!(label(code), written);
+        }
+    }
+}
