@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
-use quire_channel::MAX_MESSAGE_BYTES;
+use quire_channel::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES};
 use quire_metastore::Hub;
 use quire_proto::wire::metastore_server::MetastoreServer;
 use quire_proto::wire::pagestore_server::PagestoreServer;
@@ -256,7 +256,8 @@ async fn router(
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .http2_adaptive_window(Some(true))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(Some(STREAMS))
         .layer(Measured::by(metrics))
         // Whoever probes has no token.

@@ -9,6 +9,14 @@ use quire_testkit::{BUILT_VARIABLE, S3Server, SHARED_S3_VARIABLE};
 use crate::paths::{self, Profile};
 use crate::{clients, matrix, process, sqlite};
 
+/// Tests of the engine that run once more with a server between engine and store; those of SQLite's faces all do. The
+/// others look at the store's requests, or take long.
+const SERVED: [&str; 8] = ["stores", "race", "past", "faults", "local", "kill", "disk", "cut_short"];
+
+fn through_a_server() -> [(&'static str, String); 1] {
+    [("QUIRE_TEST_SERVED", "1".to_owned())]
+}
+
 /// What the tests share: one build, and one S3 server, which each test program would start for itself otherwise.
 pub(crate) struct Parts {
     server: S3Server,
@@ -37,8 +45,16 @@ pub(crate) fn run() -> Result<()> {
     if process::output(cargo_command().args(["nextest", "--version"])).is_ok() {
         parts.cargo(&["nextest", "run", "--workspace", "--no-fail-fast"], &[])?;
         parts.cargo(&["test", "--workspace", "--doc"], &[])?;
+        let tests = SERVED.map(|name| format!("binary({name})")).join(" or ");
+        let served = format!("(package(quire-engine) and ({tests})) or package(quire-sqlite)");
+        parts.cargo(&["nextest", "run", "--workspace", "--no-fail-fast", "-E", &served], &through_a_server())?;
     } else {
         parts.cargo(&["test", "--workspace", "--no-fail-fast"], &[])?;
+        let tests = SERVED.map(|name| format!("--test={name}"));
+        let words =
+            ["test", "--no-fail-fast", "--package=quire-engine"].into_iter().chain(tests.iter().map(String::as_str));
+        parts.cargo(&words.collect::<Vec<_>>(), &through_a_server())?;
+        parts.cargo(&["test", "--no-fail-fast", "--package=quire-sqlite", "--tests"], &through_a_server())?;
     }
     clients::run_built()?;
     matrix::run_built()?;

@@ -6,6 +6,7 @@ pub mod child;
 pub mod damage;
 pub mod history;
 pub mod hooked;
+mod served;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,11 @@ use quire_pagestore::Embedded as Pagestore;
 /// Pages of the tests: small ones, so that there are many.
 pub const PAGE: usize = 512;
 
+/// The stores of a bucket; with `QUIRE_TEST_SERVED=1` there is a server of its own between, as each client would have one.
 pub fn stores(bucket: &Bucket) -> Stores {
+    if std::env::var_os("QUIRE_TEST_SERVED").is_some() {
+        return served::stores(bucket);
+    }
     let counted = bucket.clone();
     Stores {
         metastore: Arc::new(Metastore::new(bucket.clone(), quire_metastore::Options::default())),

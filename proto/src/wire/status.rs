@@ -8,6 +8,8 @@ use tonic::{Code, Status};
 use super::generated::{Problem, Winner as WireWinner};
 use crate::{CommitHeader, Error, ErrorKind, ObjectHash, Result, Winner};
 
+const UNAVAILABLE: &str = "Check the network and the server's address; nothing is lost, try again later.";
+
 const TYPE: &str = "type.googleapis.com/quire.v1.Problem";
 
 /// `google.rpc.Status`.
@@ -88,9 +90,14 @@ pub fn winner_of(status: &Status) -> Result<Option<Winner>> {
     Ok(Some(Winner { header, object_hash: ObjectHash::new(hash) }))
 }
 
-/// Whether Quire's own server gave this status, rather than what stands between.
+/// Whether Quire's own server gave this status, rather than what stands between or the connection itself.
 pub fn is_answer(status: &Status) -> bool {
-    problem(status).is_some() || error_of(status).kind() != ErrorKind::Unavailable
+    problem(status).is_some() || (!is_of_the_connection(status) && error_of(status).kind() != ErrorKind::Unavailable)
+}
+
+/// Whether the status was made up at this end, as the connection broke: HTTP/2's errors become codes of any kind.
+fn is_of_the_connection(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
 }
 
 /// The error that came over the wire; or what it means that none of Quire's came.
@@ -102,6 +109,7 @@ pub fn error_of(status: &Status) -> Error {
         return if problem.remedy.is_empty() { error } else { error.with_remedy(problem.remedy) };
     }
     let (kind, remedy) = match status.code() {
+        _ if is_of_the_connection(status) => (ErrorKind::Unavailable, UNAVAILABLE),
         Code::Unauthenticated => (
             ErrorKind::Denied,
             "Give a token that the server knows (QUIRE_TOKEN, or --token); `quire token new` makes one.",
@@ -112,7 +120,7 @@ pub fn error_of(status: &Status) -> Error {
         Code::InvalidArgument => (ErrorKind::Invalid, "Look at what was asked."),
         Code::DataLoss => (ErrorKind::Corrupt, "`quire verify NAME` shows what is damaged."),
         // Whatever stands between may say any of the others: the outcome is unknown.
-        _ => (ErrorKind::Unavailable, "Check the network and the server's address; nothing is lost, try again later."),
+        _ => (ErrorKind::Unavailable, UNAVAILABLE),
     };
     Error::new(kind, format!("the server: {}", status.message())).with_remedy(remedy)
 }
@@ -157,5 +165,9 @@ mod tests {
             assert_eq!(error_of(&Status::new(code, "a proxy's words")).kind(), ErrorKind::Unavailable);
         }
         assert_eq!(error_of(&Status::unauthenticated("no token")).kind(), ErrorKind::Denied);
+        let mut broken = Status::resource_exhausted("h2 protocol error");
+        assert!(is_answer(&broken));
+        broken.set_source(std::sync::Arc::new(std::io::Error::other("the connection")));
+        assert!(!is_answer(&broken) && error_of(&broken).kind() == ErrorKind::Unavailable);
     }
 }

@@ -3,9 +3,11 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use quire_engine::Engine;
-use quire_settings::{Key, Overrides, Source};
+use quire_serve::{Role, Server};
+use quire_settings::{Key, Overrides, Settings, Source, Upkeep};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
@@ -35,8 +37,12 @@ extern "C" fn remove_house() {
 pub fn house() -> &'static House {
     HOUSE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let here = engine(&dir.path().join("here"), &dir.path().join("store"));
-        let there = engine(&dir.path().join("there"), &dir.path().join("store"));
+        let mut store = format!("file://{}", dir.path().join("store").display());
+        if std::env::var_os("QUIRE_TEST_SERVED").is_some() {
+            store = served(&store);
+        }
+        let here = engine(&dir.path().join("here"), &store);
+        let there = engine(&dir.path().join("there"), &store);
         quire_sqlite::register_linked(here.clone()).unwrap();
         quire_sqlite::register_linked_as("quire-there", there.clone()).unwrap();
         assert_eq!(atexit(remove_house), 0, "the folder of the tests would stay behind");
@@ -44,14 +50,34 @@ pub fn house() -> &'static House {
     })
 }
 
-fn engine(data_dir: &Path, store: &Path) -> Engine {
-    let store = format!("file://{}", store.display());
-    let overrides = Overrides::default().with(Key::DataDir, data_dir.to_str(), Source::Flag("--data-dir")).with(
-        Key::Store,
-        Some(&store),
-        Source::Flag("--store"),
-    );
-    quire_settings::open_engine(&quire_settings::load(&overrides).unwrap()).unwrap()
+fn engine(data_dir: &Path, store: &str) -> Engine {
+    let overrides = Overrides::default().with(Key::DataDir, data_dir.to_str(), Source::Flag("--data-dir"));
+    quire_settings::open_engine(&settings(overrides, store)).unwrap()
+}
+
+fn settings(overrides: Overrides, store: &str) -> Settings {
+    quire_settings::load(&overrides.with(Key::Store, Some(store), Source::Flag("--store"))).unwrap()
+}
+
+/// A server of a store, until the process ends.
+fn served(store: &str) -> String {
+    let Upkeep { log, pages, counters } = quire_settings::open_upkeep(&settings(Overrides::default(), store)).unwrap();
+    let server = Server::bind(quire_serve::Options {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        insecure: false,
+        tokens: None,
+        tls: None,
+        poll_interval: Duration::from_millis(50),
+        role: Role::All,
+        http: None,
+        counters,
+        log,
+        pages,
+    })
+    .unwrap();
+    let url = format!("http://{}", server.address());
+    std::thread::spawn(move || server.run().unwrap());
+    url
 }
 
 /// A connection to a volume in the first data directory.
@@ -69,7 +95,7 @@ pub fn open_with(name: &str, parameters: &str) -> rusqlite::Result<Connection> {
     house();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     let db = Connection::open_with_flags(format!("file:{name}?{parameters}"), flags)?;
-    db.busy_timeout(std::time::Duration::ZERO)?;
+    db.busy_timeout(Duration::ZERO)?;
     Ok(db)
 }
 

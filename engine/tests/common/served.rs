@@ -1,0 +1,63 @@
+//! A server in this process, for who tests the engine through one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use quire_bucket::Bucket;
+use quire_channel::{Connection, Limits};
+use quire_engine::{Stores, Traffic};
+use quire_serve::{Options, Role, Server, Stopper};
+
+/// A server that ends with this value.
+struct Serving {
+    stopper: Stopper,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || !matches!(ended, Some(Err(_))), "the server has panicked");
+    }
+}
+
+/// The stores of a bucket, by way of a server.
+pub fn stores(bucket: &Bucket) -> Stores {
+    let counted = bucket.clone();
+    let server = Server::bind(Options {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        insecure: false,
+        tokens: None,
+        tls: None,
+        poll_interval: Duration::from_millis(50),
+        role: Role::All,
+        http: None,
+        counters: Arc::new(move || counted.counters()),
+        log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
+        pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),
+    })
+    .unwrap();
+    let url = format!("http://{}", server.address()).parse().unwrap();
+    let stopper = server.stopper();
+    let thread = std::thread::spawn(move || server.run().unwrap());
+    let serving = Serving { stopper, thread: Some(thread) };
+    let connection = Connection::open(&url, None, Limits::default()).unwrap();
+    Stores {
+        metastore: Arc::new(quire_metastore::Remote::new(connection.clone())),
+        pagestore: Arc::new(quire_pagestore::Remote::new(connection.clone())),
+        traffic: Arc::new(move || {
+            // As long as there are stores, somebody asks for their traffic: the server lives as long.
+            let _ = &serving;
+            let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            let traffic = connection.traffic();
+            Traffic {
+                requests: read(&traffic.requests),
+                bytes_in: read(&traffic.bytes_in),
+                bytes_out: read(&traffic.bytes_out),
+            }
+        }),
+    }
+}
