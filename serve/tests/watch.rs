@@ -12,7 +12,7 @@ use quire_channel::{Connection, Limits};
 use quire_metastore::contract::commits::{commit, write};
 use quire_metastore::{Embedded, Remote};
 use quire_proto::{Appended, CommitKind, Lsn, Metastore, SealedCommit, VolumeName};
-use quire_serve::{Options, Role, Server, Stopper};
+use quire_serve::{CacheOptions, Options, Role, Server, Stopper};
 
 const POLL: Duration = Duration::from_millis(200);
 
@@ -36,6 +36,7 @@ impl House {
             poll_interval: POLL,
             role: Role::Metastore,
             http: None,
+            cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
             counters: Arc::new(Default::default),
             log: Arc::new(direct.clone()),
             pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),

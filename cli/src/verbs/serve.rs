@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use quire_engine::{Error, Result};
 use quire_serve::tokens::Verifier;
-use quire_serve::{Options, Role, Server, Tls, TlsFiles};
+use quire_serve::{CacheOptions, Options, Role, Server, Tls, TlsFiles};
 use quire_settings::{Key, StoreKind, parse_duration};
 use serde::Serialize;
 
@@ -56,6 +56,10 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
         tls,
         poll_interval,
         role,
+        cache: CacheOptions {
+            memory_bytes: args.cache_memory.as_u64(),
+            disk: args.cache_dir.clone().map(|folder| (folder, args.cache_disk.as_u64())),
+        },
         http: http(args)?,
         counters,
         log,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quire_bucket::Bucket;
 use quire_channel::{Connection, Limits};
 use quire_engine::{Stores, Traffic};
-use quire_serve::{Options, Role, Server, Stopper};
+use quire_serve::{CacheOptions, Options, Role, Server, Stopper};
 
 /// A server that ends with this value.
 struct Serving {
@@ -35,6 +35,7 @@ pub fn stores(bucket: &Bucket) -> Stores {
         poll_interval: Duration::from_millis(50),
         role: Role::All,
         http: None,
+        cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
         counters: Arc::new(move || counted.counters()),
         log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
         pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use quire_engine::Engine;
-use quire_serve::{Role, Server};
+use quire_serve::{CacheOptions, Role, Server};
 use quire_settings::{Key, Overrides, Settings, Source, Upkeep};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -70,6 +70,7 @@ fn served(store: &str) -> String {
         poll_interval: Duration::from_millis(50),
         role: Role::All,
         http: None,
+        cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
         counters,
         log,
         pages,
