@@ -102,7 +102,7 @@ fn a_servers_numbers_are_true_and_prometheus_takes_them() {
     let address = free.local_addr().unwrap();
     drop(free);
     fs::create_dir(there.path("prometheus")).unwrap();
-    let _prometheus = Ends(
+    let mut prometheus = Ends(
         Command::new(debian_program("prometheus", "usr/bin/prometheus"))
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", there.path("prometheus").display()))
@@ -118,6 +118,8 @@ fn a_servers_numbers_are_true_and_prometheus_takes_them() {
         {
             break;
         }
+        assert!(prometheus.0.try_wait().unwrap().is_none(), "Prometheus has ended");
+        std::thread::yield_now();
     }
 }
 
