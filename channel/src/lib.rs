@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use quire_proto::wire::{error_of, is_answer};
+use quire_proto::wire::{error_of, is_answer, retry_delay};
 use quire_proto::{Error, Result};
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -165,8 +165,15 @@ impl Connection {
             self.traffic.requests.fetch_add(1, Ordering::Relaxed);
             let status = match tokio::time::timeout(self.limits.attempt, ask(self.service())).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) if is_answer(&status) => return Err(status),
-                Ok(Err(status)) => status,
+                Ok(Err(status)) => match retry_delay(&status) {
+                    // It has asked for so much patience.
+                    Some(delay) => {
+                        pause = pause.max(delay);
+                        status
+                    }
+                    None if is_answer(&status) => return Err(status),
+                    None => status,
+                },
                 Err(_) => Status::deadline_exceeded("it did not answer in time"),
             };
             if Instant::now() + pause > until {

@@ -1,6 +1,7 @@
 //! The words that `quire` understands.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
@@ -421,6 +422,9 @@ pub(crate) struct ServeArgs {
     /// Let only those in who have a token of one of these public keys (a JSON Web Key Set)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) token_keys: Option<PathBuf>,
+    /// Let in so many calls a second of each subject of tokens; more are told when to come again
+    #[arg(long, value_name = "NUMBER", requires = "token_keys")]
+    pub(crate) calls_per_second: Option<NonZeroU32>,
     /// The server's certificate and those above it, in PEM: clients then use https://
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,

@@ -98,6 +98,25 @@ fn a_token_allows_what_it_says_and_no_token_nothing() {
 }
 
 #[test]
+fn a_client_that_is_told_to_wait_waits() {
+    let there = World::new();
+    let keys = Keys::of(&there);
+    let words = ["--token-keys", &keys.public, "--calls-per-second", "4"];
+    let server = Server::start_with(&there, 0, &words, Stdio::inherit());
+    let here = keys.client(&server, "*", "read,write");
+    let a = here.machine("a");
+    make(&a, "app");
+    // Far more calls than are let in at once.
+    for n in 1..=8 {
+        a.ok(&["sql", "app", &format!("insert into t values ({n})")]);
+        a.ok(&["push", "app"]);
+    }
+    let b = here.machine("b");
+    b.ok(&["clone", "app"]);
+    assert_eq!(sum(&b, "app"), "39");
+}
+
+#[test]
 fn a_wrong_word_makes_no_token_and_no_key() {
     let world = World::new();
     let keys = Keys::of(&world);

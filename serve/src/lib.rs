@@ -18,6 +18,7 @@ pub use quire_proto::{Grant, Right, VolumePattern};
 pub use tls::{Tls, TlsFiles};
 
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -70,6 +71,8 @@ pub struct Options {
     pub insecure: bool,
     /// Who may do what; without it, everybody everything.
     pub tokens: Option<Verifier>,
+    /// So many calls a second are let in of each subject of tokens; without it, as many as come.
+    pub calls_per_second: Option<NonZeroU32>,
     /// By which nobody overhears anything.
     pub tls: Option<Tls>,
     /// How long it takes at most until watchers are told of what was committed elsewhere; each volume that is watched costs
@@ -255,7 +258,7 @@ async fn router(
             .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let gate = options.tokens.clone().map_or(Gate::Open, Gate::Tokens);
+    let gate = Gate::new(options.tokens.clone(), options.calls_per_second);
     let metastore = MetastoreServer::new(quire_metastore::Service::new(options.log.clone(), hub))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);

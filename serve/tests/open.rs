@@ -29,6 +29,7 @@ fn the_first_row_comes_in_two_round_trips() {
         listen: "127.0.0.1:0".parse().unwrap(),
         insecure: false,
         tokens: None,
+        calls_per_second: None,
         tls: None,
         poll_interval: Duration::from_secs(1),
         role: Role::All,

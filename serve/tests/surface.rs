@@ -79,6 +79,7 @@ impl House {
             listen: "127.0.0.1:0".parse().unwrap(),
             insecure: false,
             tokens: Some(Verifier::load(SigningKey::public_file(&file)).unwrap()),
+            calls_per_second: None,
             tls: None,
             poll_interval: Duration::from_millis(20),
             role: Role::All,

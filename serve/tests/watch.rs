@@ -32,6 +32,7 @@ impl House {
             listen: "127.0.0.1:0".parse().unwrap(),
             insecure: false,
             tokens: None,
+            calls_per_second: None,
             tls: None,
             poll_interval: POLL,
             role: Role::Metastore,

@@ -53,6 +53,7 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
         listen: args.listen,
         insecure: args.insecure,
         tokens,
+        calls_per_second: args.calls_per_second,
         tls,
         poll_interval,
         role,

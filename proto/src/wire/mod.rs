@@ -7,7 +7,7 @@ mod status;
 use crate::Grant;
 
 pub use convert::{place_of, required};
-pub use status::{error_of, is_answer, status_of, status_of_lost, winner_of};
+pub use status::{error_of, is_answer, retry_delay, status_of, status_of_limit, status_of_lost, winner_of};
 
 /// What was asked, and what its caller may do. Whoever lets a call in has put the grant there: without one, nothing may be
 /// done.

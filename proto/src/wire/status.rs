@@ -1,6 +1,8 @@
 //! Errors on the wire: the standard codes for every client, and in the details
 //! (`google.rpc.Status` with a `quire.v1.Problem`) what Quire's own clients need to give the same error again.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 use tonic::{Code, Status};
@@ -30,6 +32,23 @@ struct Any {
     type_url: String,
     #[prost(bytes = "bytes", tag = "2")]
     value: Bytes,
+}
+
+const RETRY_TYPE: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// `google.rpc.RetryInfo`, with its `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
 }
 
 const KINDS: [(ErrorKind, Code); 11] = [
@@ -77,9 +96,33 @@ fn status(code: Code, message: String, problem: &Problem) -> Status {
     Status::with_details(code, message, details.encode_to_vec().into())
 }
 
-fn problem(status: &Status) -> Option<Problem> {
+/// What a caller is told who has asked too much: when to ask again.
+pub fn status_of_limit(message: &str, delay: Duration) -> Status {
+    let retry_delay = Delay {
+        seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+        nanos: delay.subsec_nanos().cast_signed(),
+    };
+    let value = RetryInfo { retry_delay: Some(retry_delay) }.encode_to_vec().into();
+    let detail = Any { type_url: RETRY_TYPE.to_owned(), value };
+    let code = Code::ResourceExhausted;
+    let details = RpcStatus { code: code as i32, message: message.to_owned(), details: vec![detail] };
+    Status::with_details(code, message, details.encode_to_vec().into())
+}
+
+/// When to ask again, if the server has said so.
+pub fn retry_delay(status: &Status) -> Option<Duration> {
+    let delay = RetryInfo::decode(detail(status, RETRY_TYPE)?).ok()?.retry_delay?;
+    let (seconds, nanos) = (u64::try_from(delay.seconds).ok()?, u32::try_from(delay.nanos).ok()?);
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+}
+
+fn detail(status: &Status, of: &str) -> Option<Bytes> {
     let details = RpcStatus::decode(status.details()).ok()?.details;
-    Problem::decode(details.iter().find(|detail| detail.type_url == TYPE)?.value.clone()).ok()
+    details.into_iter().find(|detail| detail.type_url == of).map(|detail| detail.value)
+}
+
+fn problem(status: &Status) -> Option<Problem> {
+    Problem::decode(detail(status, TYPE)?).ok()
 }
 
 /// The commit that has the LSN which an append wanted.
@@ -157,6 +200,22 @@ mod tests {
         assert_eq!(status.code(), Code::Aborted);
         let back = winner_of(&status).unwrap().unwrap();
         assert_eq!((back.header, back.object_hash), (winner.header, winner.object_hash));
+    }
+
+    #[test]
+    fn when_to_ask_again_comes_back() {
+        for delay in [Duration::ZERO, Duration::from_millis(1500), Duration::from_secs(u64::MAX >> 1)] {
+            let status = status_of_limit("too much", delay);
+            assert_eq!((status.code(), retry_delay(&status)), (Code::ResourceExhausted, Some(delay)));
+            assert_eq!(error_of(&status).kind(), ErrorKind::Busy);
+        }
+        for other in [status_of(&Error::invalid("x")), Status::resource_exhausted("x")] {
+            assert_eq!(retry_delay(&other), None);
+        }
+        let hostile = RetryInfo { retry_delay: Some(Delay { seconds: -1, nanos: i32::MIN }) }.encode_to_vec();
+        let detail = Any { type_url: RETRY_TYPE.to_owned(), value: hostile.into() };
+        let details = RpcStatus { code: 8, message: String::new(), details: vec![detail] }.encode_to_vec();
+        assert_eq!(retry_delay(&Status::with_details(Code::ResourceExhausted, "", details.into())), None);
     }
 
     #[test]

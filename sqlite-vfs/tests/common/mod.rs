@@ -66,6 +66,7 @@ fn served(store: &str) -> String {
         listen: "127.0.0.1:0".parse().unwrap(),
         insecure: false,
         tokens: None,
+        calls_per_second: None,
         tls: None,
         poll_interval: Duration::from_millis(50),
         role: Role::All,
