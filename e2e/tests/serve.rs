@@ -109,6 +109,11 @@ fn a_server_ends_by_sigterm_and_says_what_it_cannot_do() {
     here.machine("a").run(&["clone", "app"]).failed(1, "server");
     let machine = there.machine("a");
     machine.run(&["serve", "--listen", "0.0.0.0:0"]).failed(1, "asks for no token");
+    let folder = there.path("cache");
+    let words = ["--cache-dir", folder.to_str().unwrap(), "--cache-disk", "64MiB"];
+    let _keeps = Server::start_with(&there, 0, &words, std::process::Stdio::inherit());
+    machine.run(&[&["serve", "--listen", "127.0.0.1:0"], &words[..]].concat()).failed(1, "another server's");
+    machine.run(&["serve", "--listen", "127.0.0.1:0", "--http", "here"]).failed(2, "--http");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     machine.run(&["serve", "--listen", &address]).failed(1, &address);

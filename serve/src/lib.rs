@@ -35,7 +35,6 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{Router, TcpIncoming};
-
 use tower::layer::util::{Identity, Stack};
 
 use crate::cache::Cached;
@@ -99,6 +98,7 @@ pub struct Server {
     address: SocketAddr,
     http: Option<(TcpListener, SocketAddr)>,
     stopper: Stopper,
+    cached: Option<Cached>,
     options: Options,
 }
 
@@ -144,7 +144,8 @@ impl Server {
             Error::from_io("taking over SIGTERM", e)
                 .with_remedy("Raise the limits of open files (`ulimit -n`) and of threads (`ulimit -u`).")
         })?;
-        Ok(Server { runtime, listener, address, http, stopper, options })
+        let cached = cache(&runtime, &options)?;
+        Ok(Server { runtime, listener, address, http, stopper, cached, options })
     }
 
     /// Where it listens.
@@ -164,15 +165,11 @@ impl Server {
 
     /// Serves until told to end, or until SIGTERM. Calls that are under way are answered first, for a while.
     pub fn run(self) -> Result<()> {
-        let Server { runtime, listener, address, http, stopper, mut options } = self;
+        let Server { runtime, listener, address, http, stopper, cached, mut options } = self;
         let failed = move |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, format!("serving on {address}: {e}"));
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| failed(&e))?;
             let (ends, ended) = oneshot::channel();
-            let cached = match options.cache.memory_bytes {
-                0 => None,
-                _ => Some(Cached::open(options.pages.clone(), &options.cache).await?),
-            };
             if let Some(cached) = &cached {
                 options.pages = Arc::new(cached.clone());
             }
@@ -223,6 +220,21 @@ fn bound(listen: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr)> {
         Error::from_io(format!("listening on {listen}"), e)
             .with_remedy(format!("Choose another address with {flag}; port 0 is one that is free."))
     })
+}
+
+/// The frames that are kept at hand, if any are.
+fn cache(runtime: &Runtime, options: &Options) -> Result<Option<Cached>> {
+    if options.cache.memory_bytes == 0 {
+        return Ok(None);
+    }
+    let (pages, cache) = (options.pages.clone(), options.cache.clone());
+    let (tells, told) = std::sync::mpsc::channel();
+    // Whoever binds a server may be in a runtime himself, and may not wait for another one in it.
+    runtime.spawn(async move {
+        // He waits.
+        let _ = tells.send(Cached::open(pages, &cache).await);
+    });
+    told.recv().map_err(|_| Error::new(ErrorKind::Io, "the cache was not opened"))?.map(Some)
 }
 
 /// Shows on the second port how the server is, if there is one.
