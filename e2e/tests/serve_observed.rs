@@ -63,8 +63,8 @@ fn a_servers_numbers_are_true_and_prometheus_takes_them() {
     let text = loop {
         let (status, text) = get(&url).unwrap();
         assert_eq!(status, 200);
-        // The first look at all volumes comes when it comes.
-        if text.contains("quire_volume_head_lsn{") {
+        // The first look at all volumes comes when it comes, and the server's end of a call after the client's.
+        if text.contains("quire_volume_head_lsn{") && text.contains("quire_requests_in_flight 0\n") {
             break text;
         }
     };
@@ -79,7 +79,7 @@ fn a_servers_numbers_are_true_and_prometheus_takes_them() {
     assert!(of("quire_cache_frames_total{from=\"store\"}") >= 1.0);
     assert_eq!(of("quire_volume_head_lsn{volume=\"team/old\"}"), 1.0);
     assert!(of("quire_volume_last_commit_timestamp_seconds{volume=\"team/old\"}") > 1.7e9);
-    assert_eq!((of("quire_requests_in_flight"), of("quire_watchers")), (0.0, 0.0));
+    assert_eq!(of("quire_watchers"), 0.0);
 
     let mut check = Command::new(debian_program("prometheus", "usr/bin/promtool"));
     let mut check = check.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
