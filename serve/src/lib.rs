@@ -17,7 +17,7 @@ pub use metrics::StoreCounters;
 pub use quire_proto::{Grant, Right, VolumePattern};
 pub use tls::{Tls, TlsFiles};
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,6 +89,27 @@ pub struct Options {
     pub log: Arc<dyn LogUpkeep>,
     /// The pages.
     pub pages: Arc<dyn PageUpkeep>,
+}
+
+impl Options {
+    /// Of a server for this machine only, on a port that is free: it lets everybody do everything, and keeps and shows
+    /// nothing.
+    pub fn new(log: Arc<dyn LogUpkeep>, pages: Arc<dyn PageUpkeep>) -> Options {
+        Options {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            insecure: false,
+            tokens: None,
+            calls_per_second: None,
+            tls: None,
+            poll_interval: Duration::from_secs(1),
+            role: Role::All,
+            cache: CacheOptions { memory_bytes: 0, disk: None },
+            http: None,
+            counters: Arc::new(Default::default),
+            log,
+            pages,
+        }
+    }
 }
 
 /// A server that listens already.

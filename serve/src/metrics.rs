@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     watched: IntGauge,
     hub: Arc<Hub>,
     cache: Arc<Cache>,
+    looks: Arc<Mutex<()>>,
 }
 
 /// What became of frames that were asked for, as of the last look.
@@ -69,7 +70,11 @@ struct Store {
     requests: IntCounterVec,
     bytes: IntCounterVec,
     dollars: Gauge,
-    seen: Mutex<Counters>,
+}
+
+/// Brings a counter to what something else has counted.
+fn raise(counter: &IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
 }
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
@@ -95,7 +100,6 @@ impl Metrics {
                     "Estimated price of the requests to the store since the start.",
                 )),
             ),
-            seen: Mutex::default(),
         };
         let seconds =
             HistogramOpts::new("quire_request_seconds", "Time until the end of an answer; no streams that watch.");
@@ -143,12 +147,15 @@ impl Metrics {
                     ),
                 ),
             }),
+            looks: Arc::default(),
             registry,
         }
     }
 
     /// All of it, in Prometheus' text format.
     pub(crate) fn text(&self) -> String {
+        // Of two who look at the same time, one waits: what was counted is taken over once.
+        let _looks = self.looks.lock();
         let (volumes, watchers) = self.hub.watched();
         self.watched.set(volumes as i64);
         self.watchers.set(watchers as i64);
@@ -176,33 +183,25 @@ impl Cache {
     fn look(&self) {
         let CacheCounts { hits, misses, joined, hedged } = &*self.counts;
         for (from, count) in [("cache", hits), ("store", misses), ("joined", joined)] {
-            let counter = self.frames.with_label_values(&[from]);
-            counter.inc_by(count.load(Ordering::Relaxed).saturating_sub(counter.get()));
+            raise(&self.frames.with_label_values(&[from]), count.load(Ordering::Relaxed));
         }
-        self.hedged.inc_by(hedged.load(Ordering::Relaxed).saturating_sub(self.hedged.get()));
+        raise(&self.hedged, hedged.load(Ordering::Relaxed));
     }
 }
 
 impl Store {
     fn look(&self) {
         let now = (self.counters)();
-        let mut seen = self.seen.lock();
-        let kinds = [
-            ("get", now.get, seen.get),
-            ("put", now.put, seen.put),
-            ("list", now.list, seen.list),
-            ("head", now.head, seen.head),
-            ("delete", now.delete, seen.delete),
-        ];
-        for (kind, now, seen) in kinds {
-            self.requests.with_label_values(&[kind]).inc_by(now.saturating_sub(seen));
+        let kinds =
+            [("get", now.get), ("put", now.put), ("list", now.list), ("head", now.head), ("delete", now.delete)];
+        for (kind, count) in kinds {
+            raise(&self.requests.with_label_values(&[kind]), count);
         }
-        for (direction, now, seen) in [("in", now.bytes_in, seen.bytes_in), ("out", now.bytes_out, seen.bytes_out)] {
-            self.bytes.with_label_values(&[direction]).inc_by(now.saturating_sub(seen));
+        for (direction, bytes) in [("in", now.bytes_in), ("out", now.bytes_out)] {
+            raise(&self.bytes.with_label_values(&[direction]), bytes);
         }
         let [dear, cheap] = DOLLARS_PER_THOUSAND;
         self.dollars.set(((now.put + now.list) as f64 * dear + (now.get + now.head) as f64 * cheap) / 1000.0);
-        *seen = now;
     }
 }
 

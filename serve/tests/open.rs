@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quire_bucket::Bucket;
 use quire_engine::{Engine, PageIdx, PageSize, VolumeName};
-use quire_serve::{CacheOptions, Options, Role, Server};
+use quire_serve::{CacheOptions, Options, Server};
 use quire_settings::{Key, Overrides, Source, load, open_engine};
 
 fn engine(folder: &Path, store: &str) -> Engine {
@@ -26,18 +26,12 @@ fn page(n: u8) -> [u8; 512] {
 fn the_first_row_comes_in_two_round_trips() {
     let bucket = Bucket::open("memory://").unwrap();
     let server = Server::bind(Options {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        insecure: false,
-        tokens: None,
-        calls_per_second: None,
-        tls: None,
         poll_interval: Duration::from_secs(1),
-        role: Role::All,
-        http: None,
         cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
-        counters: Arc::new(Default::default),
-        log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
-        pages: Arc::new(quire_pagestore::Embedded::new(bucket)),
+        ..Options::new(
+            Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
+            Arc::new(quire_pagestore::Embedded::new(bucket)),
+        )
     })
     .unwrap();
     let (url, stopper) = (format!("http://{}", server.address()), server.stopper());

@@ -17,7 +17,7 @@ use quire_proto::{
     CommitHash, CommitHeader, CommitId, CommitKind, Lsn, Marker, MarkerTarget, PageSize, SealedCommit, VolumeName,
 };
 use quire_serve::tokens::{SigningKey, Verifier};
-use quire_serve::{CacheOptions, Grant, Options, Right, Role, Server, Stopper, VolumePattern};
+use quire_serve::{CacheOptions, Grant, Options, Right, Server, Stopper, VolumePattern};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
@@ -76,18 +76,13 @@ impl House {
         SigningKey::generate().unwrap().save(&file).unwrap();
         let bucket = Bucket::open("memory://").unwrap();
         let server = Server::bind(Options {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            insecure: false,
             tokens: Some(Verifier::load(SigningKey::public_file(&file)).unwrap()),
-            calls_per_second: None,
-            tls: None,
             poll_interval: Duration::from_millis(20),
-            role: Role::All,
-            http: None,
             cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
-            counters: Arc::new(Default::default),
-            log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
-            pages: Arc::new(quire_pagestore::Embedded::new(bucket)),
+            ..Options::new(
+                Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
+                Arc::new(quire_pagestore::Embedded::new(bucket)),
+            )
         })
         .unwrap();
         let (address, stopper) = (server.address(), server.stopper());

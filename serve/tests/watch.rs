@@ -29,18 +29,10 @@ impl House {
         let bucket = Bucket::open("memory://").unwrap();
         let direct = Embedded::new(bucket.clone(), Default::default());
         let server = Server::bind(Options {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            insecure: false,
-            tokens: None,
-            calls_per_second: None,
-            tls: None,
             poll_interval: POLL,
             role: Role::Metastore,
-            http: None,
             cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
-            counters: Arc::new(Default::default),
-            log: Arc::new(direct.clone()),
-            pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),
+            ..Options::new(Arc::new(direct.clone()), Arc::new(quire_pagestore::Embedded::new(bucket.clone())))
         })
         .unwrap();
         let url = format!("http://{}", server.address()).parse().unwrap();

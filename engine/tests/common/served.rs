@@ -8,7 +8,7 @@ use std::time::Duration;
 use quire_bucket::Bucket;
 use quire_channel::{Connection, Limits};
 use quire_engine::{Stores, Traffic};
-use quire_serve::{CacheOptions, Options, Role, Server, Stopper};
+use quire_serve::{CacheOptions, Options, Server, Stopper};
 
 /// A server that ends with this value.
 struct Serving {
@@ -28,18 +28,13 @@ impl Drop for Serving {
 pub fn stores(bucket: &Bucket) -> Stores {
     let counted = bucket.clone();
     let server = Server::bind(Options {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        insecure: false,
-        tokens: None,
-        calls_per_second: None,
-        tls: None,
         poll_interval: Duration::from_millis(50),
-        role: Role::All,
-        http: None,
         cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
         counters: Arc::new(move || counted.counters()),
-        log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
-        pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),
+        ..Options::new(
+            Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
+            Arc::new(quire_pagestore::Embedded::new(bucket.clone())),
+        )
     })
     .unwrap();
     let url = format!("http://{}", server.address()).parse().unwrap();

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use quire_engine::Engine;
-use quire_serve::{CacheOptions, Role, Server};
+use quire_serve::{CacheOptions, Server};
 use quire_settings::{Key, Overrides, Settings, Source, Upkeep};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -63,18 +63,10 @@ fn settings(overrides: Overrides, store: &str) -> Settings {
 fn served(store: &str) -> String {
     let Upkeep { log, pages, counters } = quire_settings::open_upkeep(&settings(Overrides::default(), store)).unwrap();
     let server = Server::bind(quire_serve::Options {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        insecure: false,
-        tokens: None,
-        calls_per_second: None,
-        tls: None,
         poll_interval: Duration::from_millis(50),
-        role: Role::All,
-        http: None,
         cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
         counters,
-        log,
-        pages,
+        ..quire_serve::Options::new(log, pages)
     })
     .unwrap();
     let url = format!("http://{}", server.address());
