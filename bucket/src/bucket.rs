@@ -2,6 +2,7 @@
 //! `upload.rs`, listing is `list.rs`, ranges are `ranges.rs`.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 use quire_proto::{Error, ErrorKind, Result};
 
+use crate::budget::Budget;
 use crate::counters::{Request, Tally};
 use crate::failure::Failure;
 use crate::marker::Marker;
@@ -42,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) tally: Tally,
     pub(crate) marker: Marker,
+    budget: Option<Budget>,
 }
 
 /// An object, or the part of it that was asked for.
@@ -91,6 +94,7 @@ impl Bucket {
             limits: options.limits,
             tally: Tally::default(),
             marker: Marker::new(options.assume_proven),
+            budget: None,
         };
         Ok(Bucket { inner: Arc::new(inner) })
     }
@@ -105,6 +109,21 @@ impl Bucket {
             limits,
             tally: Tally::default(),
             marker: Marker::new(self.is_proven()),
+            budget: None,
+        };
+        Bucket { inner: Arc::new(inner) }
+    }
+
+    /// The same store, for work that takes no more than so many bytes of bodies a second, both ways together; without a
+    /// number, as many as it takes. Counters begin anew.
+    pub fn within(&self, bytes_per_second: Option<NonZeroU64>) -> Bucket {
+        let inner = Inner {
+            url: self.inner.url.clone(),
+            store: self.inner.store.clone(),
+            limits: self.inner.limits,
+            tally: Tally::default(),
+            marker: Marker::new(self.is_proven()),
+            budget: bytes_per_second.map(Budget::new),
         };
         Bucket { inner: Arc::new(inner) }
     }
@@ -211,6 +230,7 @@ impl Inner {
         if bytes.len() as u64 != expected {
             return Err(Failure::short(format!("{what}: {} of {expected} bytes came", bytes.len())));
         }
+        self.pay(expected).await;
         let Meta { len_bytes, last_modified_ms, etag, .. } = meta;
         Ok(Object { bytes, len_bytes, last_modified_ms, etag })
     }
@@ -227,6 +247,13 @@ impl Inner {
                 Failure::short(format!("{what}: the object has {len} bytes, {}.. were asked for", range.start))
             }
             _ => failure,
+        }
+    }
+
+    /// Waits as long as bytes that went to or came from the store cost, if there is a budget.
+    pub(crate) async fn pay(&self, bytes: u64) {
+        if let Some(budget) = &self.budget {
+            budget.pay(bytes).await;
         }
     }
 

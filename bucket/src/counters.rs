@@ -31,6 +31,23 @@ impl Counters {
     }
 }
 
+impl std::ops::Add for Counters {
+    type Output = Counters;
+
+    fn add(self, other: Counters) -> Counters {
+        Counters {
+            get: self.get + other.get,
+            put: self.put + other.put,
+            list: self.list + other.list,
+            head: self.head + other.head,
+            delete: self.delete + other.delete,
+            retries: self.retries + other.retries,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+        }
+    }
+}
+
 /// The kinds of requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Request {

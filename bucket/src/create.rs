@@ -49,7 +49,9 @@ impl Bucket {
             let put = inner.store.objects.put_opts(path, PutPayload::from_bytes(bytes.clone()), PutOptions::default());
             inner.limits.attempt(what, len, async { put.await.map_err(|e| Failure::of(what, e)) })
         });
-        replaced.await.map(|_| ())
+        replaced.await?;
+        inner.pay(len).await;
+        Ok(())
     }
 }
 
@@ -59,6 +61,7 @@ impl Inner {
         let in_doubt = AtomicBool::new(false);
         let len = bytes.len() as u64;
         let outcome = self.limits.retry(&self.tally, len, || self.create_once(key, &path, &bytes, &in_doubt)).await;
+        self.pay(len).await;
         match outcome {
             // Whatever the last attempt ran into, an earlier one may have won.
             Err(e) if in_doubt.load(Relaxed) && e.kind() != ErrorKind::Unavailable => {

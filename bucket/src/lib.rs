@@ -9,6 +9,7 @@
 
 mod answers;
 mod bucket;
+mod budget;
 mod counters;
 mod create;
 mod failure;

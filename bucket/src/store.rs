@@ -24,6 +24,7 @@ const MAX_PREFIX_BYTES: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One store, as far as object_store knows it.
+#[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) listing: Listing,

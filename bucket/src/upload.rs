@@ -144,6 +144,7 @@ impl Upload {
         let payload: PutPayload = std::mem::take(&mut self.part).into_iter().collect();
         let len = std::mem::take(&mut self.part_len) as u64;
         let (inner, path, what) = (self.inner.clone(), self.path.clone(), self.what());
+        inner.pay(len).await;
         match &mut self.target {
             Some(Target::Numbered { store, id }) => {
                 let (store, id) = (store.clone(), id.clone());

@@ -378,6 +378,10 @@ pub(crate) enum Verb {
                                  token.key.pub --tls-cert chain.pem --tls-key key.pem")]
     Serve(ServeArgs),
 
+    /// Look after the server that the store is
+    #[command(subcommand)]
+    Server(ServerVerb),
+
     /// Make tokens that say who may do what on a server, and the key that signs them
     #[command(subcommand)]
     Token(TokenVerb),
@@ -425,6 +429,12 @@ pub(crate) struct ServeArgs {
     /// Let in so many calls a second of each subject of tokens; more are told when to come again
     #[arg(long, value_name = "NUMBER", requires = "token_keys")]
     pub(crate) calls_per_second: Option<NonZeroU32>,
+    /// Sign tokens with this key for those who ask with a token of their own, and get no more than they have
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "token_keys")]
+    pub(crate) token_signing_key: Option<PathBuf>,
+    /// How much each volume may take in the store, its history included, such as 10GiB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) volume_quota: Option<ByteSize>,
     /// The server's certificate and those above it, in PEM: clients then use https://
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -437,6 +447,15 @@ pub(crate) struct ServeArgs {
     /// How soon watchers are told of what was committed elsewhere: a request a volume that is watched
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(crate) poll_interval: String,
+    /// Do no upkeep unless somebody asks for it: another server of the same store does
+    #[arg(long)]
+    pub(crate) no_maintenance: bool,
+    /// How much upkeep reads and writes in a second; 0 is as much as it can
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub(crate) maintenance_rate: ByteSize,
+    /// How often every byte of each volume is read, such as 7d; or `never`
+    #[arg(long, value_name = "TIME", default_value = "7d")]
+    pub(crate) verify_every: String,
     /// Listen on an address that others can reach, though they could do everything or overhear tokens
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -459,9 +478,19 @@ pub(crate) enum TokenVerb {
     New(TokenArgs),
 }
 
-/// What a token is made of.
+/// What a token is made of, and by what.
 #[derive(Args)]
 pub(crate) struct TokenArgs {
+    #[command(flatten)]
+    pub(crate) grant: GrantArgs,
+    /// The file of the key that signs it [default: token.key in Quire's configuration folder]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// What a token allows.
+#[derive(Args)]
+pub(crate) struct GrantArgs {
     /// Volumes: names, or the beginning of names and a `*`
     #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
     pub(crate) volumes: Vec<String>,
@@ -474,9 +503,40 @@ pub(crate) struct TokenArgs {
     /// Who it is for, as the server's messages say
     #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) subject: String,
-    /// The file of the key that signs it [default: token.key in Quire's configuration folder]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) key: Option<PathBuf>,
+}
+
+/// What can be asked of a server by those who look after it.
+#[derive(Subcommand)]
+pub(crate) enum ServerVerb {
+    /// How it is, and what it has done
+    Info,
+    /// Who is connected
+    Clients,
+    /// What upkeep it has done lately, and is doing
+    Runs {
+        /// Only of this volume
+        name: Option<String>,
+    },
+    /// A volume, with what it takes in the store
+    Volume {
+        /// Its name in the store
+        name: String,
+    },
+    /// Show what it logs, or change that until it ends
+    LogFilter {
+        /// Such as info, or quire_serve=debug,warn
+        filter: Option<String>,
+    },
+    /// Who you are to it, and what you may do
+    Whoami,
+    /// Have it sign a token for somebody, who gets no more than you have
+    Token(GrantArgs),
+    /// End it: what is under way is answered first
+    Drain {
+        /// How long it says that it is not ready before it ends, so that no more is sent to it
+        #[arg(long, value_name = "TIME", default_value = "10s")]
+        wait: String,
+    },
 }
 
 /// Some volumes, or all of them.

@@ -1,15 +1,44 @@
 //! The log on standard error, as the setting `log` filters it.
 
-use quire_engine::Result;
+use std::sync::{Arc, OnceLock};
+
+use quire_engine::{Error, Result};
+use quire_serve::LogFilter;
 use quire_settings::{Key, Settings};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::reload::Handle;
+
+static STARTED: OnceLock<Arc<dyn LogFilter>> = OnceLock::new();
 
 /// Starts logging.
 pub(crate) fn start(settings: &Settings) -> Result<()> {
     let filter = parse(&settings.log).map_err(|problem| settings.wrong(Key::Log, problem))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_filter_reloading();
+    // It is started once.
+    let _ = STARTED.set(Arc::new(Reloaded(log.reload_handle())));
+    log.init();
     Ok(())
+}
+
+/// The filter, for who may change it from elsewhere.
+pub(crate) fn filter() -> Option<Arc<dyn LogFilter>> {
+    STARTED.get().cloned()
+}
+
+struct Reloaded<S>(Handle<EnvFilter, S>);
+
+impl<S> LogFilter for Reloaded<S> {
+    fn get(&self) -> String {
+        self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
+
+    fn set(&self, filter: &str) -> Result<()> {
+        let wrong = |problem: String| {
+            Error::invalid(problem).with_remedy("It is like the setting `log`: info, or quire_serve=debug,warn.")
+        };
+        self.0.reload(parse(filter).map_err(wrong)?).map_err(|e| wrong(e.to_string()))
+    }
 }
 
 /// The filter's own syntax takes a bare word for the name of a module, so a

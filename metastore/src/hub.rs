@@ -93,8 +93,21 @@ impl Hub {
         watchers.fold((0, 0), |(volumes, all), watchers| (volumes + 1, all + watchers))
     }
 
-    /// Tells who watches that a commit was appended here.
-    pub(crate) fn appended(&self, volume: &VolumeName, commit: &SealedCommit) {
+    /// How many watch a volume.
+    pub fn watchers_of(&self, volume: &VolumeName) -> usize {
+        self.topics.lock().get(volume).and_then(Weak::upgrade).map_or(0, |topic| topic.told.tail.receiver_count())
+    }
+
+    /// A volume got another name here, under which `first` is its first commit: tells who watches either name.
+    pub fn renamed(&self, old: &VolumeName, new: &VolumeName, first: &SealedCommit) {
+        self.appended(new, first);
+        if let Some(topic) = self.topics.lock().get(old).and_then(Weak::upgrade) {
+            topic.told.look_now.notify_one();
+        }
+    }
+
+    /// Tells who watches a volume that this commit of it was appended here.
+    pub fn appended(&self, volume: &VolumeName, commit: &SealedCommit) {
         let Some(topic) = self.topics.lock().get(volume).and_then(Weak::upgrade) else { return };
         let mut is_next = false;
         topic.told.tail.send_if_modified(|tail| {
@@ -107,7 +120,7 @@ impl Hub {
     }
 
     /// Every commit after `after`, as it appears; an error ends the stream.
-    pub(crate) fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {
+    pub fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {
         let topic = self.topic(volume);
         let tail = topic.told.tail.subscribe();
         let next = after.map_or(Ok(Lsn::FIRST), log::after);
@@ -301,6 +314,30 @@ mod tests {
         assert_eq!(hub.watched(), (1, 500));
         drop(told);
         assert_eq!(hub.watched(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_watches_a_volume_that_is_renamed_sees_its_own_log_and_no_other() {
+        let mut house = House::new();
+        house.append().await;
+        house.append().await;
+        // The new name was used before: the next LSN is the same under both.
+        let new = VolumeName::parse("team/new").unwrap();
+        let made = commit(None, CommitKind::Create);
+        assert!(matches!(house.log.append(&new, &made).await.unwrap(), Appended::Won));
+        house.log.delete(&new, Lsn::FIRST, "").await.unwrap();
+        let hub = house.hub(NEVER);
+        let mut of_old = hub.watch(&house.volume, Lsn::new(1));
+        let mut of_new = hub.watch(&new, Lsn::new(1));
+        for watcher in [&mut of_old, &mut of_new] {
+            assert_eq!(watcher.try_next().await.unwrap().unwrap().lsn().get(), 2);
+        }
+        let first = house.log.rename(&house.volume, &new, "").await.unwrap();
+        hub.renamed(&house.volume, &new, &first);
+        for (watcher, kind) in [(&mut of_old, CommitKind::Moved), (&mut of_new, CommitKind::Fork)] {
+            let told = watcher.try_next().await.unwrap().unwrap();
+            assert_eq!((told.lsn().get(), told.header().kind), (3, kind));
+        }
     }
 
     #[tokio::test]

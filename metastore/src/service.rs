@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
@@ -10,8 +9,8 @@ use quire_channel::pieces;
 use quire_proto::wire::metastore_server::Metastore;
 use quire_proto::wire::{self, authorized, head_response, place_of, required, status_of, status_of_lost};
 use quire_proto::{
-    Appended, Base, CheckpointHead, CommitHeader, CommitKind, Error, ErrorKind, Front, Grant, LogUpkeep, Lsn, Marker,
-    MarkerTarget, Result, Retention, Right, SealedCommit, Statement, VolumeName, VolumeState,
+    Allowance, Appended, Base, CheckpointHead, CommitHeader, CommitKind, Error, ErrorKind, Front, Grant, LogUpkeep,
+    Lsn, Marker, MarkerTarget, Result, Retention, Right, SealedCommit, Statement, VolumeName, VolumeState,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -35,12 +34,18 @@ type Answers<T> = BoxStream<'static, Result<T, Status>>;
 pub struct Service {
     log: Arc<dyn LogUpkeep>,
     hub: Arc<Hub>,
+    allowance: Option<Arc<dyn Allowance>>,
 }
 
 impl Service {
     /// Serves this one; who watches it does so through the hub.
     pub fn new(log: Arc<dyn LogUpkeep>, hub: Arc<Hub>) -> Service {
-        Service { log, hub }
+        Service { log, hub, allowance: None }
+    }
+
+    /// Appends no more than this allows.
+    pub fn within(self, allowance: Arc<dyn Allowance>) -> Service {
+        Service { allowance: Some(allowance), ..self }
     }
 
     /// What was committed here is told to those who watch.
@@ -167,6 +172,9 @@ impl Metastore for Service {
         let appended = async {
             let (volume, commit) = (grant.volume(&volume, Right::Write)?, SealedCommit::decode(commit)?);
             check_append(&grant, &volume, commit.header())?;
+            if let Some(allowance) = self.allowance.as_ref().filter(|_| !commit.header().kind.ends()) {
+                allowance.take(&volume, commit.object().len() as u64).await?;
+            }
             let appended = self.log.append(&volume, &commit).await?;
             if let Appended::Won = appended {
                 self.hub.appended(&volume, &commit);
@@ -251,7 +259,9 @@ impl Metastore for Service {
             let new = VolumeName::parse(&new_name).map_err(|e| e.context("field `new_name`"))?;
             grant.check(&new, Right::Admin)?;
             let volume = grant.volume(&volume, Right::Admin)?;
-            Ok(self.told(&volume, self.log.rename(&volume, &new, &author).await?))
+            let first = self.log.rename(&volume, &new, &author).await?;
+            self.hub.renamed(&volume, &new, &first);
+            Ok(object(&first))
         })
         .await
     }
@@ -484,7 +494,7 @@ impl Watch {
                 return Ok(None);
             }
             let has_some = !self.watched.is_empty();
-            let left = self.grant.expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+            let left = self.grant.left();
             tokio::select! {
                 asked = self.asked.message(), if !self.ended => match asked {
                     Ok(Some(asked)) => self.subscribe(asked)?,

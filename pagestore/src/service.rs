@@ -2,11 +2,14 @@
 //! volume, and is read under that name only: who may not read a volume reads none of its pages, whatever ids he guesses.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use quire_proto::wire::pagestore_server::Pagestore;
 use quire_proto::wire::{self, authorized, error_of, required, status_of};
-use quire_proto::{CheckpointPlace, EncodedFrame, Error, Grant, Lsn, PageUpkeep, Result, Right, SegmentId, VolumeName};
+use quire_proto::{
+    Allowance, CheckpointPlace, EncodedFrame, Error, Grant, Lsn, PageUpkeep, Result, Right, SegmentId, VolumeName,
+};
 use tonic::{Request, Response, Status, Streaming};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -18,12 +21,18 @@ const FRAMES_AT_ONCE: usize = 64;
 /// The service over a pagestore.
 pub struct Service {
     pages: Arc<dyn PageUpkeep>,
+    allowance: Option<Arc<dyn Allowance>>,
 }
 
 impl Service {
     /// Serves this one.
     pub fn new(pages: Arc<dyn PageUpkeep>) -> Service {
-        Service { pages }
+        Service { pages, allowance: None }
+    }
+
+    /// Writes no more than this allows.
+    pub fn within(self, allowance: Arc<dyn Allowance>) -> Service {
+        Service { allowance: Some(allowance), ..self }
     }
 }
 
@@ -43,6 +52,7 @@ impl Pagestore for Service {
         let written = async {
             let first = required(first, "volume")?;
             let volume = grant.volume(&first.volume, Right::Write)?;
+            let taken = AtomicU64::new(0);
             let frames = stream::try_unfold(messages, |mut messages| async move {
                 let message = messages.message().await.map_err(|status| error_of(&status))?;
                 let message = message.ok_or_else(|| Error::invalid("the stream of frames ended before its end"))?;
@@ -52,10 +62,22 @@ impl Pagestore for Service {
                 let frame: EncodedFrame = required(message.frame, "frame")?.try_into()?;
                 Ok::<_, Error>(Some((frame, messages)))
             });
-            match first.target_checkpoint {
+            let frames = frames.and_then(|frame| async {
+                if let Some(allowance) = &self.allowance {
+                    let bytes = frame.bytes.len() as u64;
+                    allowance.take(&volume, bytes).await?;
+                    taken.fetch_add(bytes, Ordering::Relaxed);
+                }
+                Ok(frame)
+            });
+            let written = match first.target_checkpoint {
                 None => self.pages.write(&volume, Lsn::try_new(first.target_lsn)?, frames.boxed()).await,
                 Some(place) => self.pages.rewrite(&volume, CheckpointPlace::try_from(place)?, frames.boxed()).await,
+            };
+            if let (Some(allowance), Err(_)) = (&self.allowance, &written) {
+                allowance.give_back(&volume, taken.load(Ordering::Relaxed));
             }
+            written
         };
         let index = written.await.map_err(|e| status_of(&e))?;
         Ok(Response::new((&index).into()))

@@ -142,7 +142,7 @@ pub fn checkpoint(data: &[u8]) {
         let Ok(head) = CheckpointHead::decode(&object) else { continue };
         let Ok(runs) = runs_of(&head, &object) else { continue };
         let pages: u64 = runs.iter().map(|run| u64::from(run.count)).sum();
-        assert_eq!(pages, head.info().page_count.get().into());
+        assert_eq!(pages, u64::from(head.info().page_count.get()));
         let Ok(segments) = head.decode_segments(part(&object, head.segments_range())) else { continue };
         let Ok(boot) = head.boot_pages() else { continue };
         let boot = boot.iter().zip(head.boot()).map(|(frame, boot)| EncodedFrame {

@@ -1,7 +1,7 @@
 //! What a caller of a server may do: which rights it has, on which volumes, and until when.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::{Error, ErrorKind, Result, VolumeName};
 
@@ -69,6 +69,14 @@ impl VolumePattern {
         Ok(VolumePattern { prefix, is_open })
     }
 
+    /// Whether every volume that `other` matches is one of them.
+    pub fn covers(&self, other: &VolumePattern) -> bool {
+        match self.is_open {
+            true => other.prefix.starts_with(&self.prefix),
+            false => !other.is_open && other.prefix == self.prefix,
+        }
+    }
+
     /// Whether this volume is one of them.
     pub fn matches(&self, volume: &VolumeName) -> bool {
         match self.is_open {
@@ -107,6 +115,22 @@ impl Grant {
     /// Whether the caller may do this with a volume.
     pub fn may(&self, volume: &VolumeName, right: Right) -> bool {
         self.rights.contains(&right) && self.volumes.iter().any(|pattern| pattern.matches(volume))
+    }
+
+    /// Whether whoever has this may do all that `other` allows, as long as that does.
+    pub fn covers(&self, other: &Grant) -> bool {
+        other.volumes.iter().all(|pattern| self.volumes.iter().any(|own| own.covers(pattern)))
+            && other.rights.iter().all(|right| self.rights.contains(right))
+            && match (self.expires, other.expires) {
+                (None, _) => true,
+                (Some(own), Some(other)) => other <= own,
+                (Some(_), None) => false,
+            }
+    }
+
+    /// How long it is good from now on; none: for ever.
+    pub fn left(&self) -> Option<Duration> {
+        self.expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default())
     }
 
     /// Whether the caller may do this with every volume.
@@ -169,6 +193,35 @@ mod tests {
         for wrong in ["", "a**", "*/a", "a/*/b", "/*", "a//*", "../*", "..", "a/../*", "a\u{0}*", "/"] {
             assert!(VolumePattern::parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_grant_covers_what_is_within_it_and_nothing_else() {
+        let grant = |volumes: &[&str], rights: &[Right], seconds: Option<u64>| Grant {
+            subject: String::new(),
+            volumes: volumes.iter().map(|text| VolumePattern::parse(text).unwrap()).collect(),
+            rights: rights.to_vec(),
+            expires: seconds.map(|s| SystemTime::UNIX_EPOCH + Duration::from_secs(s)),
+        };
+        let own = grant(&["team/*", "app"], &[Right::Read, Right::Write], Some(100));
+        for within in [
+            grant(&["team/*"], &[Right::Read], Some(100)),
+            grant(&["team/a", "team/b/*", "app"], &[Right::Write, Right::Read], Some(7)),
+        ] {
+            assert!(own.covers(&within), "{within:?}");
+        }
+        for beyond in [
+            grant(&["team*"], &[Right::Read], Some(1)),
+            grant(&["*"], &[Right::Read], Some(1)),
+            grant(&["app*"], &[Right::Read], Some(1)),
+            grant(&["team/a", "other"], &[Right::Read], Some(1)),
+            grant(&["app"], &[Right::Admin], Some(1)),
+            grant(&["app"], &[Right::Read], Some(101)),
+            grant(&["app"], &[Right::Read], None),
+        ] {
+            assert!(!own.covers(&beyond), "{beyond:?}");
+        }
+        assert!(Grant::everything().covers(&own) && !own.covers(&Grant::everything()));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! input is an [`Error`] of kind [`ErrorKind::Corrupt`], never a panic, and
 //! never an allocation that the input's own length does not justify.
 
+mod allowance;
 mod checkpoint;
 mod codec;
 mod commit;
@@ -33,6 +34,7 @@ mod stub;
 mod upkeep;
 pub mod wire;
 
+pub use allowance::Allowance;
 pub use checkpoint::{
     Boot, CHECKPOINT_FRONT_BYTES, CHECKPOINT_MAGIC, CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointWriter,
     FrameLocation, FrameObject, LEAF_RUNS, LeafRef, MAX_BOOT_BYTES, Origin, Overlay, OverlayBase, OverlayStep, PageRun,

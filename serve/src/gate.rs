@@ -11,6 +11,7 @@ use quire_proto::wire::status_of_limit;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+use crate::clients::Client;
 use crate::tokens::Verifier;
 
 /// So many callers are counted; with more, all begin anew.
@@ -36,7 +37,11 @@ impl Interceptor for Gate {
             None => quire_proto::wire::everyone(request)?,
             Some(verifier) => verifier.call(request)?,
         };
-        if let (Some(limiter), Some(grant)) = (&self.limiter, request.extensions().get::<Grant>()) {
+        let Some(grant) = request.extensions().get::<Grant>() else { return Ok(request) };
+        if let Some(client) = request.extensions().get::<Arc<Client>>() {
+            client.is(&grant.subject);
+        }
+        if let Some(limiter) = &self.limiter {
             limiter.take(&grant.subject, Instant::now())?;
         }
         Ok(request)

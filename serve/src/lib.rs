@@ -3,29 +3,37 @@
 //! The store decides every race, so a server keeps no state that matters: any number of them may serve one store, and
 //! clients may go to the store directly beside them. A server that is killed loses nothing that was acknowledged.
 
+mod admin;
 mod cache;
 mod care;
+mod clients;
+mod console;
+mod facts;
 mod gate;
 mod http;
 mod metrics;
+mod quota;
 mod reload;
 mod tls;
 pub mod tokens;
 
 pub use cache::CacheOptions;
+pub use care::Upkeep;
 pub use metrics::StoreCounters;
 pub use quire_proto::{Grant, Right, VolumePattern};
 pub use tls::{Tls, TlsFiles};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::FutureExt;
 use quire_channel::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES};
 use quire_metastore::Hub;
+use quire_proto::wire::admin_server::AdminServer;
 use quire_proto::wire::metastore_server::MetastoreServer;
 use quire_proto::wire::pagestore_server::PagestoreServer;
 use quire_proto::{Error, ErrorKind, LogUpkeep, PageUpkeep, Result, wire};
@@ -33,15 +41,20 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
+use tonic::server::NamedService;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{Router, TcpIncoming};
+use tonic_health::ServingStatus;
 use tower::layer::util::{Identity, Stack};
 
 use crate::cache::Cached;
+use crate::care::Care;
+use crate::facts::Facts;
 use crate::gate::Gate;
 use crate::http::Shown;
 use crate::metrics::{Measured, Metrics};
-use crate::tokens::Verifier;
+use crate::quota::Quota;
+use crate::tokens::{SigningKey, Verifier};
 
 /// How long calls that are under way may go on once the server is told to end: a client retries what breaks off.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -61,6 +74,25 @@ pub enum Role {
     Pagestore,
 }
 
+impl Role {
+    /// As users write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::All => "all",
+            Role::Metastore => "metastore",
+            Role::Pagestore => "pagestore",
+        }
+    }
+}
+
+/// What is logged, for who may change it while the server runs.
+pub trait LogFilter: Send + Sync {
+    /// As it was written.
+    fn get(&self) -> String;
+    /// `Invalid` if it is no filter; then nothing changes.
+    fn set(&self, filter: &str) -> Result<()>;
+}
+
 /// What a server is made of.
 pub struct Options {
     /// Where it listens; port 0 is one that is free.
@@ -72,6 +104,10 @@ pub struct Options {
     pub tokens: Option<Verifier>,
     /// So many calls a second are let in of each subject of tokens; without it, as many as come.
     pub calls_per_second: Option<NonZeroU32>,
+    /// Signs tokens for those who ask with one of their own, and have at least the same rights.
+    pub signing_key: Option<Arc<SigningKey>>,
+    /// So many bytes each volume may take in the store, its history included; without it, as many as it takes.
+    pub volume_quota: Option<NonZeroU64>,
     /// By which nobody overhears anything.
     pub tls: Option<Tls>,
     /// How long it takes at most until watchers are told of what was committed elsewhere; each volume that is watched costs
@@ -83,7 +119,13 @@ pub struct Options {
     pub cache: CacheOptions,
     /// Where those who look after the server read how it is; without it, nowhere.
     pub http: Option<SocketAddr>,
-    /// What the store has been asked so far.
+    /// What is logged.
+    pub log_filter: Option<Arc<dyn LogFilter>>,
+    /// What the server does besides answering.
+    pub upkeep: Upkeep,
+    /// The URL of the store, for people.
+    pub store_url: String,
+    /// What the store has been asked so far, by upkeep too.
     pub counters: StoreCounters,
     /// The logs.
     pub log: Arc<dyn LogUpkeep>,
@@ -100,11 +142,24 @@ impl Options {
             insecure: false,
             tokens: None,
             calls_per_second: None,
+            signing_key: None,
+            volume_quota: None,
             tls: None,
             poll_interval: Duration::from_secs(1),
             role: Role::All,
             cache: CacheOptions { memory_bytes: 0, disk: None },
             http: None,
+            log_filter: None,
+            upkeep: Upkeep {
+                scheduled: false,
+                bytes_per_second: None,
+                verify_every: None,
+                notes: None,
+                counters: Arc::new(Default::default),
+                log: log.clone(),
+                pages: pages.clone(),
+            },
+            store_url: String::new(),
             counters: Arc::new(Default::default),
             log,
             pages,
@@ -121,6 +176,49 @@ pub struct Server {
     stopper: Stopper,
     cached: Option<Cached>,
     options: Options,
+}
+
+/// A server that serves on a thread of its own, until this goes.
+#[must_use = "the server ends at once"]
+pub struct Serving {
+    stopper: Stopper,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Serving {
+    /// Ends the server, and says how it went.
+    pub fn stop(mut self) -> Result<()> {
+        self.end()
+    }
+
+    /// Waits until the server ends by itself, and says how it went.
+    pub fn ended(mut self) -> Result<()> {
+        self.join()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.stopper.stop();
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<()> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            Some(Ok(ended)) => ended,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let ended = self.end();
+        if let Err(e) = ended
+            && !std::thread::panicking()
+        {
+            tracing::error!("{e}");
+        }
+    }
 }
 
 /// Tells a server to end.
@@ -184,6 +282,12 @@ impl Server {
         self.stopper.clone()
     }
 
+    /// Serves on a thread of its own, until the answer goes.
+    pub fn spawn(self) -> Serving {
+        let stopper = self.stopper();
+        Serving { stopper, thread: Some(std::thread::spawn(move || self.run())) }
+    }
+
     /// Serves until told to end, or until SIGTERM. Calls that are under way are answered first, for a while.
     pub fn run(self) -> Result<()> {
         let Server { runtime, listener, address, http, stopper, cached, mut options } = self;
@@ -197,11 +301,27 @@ impl Server {
             let hub = Arc::new(Hub::new(options.log.clone(), options.poll_interval));
             let counts = cached.as_ref().map(Cached::counts).unwrap_or_default();
             let metrics = Metrics::new(hub.clone(), options.counters.clone(), counts);
-            let router = router(&options, hub, metrics.clone()).await.map_err(|e| failed(&e))?;
+            let care = Care::new(options.upkeep.clone(), options.store_url.clone(), metrics.clone());
             let is_ending = Arc::new(AtomicBool::new(false));
-            let shown = Shown { metrics: metrics.clone(), log: options.log.clone(), ends: is_ending.clone() };
+            let facts = Facts {
+                log: options.log.clone(),
+                pages: options.pages.clone(),
+                hub,
+                care: care.clone(),
+                metrics,
+                role: options.role,
+                keeps_frames: cached.is_some(),
+                quota_bytes: options.volume_quota,
+                store_url: options.store_url.clone(),
+                started_ms: care::now_ms(),
+                ends: is_ending.clone(),
+            };
+            let gate = Gate::new(options.tokens.clone(), options.calls_per_second);
+            let router = router(&options, &facts, gate.clone(), stopper.clone()).await.map_err(|e| failed(&e))?;
+            let shown = Shown { facts, gate, tokens: options.tokens.is_some() };
+            let told = stopper.told.clone();
             let told = async move {
-                stopper.told.notified().await;
+                told.notified().await;
                 is_ending.store(true, Ordering::Relaxed);
                 tracing::info!("the server ends once calls that are under way are answered");
                 // Nobody else listens.
@@ -211,13 +331,13 @@ impl Server {
                 None => router.serve_with_incoming_shutdown(TcpIncoming::from(listener), told).boxed(),
                 Some(tls) => router.serve_with_incoming_shutdown(tls.incoming(listener), told).boxed(),
             };
-            let reader = quire_history::Reader::new(options.log.clone(), options.pages.clone());
+            let tokens = options.tokens.is_some();
             let cares = options.role != Role::Pagestore;
             let served = tokio::select! {
                 served = serving => served.map_err(|e| failed(&e)),
                 // Watchers never end by themselves.
                 () = drained(ended) => Ok(()),
-                () = care::take_care(reader, metrics), if cares => Ok(()),
+                () = care::schedule::take_care(care, tokens), if cares => Ok(()),
                 ended = show(http, shown) => ended.map_err(|e| failed(&e)),
                 () = reload(options.tokens.clone(), options.tls.clone()) => Ok(()),
             };
@@ -282,8 +402,9 @@ async fn reload(tokens: Option<Verifier>, tls: Option<Tls>) {
 
 async fn router(
     options: &Options,
-    hub: Arc<Hub>,
-    metrics: Metrics,
+    facts: &Facts,
+    gate: Gate,
+    stopper: Stopper,
 ) -> std::result::Result<Router<Stack<Measured, Identity>>, Box<dyn std::error::Error + Send + Sync>> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
@@ -291,20 +412,35 @@ async fn router(
             .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let gate = Gate::new(options.tokens.clone(), options.calls_per_second);
-    let metastore = MetastoreServer::new(quire_metastore::Service::new(options.log.clone(), hub))
+    let mut metastore = quire_metastore::Service::new(options.log.clone(), facts.hub.clone());
+    let mut pagestore = quire_pagestore::Service::new(options.pages.clone());
+    if let Some(most) = options.volume_quota {
+        let quota = Arc::new(Quota::new(options.pages.clone(), most));
+        (metastore, pagestore) = (metastore.within(quota.clone()), pagestore.within(quota));
+    }
+    let metastore = MetastoreServer::new(metastore)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let pagestore = PagestoreServer::new(quire_pagestore::Service::new(options.pages.clone()))
+    let pagestore = PagestoreServer::new(pagestore)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (orders, keeps) = (options.role != Role::Pagestore, options.role != Role::Metastore);
-    if orders {
-        health.set_serving::<MetastoreServer<quire_metastore::Service>>().await;
+    let mut served = vec!["", AdminServer::<admin::Service>::NAME];
+    served.extend(orders.then_some(MetastoreServer::<quire_metastore::Service>::NAME));
+    served.extend(keeps.then_some(PagestoreServer::<quire_pagestore::Service>::NAME));
+    for service in &served {
+        health.set_service_status(*service, ServingStatus::Serving).await;
     }
-    if keeps {
-        health.set_serving::<PagestoreServer<quire_pagestore::Service>>().await;
-    }
+    let admin = AdminServer::new(admin::Service {
+        facts: facts.clone(),
+        stopper,
+        health,
+        log_filter: options.log_filter.clone(),
+        signing_key: options.signing_key.clone(),
+        served,
+        tokens: options.tokens.is_some(),
+    })
+    .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let router = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
@@ -312,13 +448,14 @@ async fn router(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(Some(STREAMS))
-        .layer(Measured::by(metrics))
+        .layer(Measured::by(facts.metrics.clone()))
         // Whoever probes has no token.
         .add_service(health_service)
         .add_service(InterceptedService::new(reflection().build_v1()?, gate.clone()))
         .add_service(InterceptedService::new(reflection().build_v1alpha()?, gate.clone()))
         .add_optional_service(orders.then(|| InterceptedService::new(metastore, gate.clone())))
-        .add_optional_service(keeps.then(|| InterceptedService::new(pagestore, gate)));
+        .add_optional_service(keeps.then(|| InterceptedService::new(pagestore, gate.clone())))
+        .add_service(InterceptedService::new(admin, gate));
     Ok(router)
 }
 

@@ -1,10 +1,10 @@
 //! What a server has done, in numbers that Prometheus reads. `docs/serving.md` lists the names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -21,12 +21,15 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use quire_bucket::Counters;
 use quire_metastore::Hub;
+use quire_proto::wire::{CacheInfo, ServerInfo, StoreInfo};
 use quire_proto::{Lsn, VolumeName};
 use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::cache::CacheCounts;
+use crate::care::now_ms;
+use crate::clients::{CallFrom, Clients};
 
 /// So many volumes at most have numbers of their own.
 const MOST_VOLUMES: usize = 1000;
@@ -50,11 +53,17 @@ pub(crate) struct Metrics {
     volumes: IntGauge,
     head_lsn: IntGaugeVec,
     last_commit: GaugeVec,
+    last_verified: GaugeVec,
+    damaged: IntGauge,
+    damaged_volumes: Arc<Mutex<HashSet<VolumeName>>>,
+    runs: IntCounterVec,
+    looked_ms: Arc<AtomicU64>,
     watchers: IntGauge,
     watched: IntGauge,
     hub: Arc<Hub>,
     cache: Arc<Cache>,
     looks: Arc<Mutex<()>>,
+    clients: Clients,
 }
 
 /// What became of frames that were asked for, as of the last look.
@@ -129,6 +138,20 @@ impl Metrics {
                     &["volume"],
                 ),
             ),
+            last_verified: registered(
+                &registry,
+                GaugeVec::new(
+                    of(
+                        "quire_volume_last_verification_timestamp_seconds",
+                        "When every byte of a volume was last read and found sound.",
+                    ),
+                    &["volume"],
+                ),
+            ),
+            damaged: gauge("quire_volumes_damaged", "Volumes whose last verification found damage."),
+            damaged_volumes: Arc::default(),
+            runs: counter("quire_maintenance_runs_total", "Upkeep of volumes that has ended.", &["work", "outcome"]),
+            looked_ms: Arc::default(),
             watchers: gauge("quire_watchers", "Subscriptions to volumes."),
             watched: gauge("quire_volumes_watched", "Volumes that somebody watches."),
             hub,
@@ -148,8 +171,14 @@ impl Metrics {
                 ),
             }),
             looks: Arc::default(),
+            clients: Clients::default(),
             registry,
         }
+    }
+
+    /// Who is connected.
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// All of it, in Prometheus' text format.
@@ -167,16 +196,96 @@ impl Metrics {
         String::from_utf8(text).unwrap_or_default()
     }
 
-    /// What a look at all volumes has found: of each its name, its newest LSN and when that was made, in milliseconds.
-    pub(crate) fn looked(&self, volumes: &[(VolumeName, Lsn, u64)]) {
+    /// What a look at all volumes has found.
+    pub(crate) fn looked(&self, volumes: &[Seen]) {
+        self.looked_ms.store(now_ms(), Ordering::Relaxed);
         self.volumes.set(volumes.len() as i64);
+        for gauges in [&self.last_commit, &self.last_verified] {
+            gauges.reset();
+        }
         self.head_lsn.reset();
-        self.last_commit.reset();
-        for (name, lsn, time_ms) in volumes.iter().take(MOST_VOLUMES) {
-            self.head_lsn.with_label_values(&[name.as_str()]).set(lsn.get() as i64);
-            self.last_commit.with_label_values(&[name.as_str()]).set(*time_ms as f64 / 1000.0);
+        for Seen { volume, lsn, time_ms, verified_ms } in volumes.iter().take(MOST_VOLUMES) {
+            self.head_lsn.with_label_values(&[volume.as_str()]).set(lsn.get() as i64);
+            self.last_commit.with_label_values(&[volume.as_str()]).set(*time_ms as f64 / 1000.0);
+            if let Some(verified_ms) = verified_ms {
+                self.last_verified.with_label_values(&[volume.as_str()]).set(*verified_ms as f64 / 1000.0);
+            }
         }
     }
+
+    /// Upkeep has ended.
+    pub(crate) fn ran(&self, work: &str, is_done: bool) {
+        self.runs.with_label_values(&[work, if is_done { "done" } else { "failed" }]).inc();
+    }
+
+    /// A volume was verified; `deep_ms` is now, if every byte of it was read.
+    pub(crate) fn verified(&self, volume: &VolumeName, is_sound: bool, deep_ms: Option<u64>) {
+        let mut damaged = self.damaged_volumes.lock();
+        match is_sound {
+            true => damaged.remove(volume),
+            false => damaged.insert(volume.clone()),
+        };
+        self.damaged.set(damaged.len() as i64);
+        // The others get theirs by the next look.
+        if let Some(deep_ms) = deep_ms.filter(|_| is_sound)
+            && self.head_lsn.get_metric_with_label_values(&[volume.as_str()]).is_ok_and(|lsn| lsn.get() > 0)
+        {
+            self.last_verified.with_label_values(&[volume.as_str()]).set(deep_ms as f64 / 1000.0);
+        }
+    }
+
+    /// The same in a message; what is not counted here is left out.
+    pub(crate) fn figures(&self) -> ServerInfo {
+        let (volumes_watched, watchers) = self.hub.watched();
+        let now = (self.store.counters)();
+        ServerInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            volumes: self.volumes.get().unsigned_abs(),
+            volumes_watched: volumes_watched as u64,
+            watchers: watchers as u64,
+            calls_in_flight: self.in_flight.get().unsigned_abs(),
+            store: Some(StoreInfo {
+                url: String::new(),
+                gets: now.get,
+                puts: now.put,
+                lists: now.list,
+                heads: now.head,
+                deletes: now.delete,
+                bytes_in: now.bytes_in,
+                bytes_out: now.bytes_out,
+                cost_dollars: cost(&now),
+            }),
+            ..ServerInfo::default()
+        }
+    }
+
+    /// What became of frames that were asked for.
+    pub(crate) fn cache(&self) -> CacheInfo {
+        let CacheCounts { hits, misses, joined, hedged } = &*self.cache.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        CacheInfo { from_cache: read(hits), from_store: read(misses), joined: read(joined), hedged: read(hedged) }
+    }
+
+    /// When all volumes were looked at last, in milliseconds since 1970 UTC.
+    pub(crate) fn looked_ms(&self) -> Option<u64> {
+        Some(self.looked_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+}
+
+/// A volume, as a look at all of them has seen it; times are milliseconds since 1970 UTC.
+pub(crate) struct Seen {
+    pub(crate) volume: VolumeName,
+    pub(crate) lsn: Lsn,
+    /// When its newest commit was made.
+    pub(crate) time_ms: u64,
+    /// When every byte of it was last read and found sound.
+    pub(crate) verified_ms: Option<u64>,
+}
+
+/// The price of requests, in dollars.
+fn cost(counters: &Counters) -> f64 {
+    let [dear, cheap] = DOLLARS_PER_THOUSAND;
+    ((counters.put + counters.list) as f64 * dear + (counters.get + counters.head) as f64 * cheap) / 1000.0
 }
 
 impl Cache {
@@ -200,8 +309,7 @@ impl Store {
         for (direction, bytes) in [("in", now.bytes_in), ("out", now.bytes_out)] {
             raise(&self.bytes.with_label_values(&[direction]), bytes);
         }
-        let [dear, cheap] = DOLLARS_PER_THOUSAND;
-        self.dollars.set(((now.put + now.list) as f64 * dear + (now.get + now.head) as f64 * cheap) / 1000.0);
+        self.dollars.set(cost(&now));
     }
 }
 
@@ -260,7 +368,9 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let Measured { metrics, methods } = &self.measured;
         let method = methods.get(request.uri().path()).cloned().unwrap_or_else(|| "other".into());
-        let call = Call::begin(metrics.clone(), method);
+        let mut request = request;
+        let from = metrics.clients.calls(request.extensions_mut());
+        let call = Call::begin(metrics.clone(), method, from);
         let bytes = metrics.bytes.with_label_values(&["in"]);
         let answer = self.inner.call(request.map(|body| Body::new(Counted { body, bytes, call: None })));
         Box::pin(async move {
@@ -280,12 +390,13 @@ struct Call {
     method: Arc<str>,
     code: Code,
     began: Instant,
+    _from: Option<CallFrom>,
 }
 
 impl Call {
-    fn begin(metrics: Metrics, method: Arc<str>) -> Call {
+    fn begin(metrics: Metrics, method: Arc<str>, from: Option<CallFrom>) -> Call {
         metrics.in_flight.inc();
-        Call { metrics, method, code: Code::Cancelled, began: Instant::now() }
+        Call { metrics, method, code: Code::Cancelled, began: Instant::now(), _from: from }
     }
 
     fn note(&mut self, headers: &HeaderMap) {

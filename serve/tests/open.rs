@@ -34,8 +34,8 @@ fn the_first_row_comes_in_two_round_trips() {
         )
     })
     .unwrap();
-    let (url, stopper) = (format!("http://{}", server.address()), server.stopper());
-    let served = std::thread::spawn(move || server.run().unwrap());
+    let url = format!("http://{}", server.address());
+    let serving = server.spawn();
     let root = tempfile::tempdir().unwrap();
     let name = VolumeName::parse("app").unwrap();
     let index = |n: u32| PageIdx::new(n).unwrap();
@@ -71,6 +71,5 @@ fn the_first_row_comes_in_two_round_trips() {
         copy.snapshot().read(index(1), &mut read).unwrap();
         assert_eq!(read, page(if round == 0 { 1 } else { 40 }));
     }
-    stopper.stop();
-    served.join().unwrap();
+    serving.stop().unwrap();
 }

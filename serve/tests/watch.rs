@@ -12,7 +12,7 @@ use quire_channel::{Connection, Limits};
 use quire_metastore::contract::commits::{commit, write};
 use quire_metastore::{Embedded, Remote};
 use quire_proto::{Appended, CommitKind, Lsn, Metastore, SealedCommit, VolumeName};
-use quire_serve::{CacheOptions, Options, Role, Server, Stopper};
+use quire_serve::{CacheOptions, Options, Role, Server, Serving};
 
 const POLL: Duration = Duration::from_millis(200);
 
@@ -20,8 +20,7 @@ struct House {
     bucket: Bucket,
     direct: Embedded,
     client: Remote,
-    stopper: Stopper,
-    served: Option<std::thread::JoinHandle<()>>,
+    _serving: Serving,
 }
 
 impl House {
@@ -36,24 +35,15 @@ impl House {
         })
         .unwrap();
         let url = format!("http://{}", server.address()).parse().unwrap();
-        let stopper = server.stopper();
-        let served = Some(std::thread::spawn(move || server.run().unwrap()));
+        let serving = server.spawn();
         let client = Remote::new(Connection::open(&url, None, Limits::default()).unwrap());
-        House { bucket, direct, client, stopper, served }
+        House { bucket, direct, client, _serving: serving }
     }
 
     async fn create(&self, volume: &VolumeName) -> SealedCommit {
         let made = commit(None, CommitKind::Create);
         assert!(matches!(self.client.append(volume, &made).await.unwrap(), Appended::Won));
         made
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        self.stopper.stop();
-        // A test that fails says so itself.
-        let _ = self.served.take().map(std::thread::JoinHandle::join);
     }
 }
 

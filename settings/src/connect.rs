@@ -1,11 +1,13 @@
 //! From settings to an engine: chooses what stands behind the engine's traits.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quire_bucket::{Bucket, Counters};
 use quire_channel::{Connection, Limits};
 use quire_engine::{Engine, Options, Stores, Traffic};
+use quire_maintenance::Server;
 use quire_proto::{Error, LogUpkeep, PageUpkeep, Result};
 
 use crate::{Settings, StoreKind, StoreUrl, Token};
@@ -49,6 +51,31 @@ pub fn open_upkeep(settings: &Settings) -> Result<Upkeep> {
     connect(&settings.store, settings.token.as_ref()).map(|(upkeep, _)| upkeep)
 }
 
+/// The store for a server of it: for its clients, and for work that nobody waits for, which gets no more than so many bytes a
+/// second.
+pub fn open_served(settings: &Settings, bytes_per_second: Option<NonZeroU64>) -> Result<[Upkeep; 2]> {
+    let bucket = Bucket::open(settings.store.as_str())?;
+    let within = bucket.within(bytes_per_second);
+    Ok([bucket, within].map(|bucket| embedded(&bucket)))
+}
+
+/// The server that the store is, if it is one.
+pub fn open_server(settings: &Settings) -> Result<Option<Server>> {
+    match settings.store.kind() {
+        StoreKind::Embedded => Ok(None),
+        StoreKind::Server => connection(&settings.store, settings.token.as_ref()).map(|c| Some(Server::new(c))),
+    }
+}
+
+fn embedded(bucket: &Bucket) -> Upkeep {
+    let counted = bucket.clone();
+    Upkeep {
+        log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
+        pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),
+        counters: Arc::new(move || counted.counters()),
+    }
+}
+
 fn connection(store: &StoreUrl, token: Option<&Token>) -> Result<Connection> {
     let url = store.as_str().parse().map_err(|e| Error::invalid(format!("{store}: {e}")))?;
     Connection::open(&url, token.map(Token::reveal), Limits::default())
@@ -75,14 +102,7 @@ fn connect(store: &StoreUrl, token: Option<&Token>) -> Result<(Upkeep, Arc<dyn F
         return Ok((upkeep, Arc::new(traffic)));
     }
     let bucket = Bucket::open(store.as_str())?;
-    let upkeep = Upkeep {
-        log: Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
-        pages: Arc::new(quire_pagestore::Embedded::new(bucket.clone())),
-        counters: {
-            let bucket = bucket.clone();
-            Arc::new(move || bucket.counters())
-        },
-    };
+    let upkeep = embedded(&bucket);
     let traffic = move || {
         let counters = bucket.counters();
         Traffic { requests: counters.requests(), bytes_in: counters.bytes_in, bytes_out: counters.bytes_out }

@@ -24,7 +24,7 @@ mod sync;
 mod time;
 mod token;
 
-pub use connect::{Upkeep, open_engine, open_upkeep};
+pub use connect::{Upkeep, open_engine, open_served, open_server, open_upkeep};
 pub use key::Key;
 pub use load::{Explained, Overrides, Settings, load, load_from};
 pub use place::Place;

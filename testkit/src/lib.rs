@@ -1,12 +1,13 @@
 //! What the tests of every crate share: a real S3 server ([`S3Server`]), one
 //! that must be refused ([`OverwritingS3`]), a proxy that counts, delays and breaks requests ([`Proxy`]), random seeds
-//! that replay ([`seed()`]), and the fuzzer's inputs ([`fuzz`]).
+//! that replay ([`seed()`]), a real browser ([`browser_script`]), and the fuzzer's inputs ([`fuzz`]).
 //!
 //! Test-only: nothing here is part of Quire, and it knows nothing of Quire's
 //! crates, so that each of them can depend on it. Its functions panic with the
 //! reason instead of returning errors: a test that cannot set up its parts has
 //! failed.
 
+mod browser;
 mod child;
 mod debian;
 pub mod fuzz;
@@ -16,6 +17,7 @@ mod s3;
 mod seed;
 mod venv;
 
+pub use browser::browser_script;
 pub use debian::debian_program;
 pub use overwriting::OverwritingS3;
 pub use proxy::{Fault, Proxy, Request, Traffic};

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quire_engine::{Error, Lsn, Moment, Result, VolumeName};
+use quire_maintenance::Server;
 use quire_maintenance::collect::{
     Amount, Collected, Hold, Holder, Options, Retention, Span, Stores, collect, give_up, keep as retain,
 };
@@ -138,20 +139,30 @@ pub(crate) fn gc(ctx: &Context, names: &[String], dry_run: bool, grace: &str) ->
     };
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let options = Options { grace_ms, report_at_ms: dry_run.then_some(now_ms), ..Options::default() };
-    let stores = stores(ctx)?;
+    let store = Store { stores: stores(ctx)?, server: quire_settings::open_server(&ctx.settings)? };
     let names = names.iter().map(|name| plain_name(name)).collect::<Result<Vec<_>>>()?;
-    let (swept, failed) = sweep(ctx, &stores, &names, &options)?;
+    let (swept, failed) = sweep(ctx, &store, &names, &options)?;
     ctx.output.result(&swept, |swept| swept.iter().map(describe).collect())?;
     failed.map_or(Ok(()), |e| Err(e.into()))
 }
 
+/// Where history is collected: by the server, if there is one.
+struct Store {
+    stores: Stores,
+    server: Option<Server>,
+}
+
+impl Store {
+    async fn collect(&self, volume: &VolumeName, options: &Options) -> Result<Option<Collected>> {
+        match &self.server {
+            Some(server) => server.collect(volume, options).await,
+            None => collect(&self.stores, volume, options).await,
+        }
+    }
+}
+
 /// Collects one volume after the other. One that fails does not keep the others from it: the first error is told last.
-fn sweep(
-    ctx: &Context,
-    stores: &Stores,
-    names: &[VolumeName],
-    options: &Options,
-) -> Result<(Vec<Swept>, Option<Error>)> {
+fn sweep(ctx: &Context, store: &Store, names: &[VolumeName], options: &Options) -> Result<(Vec<Swept>, Option<Error>)> {
     let engine = ctx.engine()?;
     let (mut swept, mut failed) = (Vec::new(), None);
     let mut add = |name: VolumeName, collected: Result<Option<Collected>>| match collected {
@@ -164,16 +175,16 @@ fn sweep(
     };
     if names.is_empty() {
         let root = VolumeName::parse("all")?;
-        for volume in engine.maintain(&root, |_, _| stores.volumes())? {
+        for volume in engine.maintain(&root, |_, _| store.stores.volumes())? {
             let _meter = TrafficMeter::new(format!("collecting {volume}"), engine);
-            let collected = engine.maintain(&root, |_, _| collect(stores, &volume, options));
+            let collected = engine.maintain(&root, |_, _| store.collect(&volume, options));
             add(volume, collected);
         }
         return Ok((swept, failed));
     }
     for name in names {
         let _meter = TrafficMeter::new(format!("collecting {name}"), engine);
-        let collected = engine.maintain(name, |_, volume| async move { collect(stores, &volume, options).await });
+        let collected = engine.maintain(name, |_, volume| async move { store.collect(&volume, options).await });
         let collected = collected.and_then(|collected| match collected {
             Some(collected) => Ok(Some(collected)),
             None => Err(Error::not_found(format!("the store has no volume {name}"))

@@ -29,10 +29,15 @@ struct Done {
 pub(crate) fn compact(ctx: &Context, name: &str) -> Outcome {
     let name = plain_name(name)?;
     let engine = ctx.engine()?;
-    let pages = quire_settings::open_upkeep(&ctx.settings)?.pages;
     let compacted = {
         let _meter = TrafficMeter::new(format!("compacting {name}"), engine);
-        engine.maintain(&name, |reader, volume| bring_together(reader, pages, volume, Options::default()))?
+        match quire_settings::open_server(&ctx.settings)? {
+            Some(server) => engine.maintain(&name, |_, volume| async move { server.compact(volume).await })?,
+            None => {
+                let pages = quire_settings::open_upkeep(&ctx.settings)?.pages;
+                engine.maintain(&name, |reader, volume| bring_together(reader, pages, volume, Options::default()))?
+            }
+        }
     };
     let Compacted { lsn, generation, steps, pages, bytes_written, before, after, .. } = compacted;
     let done = Done {

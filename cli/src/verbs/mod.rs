@@ -16,6 +16,7 @@ mod names;
 mod replica;
 mod replicate;
 mod serve;
+mod server;
 mod status;
 mod token;
 mod verify;
@@ -70,6 +71,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Verb::Verify { name, deep } => verify::verify(&ctx, name, *deep),
         Verb::Watch { name, after } => log::watch(&ctx, name, *after),
         Verb::Serve(args) => serve::serve(&ctx, args),
+        Verb::Server(verb) => server::server(&ctx, verb),
         Verb::Config => about::config(&ctx),
         Verb::Version | Verb::Completions { .. } | Verb::Token(_) => Ok(()), // answered above
     }

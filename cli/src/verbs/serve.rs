@@ -1,16 +1,21 @@
 //! `quire serve`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
 
 use quire_engine::{Error, Result};
-use quire_serve::tokens::Verifier;
-use quire_serve::{CacheOptions, Options, Role, Server, Tls, TlsFiles};
+use quire_maintenance::collect::Span;
+use quire_serve::tokens::{SigningKey, Verifier};
+use quire_serve::{CacheOptions, Options, Role, Server, StoreCounters, Tls, TlsFiles, Upkeep};
 use quire_settings::{Key, StoreKind, parse_duration};
 use serde::Serialize;
 
 use crate::args::{ServeArgs, ServedRole};
 use crate::context::Context;
 use crate::interrupt::Checkpoints;
+use crate::logging;
 use crate::stop::Outcome;
 
 #[derive(Serialize)]
@@ -42,7 +47,8 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
         _ => None,
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let quire_settings::Upkeep { log, pages, counters } = quire_settings::open_upkeep(&ctx.settings)?;
+    let bytes_per_second = NonZeroU64::new(args.maintenance_rate.as_u64());
+    let [served, upkeep] = quire_settings::open_served(&ctx.settings, bytes_per_second)?;
     let role = match args.role {
         ServedRole::All => Role::All,
         ServedRole::Metastore => Role::Metastore,
@@ -54,6 +60,8 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
         insecure: args.insecure,
         tokens,
         calls_per_second: args.calls_per_second,
+        signing_key: args.token_signing_key.as_deref().map(SigningKey::load).transpose()?.map(Arc::new),
+        volume_quota: args.volume_quota.and_then(|most| NonZeroU64::new(most.as_u64())),
         tls,
         poll_interval,
         role,
@@ -62,9 +70,20 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
             disk: args.cache_dir.clone().map(|folder| (folder, args.cache_disk.as_u64())),
         },
         http: http(args)?,
-        counters,
-        log,
-        pages,
+        log_filter: logging::filter(),
+        store_url: store.to_string(),
+        counters: both(served.counters, upkeep.counters.clone()),
+        upkeep: Upkeep {
+            scheduled: !args.no_maintenance,
+            bytes_per_second,
+            verify_every: verify_every(&args.verify_every)?,
+            notes: Some(ctx.settings.data_dir.clone()),
+            counters: upkeep.counters,
+            log: upkeep.log,
+            pages: upkeep.pages,
+        },
+        log: served.log,
+        pages: served.pages,
     };
     let server = Server::bind(options)?;
     let served = Served {
@@ -79,6 +98,23 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
     let stopper = server.stopper();
     let _pressed = Checkpoints::and(move || stopper.stop());
     Ok(server.run()?)
+}
+
+/// What clients and upkeep have asked of the store together.
+fn both(clients: StoreCounters, upkeep: StoreCounters) -> StoreCounters {
+    Arc::new(move || clients() + upkeep())
+}
+
+/// How often every byte of a volume is read.
+fn verify_every(text: &str) -> Result<Option<Duration>> {
+    if text == "never" {
+        return Ok(None);
+    }
+    match Span::parse(text) {
+        Ok(Span::Time(ms)) => Ok(Some(Duration::from_millis(ms))),
+        _ => Err(Error::invalid(format!("--verify-every {text:?} is not a time"))
+            .with_remedy("It is like 7d or 12h; or `never`.")),
+    }
 }
 
 /// Where those who look after the server read how it is.

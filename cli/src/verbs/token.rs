@@ -10,7 +10,7 @@ use quire_serve::{Grant, Right, VolumePattern};
 use quire_settings::Place;
 use serde::Serialize;
 
-use crate::args::{TokenArgs, TokenVerb};
+use crate::args::{GrantArgs, TokenArgs, TokenVerb};
 use crate::output::Output;
 use crate::stop::Outcome;
 
@@ -54,12 +54,10 @@ fn make_key(output: Output, file: Option<PathBuf>) -> Outcome {
 fn make_token(output: Output, args: &TokenArgs) -> Outcome {
     let key = SigningKey::load(&key_file(args.key.clone())?)?;
     let now = SystemTime::now();
-    let grant = Grant {
-        subject: args.subject.clone(),
-        volumes: args.volumes.iter().map(|text| VolumePattern::parse(text)).collect::<Result<_>>()?,
-        rights: args.allow.iter().map(|text| Right::parse(text)).collect::<Result<_>>()?,
-        expires: expires(&args.expires, now)?,
-    };
+    let valid = valid(&args.grant.expires)?;
+    let expires =
+        valid.map(|valid| now.checked_add(valid).ok_or_else(|| wrong_time(&args.grant.expires))).transpose()?;
+    let grant = Grant { expires, ..grant(&args.grant)? };
     let told = Token {
         token: key.sign(&grant, now)?,
         subject: grant.subject,
@@ -80,18 +78,26 @@ fn key_file(named: Option<PathBuf>) -> Result<PathBuf> {
     }
 }
 
-/// When a token that is made now ends.
-fn expires(text: &str, now: SystemTime) -> Result<Option<SystemTime>> {
-    if text == "never" {
-        return Ok(None);
+/// What is asked for, without its end.
+pub(super) fn grant(args: &GrantArgs) -> Result<Grant> {
+    Ok(Grant {
+        subject: args.subject.clone(),
+        volumes: args.volumes.iter().map(|text| VolumePattern::parse(text)).collect::<Result<_>>()?,
+        rights: args.allow.iter().map(|text| Right::parse(text)).collect::<Result<_>>()?,
+        expires: None,
+    })
+}
+
+/// How long a token is good; none: for ever.
+pub(super) fn valid(text: &str) -> Result<Option<Duration>> {
+    match Span::parse(text) {
+        _ if text == "never" => Ok(None),
+        Ok(Span::Time(ms)) => Ok(Some(Duration::from_millis(ms))),
+        _ => Err(wrong_time(text)),
     }
-    let after = match Span::parse(text) {
-        Ok(Span::Time(ms)) => now.checked_add(Duration::from_millis(ms)),
-        _ => None,
-    };
-    let wrong = || {
-        Error::invalid(format!("--expires {text:?} is not a time"))
-            .with_remedy("Say how long it is good, such as 30m, 24h or 90d; or `never`.")
-    };
-    after.map(Some).ok_or_else(wrong)
+}
+
+fn wrong_time(text: &str) -> Error {
+    Error::invalid(format!("--expires {text:?} is not a time"))
+        .with_remedy("Say how long it is good, such as 30m, 24h or 90d; or `never`.")
 }

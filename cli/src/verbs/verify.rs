@@ -68,7 +68,7 @@ fn verify_now(ctx: &Context, name: &VolumeName, deep: bool) -> Outcome {
     let mut newest = None;
     if pushed {
         let depth = if deep { Depth::Deep } else { Depth::Plain };
-        let report = report_of_store(engine, name, depth)?;
+        let report = report_of_store(ctx, name, depth)?;
         newest = Some(report.lsn);
         damage = (!report.is_sound()).then(|| in_words(name, &report, here.is_some() && wrong_here.is_none()));
         checked.in_store = Some(InStore::new(engine, name, &report)?);

@@ -7,6 +7,7 @@ use quire_maintenance::verify::{Damage, Depth, Note, Notes, Report, owners, veri
 use quire_sqlite_format::Share;
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::output::{count, size, table, time};
 use crate::progress::TrafficMeter;
 
@@ -78,10 +79,18 @@ struct Owner {
 }
 
 /// Verifies what the store keeps of a volume, and remembers if it is sound.
-pub(crate) fn report_of_store(engine: &Engine, name: &VolumeName, depth: Depth) -> Result<Report> {
+pub(crate) fn report_of_store(ctx: &Context, name: &VolumeName, depth: Depth) -> Result<Report> {
+    let engine = ctx.engine()?;
+    let server = quire_settings::open_server(&ctx.settings)?;
     let _meter = TrafficMeter::new(format!("verifying {name} in the store"), engine);
     let place = format!("verifying volume {name} in {}", engine.store_url());
-    let report = engine.maintain(name, |reader, volume| verify(reader, volume, depth)).map_err(|e| e.context(place))?;
+    let report = engine.maintain(name, |reader, volume| async move {
+        match server {
+            Some(server) => server.verify(volume, depth).await,
+            None => verify(reader, volume, depth).await,
+        }
+    });
+    let report = report.map_err(|e| e.context(place))?;
     if report.is_sound() {
         let time_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let note = Note { lsn: report.lsn.get(), time_ms, deep: depth == Depth::Deep };

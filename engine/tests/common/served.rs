@@ -2,27 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quire_bucket::Bucket;
 use quire_channel::{Connection, Limits};
 use quire_engine::{Stores, Traffic};
-use quire_serve::{CacheOptions, Options, Server, Stopper};
-
-/// A server that ends with this value.
-struct Serving {
-    stopper: Stopper,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.stopper.stop();
-        let ended = self.thread.take().map(JoinHandle::join);
-        assert!(std::thread::panicking() || !matches!(ended, Some(Err(_))), "the server has panicked");
-    }
-}
+use quire_serve::{CacheOptions, Options, Server};
 
 /// The stores of a bucket, by way of a server.
 pub fn stores(bucket: &Bucket) -> Stores {
@@ -38,9 +23,7 @@ pub fn stores(bucket: &Bucket) -> Stores {
     })
     .unwrap();
     let url = format!("http://{}", server.address()).parse().unwrap();
-    let stopper = server.stopper();
-    let thread = std::thread::spawn(move || server.run().unwrap());
-    let serving = Serving { stopper, thread: Some(thread) };
+    let serving = server.spawn();
     let connection = Connection::open(&url, None, Limits::default()).unwrap();
     Stores {
         metastore: Arc::new(quire_metastore::Remote::new(connection.clone())),
