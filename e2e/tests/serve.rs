@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed expectation is what a test is for")]
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use quire_e2e::{Machine, Server, World};
-use quire_testkit::Venv;
+use quire_testkit::{Line, Trouble, Venv};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -94,6 +95,52 @@ fn a_server_that_is_killed_and_comes_back_costs_nothing_that_was_acknowledged() 
     direct.ok(&["clone", "app"]);
     let rows = direct.ok(&["sql", "app", "select printf('%d rows, %d', count(*), sum(n)) from t"]);
     assert_eq!(rows.trim(), "12 rows, 78");
+    direct.ok(&["verify", "app", "--deep"]);
+    assert_eq!(direct.json(&["log", "app"]).as_array().unwrap().len(), 13, "no commit came twice");
+}
+
+#[test]
+fn over_a_line_that_cuts_delays_and_stalls_nothing_acknowledged_is_lost_and_no_commit_comes_twice() {
+    let mut rng = StdRng::seed_from_u64(quire_testkit::seed());
+    let there = World::new();
+    let server = Server::start(&there, 0);
+    let line = Line::start(server.url.strip_prefix("http://").unwrap(), move || {
+        let somewhere = rng.random_range(0..400_000_u64) >> rng.random_range(0..8);
+        match rng.random_range(0..8) {
+            0 => Trouble::None,
+            1 => Trouble::Delay(Duration::from_millis(rng.random_range(1..40))),
+            2 => Trouble::Stall(somewhere, Duration::from_millis(rng.random_range(1..1500))),
+            _ => Trouble::Cut(somewhere),
+        }
+    });
+    let here = World::with_store(&format!("http://{}", line.address()), Vec::new());
+    let (a, b, direct) = (here.machine("a"), here.machine("b"), there.machine("direct"));
+    // What breaks off is said, and the same command goes on.
+    let at_last = |machine: &Machine<'_>, words: &[&str]| {
+        for attempt in 1.. {
+            let ended = machine.run(words);
+            if ended.status == Some(0) {
+                return ended.stdout;
+            }
+            ended.failed(1, "");
+            assert!(attempt < 50, "{ended:?}");
+        }
+        unreachable!()
+    };
+    a.ok(&["create", "app"]);
+    a.ok(&["sql", "app", "create table t(n, pad)"]);
+    at_last(&a, &["push", "app"]);
+    at_last(&b, &["clone", "app"]);
+    for n in 1..=12 {
+        a.ok(&["sql", "app", &format!("insert into t values ({n}, randomblob(200000))")]);
+        at_last(&a, &["push", "app"]);
+        at_last(&b, &["pull", "app"]);
+        let rows = at_last(&b, &["sql", "app", "select count(*), sum(n), sum(length(pad)) from t"]);
+        assert_eq!(rows.trim(), format!("{n}|{}|{}", n * (n + 1) / 2, n * 200_000));
+    }
+    println!("{} connections met trouble", line.troubles());
+    assert!(line.troubles() > 0);
+    direct.ok(&["clone", "app"]);
     direct.ok(&["verify", "app", "--deep"]);
     assert_eq!(direct.json(&["log", "app"]).as_array().unwrap().len(), 13, "no commit came twice");
 }

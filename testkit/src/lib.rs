@@ -1,5 +1,5 @@
 //! What the tests of every crate share: a real S3 server ([`S3Server`]), one
-//! that must be refused ([`OverwritingS3`]), a proxy that counts, delays and breaks requests ([`Proxy`]), random seeds
+//! that must be refused ([`OverwritingS3`]), a proxy that counts, delays and breaks requests ([`Proxy`]), a line that breaks whatever is spoken on it ([`Line`]), random seeds
 //! that replay ([`seed()`]), a real browser ([`browser_script`]), and the fuzzer's inputs ([`fuzz`]).
 //!
 //! Test-only: nothing here is part of Quire, and it knows nothing of Quire's
@@ -11,6 +11,7 @@ mod browser;
 mod child;
 mod debian;
 pub mod fuzz;
+mod line;
 mod overwriting;
 mod proxy;
 mod s3;
@@ -19,6 +20,7 @@ mod venv;
 
 pub use browser::browser_script;
 pub use debian::debian_program;
+pub use line::{Line, Trouble};
 pub use overwriting::OverwritingS3;
 pub use proxy::{Fault, Proxy, Request, Traffic};
 pub use s3::{S3Server, SHARED_S3_VARIABLE};
