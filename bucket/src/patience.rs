@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quire_proto::{ErrorKind, Result};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
 
 use crate::counters::Tally;
 use crate::failure::{Failure, Hope};
@@ -51,6 +52,7 @@ impl Limits {
         request: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let limit = self.attempt + transfer_time(bytes);
+        let request = request.instrument(tracing::info_span!("store request", what, bytes));
         timeout(limit, request).await.unwrap_or_else(|_| Err(Failure::timed_out(what, limit)))
     }
 

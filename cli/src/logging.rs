@@ -3,21 +3,24 @@
 use std::sync::{Arc, OnceLock};
 
 use quire_engine::{Error, Result};
-use quire_serve::LogFilter;
+use quire_serve::{LogFilter, Traces};
 use quire_settings::{Key, Settings};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::reload::Handle;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 static STARTED: OnceLock<Arc<dyn LogFilter>> = OnceLock::new();
 
-/// Starts logging.
-pub(crate) fn start(settings: &Settings) -> Result<()> {
+/// Starts logging, and sending traces, if there are any.
+pub(crate) fn start(settings: &Settings, traces: Option<&Traces>) -> Result<()> {
     let filter = parse(&settings.log).map_err(|problem| settings.wrong(Key::Log, problem))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_filter_reloading();
+    let (filter, handle) = reload::Layer::new(filter);
     // It is started once.
-    let _ = STARTED.set(Arc::new(Reloaded(log.reload_handle())));
-    log.init();
+    let _ = STARTED.set(Arc::new(Reloaded(handle)));
+    let log = fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    tracing_subscriber::registry().with(log).with(traces.map(Traces::layer)).init();
     Ok(())
 }
 

@@ -24,10 +24,21 @@ impl Server {
 
     /// As [`start`](Self::start), with more words, and with its log where one likes.
     pub fn start_with(world: &World, port: u16, words: &[&str], log: Stdio) -> Server {
+        Server::start_in(world, port, words, log, &[])
+    }
+
+    /// As [`start_with`](Self::start_with), with more variables in its environment.
+    pub fn start_in(world: &World, port: u16, words: &[&str], log: Stdio, variables: &[(&str, String)]) -> Server {
         let listen = format!("127.0.0.1:{port}");
         let mut command =
             world.machine("server").command(&["--json", "serve", "--listen", &listen, "--http", "127.0.0.1:0"]);
-        let mut child = command.args(words).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut child = command
+            .args(words)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let told: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));

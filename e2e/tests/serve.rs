@@ -136,7 +136,7 @@ fn over_a_line_that_cuts_delays_and_stalls_nothing_acknowledged_is_lost_and_no_c
         at_last(&a, &["push", "app"]);
         at_last(&b, &["pull", "app"]);
         let rows = at_last(&b, &["sql", "app", "select count(*), sum(n), sum(length(pad)) from t"]);
-        assert_eq!(rows.trim(), format!("{n}|{}|{}", n * (n + 1) / 2, n * 200_000));
+        assert_eq!(rows.trim(), format!("{n}\t{}\t{}", n * (n + 1) / 2, n * 200_000));
     }
     println!("{} connections met trouble", line.troubles());
     assert!(line.troubles() > 0);

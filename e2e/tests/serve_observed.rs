@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use quire_e2e::{Server, World};
-use quire_testkit::debian_program;
+use quire_testkit::{Venv, debian_program};
+use serde_json::Value;
 
 /// Status and body of an answer.
 fn get(url: &str) -> Option<(u16, String)> {
@@ -135,4 +136,48 @@ fn a_server_whose_store_is_gone_is_alive_and_not_ready() {
     let (status, problem) = get(&format!("{}/readyz", server.http)).unwrap();
     assert_eq!(status, 503, "{problem}");
     assert_eq!(get(&format!("{}/healthz", server.http)).unwrap().0, 200);
+}
+
+#[test]
+fn a_collector_gets_the_traces_of_calls_with_what_they_asked_of_the_store() {
+    let python = Venv::with("grpcio==1.85.3").program("python3");
+    Venv::with("opentelemetry-proto==1.45.2");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/collector.py");
+    let mut collector = Ends(Command::new(python).arg(script).stdout(Stdio::piped()).spawn().unwrap());
+    let mut told = BufReader::new(collector.0.stdout.take().unwrap()).lines().map(|line| {
+        let line = line.unwrap();
+        serde_json::from_str::<Value>(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
+    });
+    let port = told.next().unwrap()["port"].as_u64().unwrap();
+
+    let there = World::new();
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"))];
+    let mut server = Server::start_in(&there, 0, &["--no-maintenance"], Stdio::inherit(), &variables);
+    let here = World::with_store(&server.url, Vec::new());
+    let machine = here.machine("machine");
+    machine.ok(&["create", "app"]);
+    machine.ok(&["sql", "app", "create table t(n)"]);
+    machine.ok(&["push", "app"]);
+    machine.run(&["clone", "nowhere"]).failed(1, "no volume nowhere");
+    // What is not sent yet is sent at the end.
+    machine.ok(&["server", "drain", "--wait", "0s"]);
+    assert!(server.wait().success());
+    let mut spans = Vec::new();
+    while !spans.iter().any(|span: &Value| span["name"] == "Admin/Drain") {
+        spans.push(told.next().unwrap());
+    }
+    assert!(spans.iter().all(|span| span["service"] == "quire"), "{spans:?}");
+    let appended = spans.iter().find(|span| span["name"] == "Metastore/Append").unwrap();
+    assert_eq!((appended["status"].as_u64(), appended["parent"].as_str()), (Some(0), Some("")));
+    let below = spans.iter().filter(|span| span["parent"] == appended["span"] && span["trace"] == appended["trace"]);
+    assert!(below.filter(|span| span["name"] == "store request").count() > 0, "{spans:?}");
+
+    // A collector that is not there keeps nobody waiting; an address that is none is said.
+    collector.0.kill().unwrap();
+    let server = Server::start_in(&there, 0, &[], Stdio::inherit(), &variables);
+    let here = World::with_store(&server.url, Vec::new());
+    here.machine("machine").ok(&["clone", "app"]);
+    let wrong =
+        there.machine("wrong").command(&["serve"]).env("OTEL_EXPORTER_OTLP_ENDPOINT", "no address").output().unwrap();
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{wrong:?}");
 }

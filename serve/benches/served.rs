@@ -12,8 +12,8 @@ use quire_channel::{Connection, Limits};
 use quire_metastore::contract::commits::{commit, write};
 use quire_metastore::{Embedded, Remote};
 use quire_proto::{
-    Appended, CommitKind, FrameAddress, FramePlace, FrameRef, Lsn, Metastore, PageIdx, PageSet, PageSize, Pagestore, SealedCommit,
-    VolumeName, encode_frame,
+    Appended, CommitKind, FrameAddress, FramePlace, FrameRef, Lsn, Metastore, PageIdx, PageSet, PageSize, Pagestore,
+    SealedCommit, VolumeName, encode_frame,
 };
 use quire_serve::{CacheOptions, Options, Server, Serving};
 
@@ -21,7 +21,7 @@ use quire_serve::{CacheOptions, Options, Server, Serving};
 const SPAN: Duration = Duration::from_secs(5);
 
 struct House {
-    url: url::Url,
+    url: String,
     direct: Embedded,
     _serving: Serving,
 }
@@ -36,13 +36,13 @@ impl House {
             ..Options::new(Arc::new(direct.clone()), Arc::new(pages))
         })
         .unwrap();
-        let url = format!("http://{}", server.address()).parse().unwrap();
+        let url = format!("http://{}", server.address());
         House { url, direct, _serving: server.spawn() }
     }
 
     /// A client with a connection of its own.
     fn connection(&self) -> Connection {
-        Connection::open(&self.url, None, Limits::default()).unwrap()
+        Connection::open(&self.url.parse().unwrap(), None, Limits::default()).unwrap()
     }
 }
 
@@ -114,13 +114,20 @@ async fn reads() {
             let (mut bytes, mut at) = (0_u64, reader * 8);
             while Instant::now() < until {
                 at = (at + 1) % addresses.len();
-                bytes += pages.read(&volume, &addresses[at..=at]).await.unwrap().iter().map(|f| f.len() as u64).sum::<u64>();
+                bytes +=
+                    pages.read(&volume, &addresses[at..=at]).await.unwrap().iter().map(|f| f.len() as u64).sum::<u64>();
             }
             bytes
         })
     });
     let bytes: u64 = join_all(readers).await.into_iter().map(Result::unwrap).sum();
-    row("warm page reads, 64-page batches", bytes as f64 / SPAN.as_secs_f64() / f64::from(1 << 20), "MiB/s", 500.0, true);
+    row(
+        "warm page reads, 64-page batches",
+        bytes as f64 / SPAN.as_secs_f64() / f64::from(1 << 20),
+        "MiB/s",
+        500.0,
+        true,
+    );
 }
 
 /// One watcher, told of commits that another client makes.
@@ -153,10 +160,13 @@ async fn told() {
 
 /// What this process has used so far: bytes of memory, and time of processors.
 fn used() -> (u64, Duration) {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let usage = rustix::process::getrusage(rustix::process::RusageWho::Self_);
-    let time = |time: rustix::process::Timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
-    (statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096, time(usage.ru_utime) + time(usage.ru_stime))
+    let read = |file: &str| std::fs::read_to_string(file).unwrap();
+    let pages: u64 = read("/proc/self/statm").split(' ').nth(1).unwrap().parse().unwrap();
+    // Behind the name, which may hold spaces: fields from the third on, times in hundredths of a second.
+    let stat = read("/proc/self/stat");
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11..=12].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    (pages * 4096, Duration::from_millis(ticks * 10))
 }
 
 /// A thousand volumes, each of them watched by one client, and nothing happens. The clients are in this process, too.
@@ -176,13 +186,23 @@ async fn idle() {
         }
     }));
     // A watcher that waits asks for nothing; it only has to be there.
-    let watchers: Vec<_> = watchers.await.into_iter().map(|mut watching| tokio::spawn(async move { drop(watching.next().await) })).collect();
+    let watchers: Vec<_> = watchers
+        .await
+        .into_iter()
+        .map(|mut watching| tokio::spawn(async move { drop(watching.next().await) }))
+        .collect();
     let (_, busy) = used();
     let start = Instant::now();
     tokio::time::sleep(SPAN).await;
     let (bytes, now_busy) = used();
     let share = (now_busy - busy).as_secs_f64() / start.elapsed().as_secs_f64();
-    row("1,000 watchers of 1,000 volumes, idle: memory", bytes.saturating_sub(before) as f64 / f64::from(1 << 20), "MiB", 256.0, false);
+    row(
+        "1,000 watchers of 1,000 volumes, idle: memory",
+        bytes.saturating_sub(before) as f64 / f64::from(1 << 20),
+        "MiB",
+        256.0,
+        false,
+    );
     row("  of a core", share * 100.0, "%", 2.0, false);
     watchers.iter().for_each(tokio::task::JoinHandle::abort);
 }

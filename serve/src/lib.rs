@@ -16,12 +16,14 @@ mod quota;
 mod reload;
 mod tls;
 pub mod tokens;
+mod traces;
 
 pub use cache::CacheOptions;
 pub use care::Upkeep;
 pub use metrics::StoreCounters;
 pub use quire_proto::{Grant, Right, VolumePattern};
 pub use tls::{Tls, TlsFiles};
+pub use traces::Traces;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::{NonZeroU32, NonZeroU64};

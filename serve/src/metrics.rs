@@ -26,10 +26,12 @@ use quire_proto::{Lsn, VolumeName};
 use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
+use tracing::{Instrument, Span};
 
 use crate::cache::CacheCounts;
 use crate::care::now_ms;
 use crate::clients::{CallFrom, Clients};
+use crate::traces;
 
 /// So many volumes at most have numbers of their own.
 const MOST_VOLUMES: usize = 1000;
@@ -370,12 +372,16 @@ where
         let method = methods.get(request.uri().path()).cloned().unwrap_or_else(|| "other".into());
         let mut request = request;
         let from = metrics.clients.calls(request.extensions_mut());
-        let call = Call::begin(metrics.clone(), method, from);
+        let span = traces::span(&method, request.headers());
+        let call = Call::begin(metrics.clone(), method, from, span.clone());
         let bytes = metrics.bytes.with_label_values(&["in"]);
-        let answer = self.inner.call(request.map(|body| Body::new(Counted { body, bytes, call: None })));
+        let answer = {
+            let _in = span.enter();
+            self.inner.call(request.map(|body| Body::new(Counted { body, bytes, call: None })))
+        };
         Box::pin(async move {
             let mut call = call;
-            let response = answer.await?;
+            let response = answer.instrument(span).await?;
             // An answer without a body has its status here.
             call.note(response.headers());
             let bytes = call.metrics.bytes.with_label_values(&["out"]);
@@ -391,12 +397,14 @@ struct Call {
     code: Code,
     began: Instant,
     _from: Option<CallFrom>,
+    /// It ends with the call.
+    span: Span,
 }
 
 impl Call {
-    fn begin(metrics: Metrics, method: Arc<str>, from: Option<CallFrom>) -> Call {
+    fn begin(metrics: Metrics, method: Arc<str>, from: Option<CallFrom>, span: Span) -> Call {
         metrics.in_flight.inc();
-        Call { metrics, method, code: Code::Cancelled, began: Instant::now(), _from: from }
+        Call { metrics, method, code: Code::Cancelled, began: Instant::now(), _from: from, span }
     }
 
     fn note(&mut self, headers: &HeaderMap) {
@@ -410,6 +418,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let Metrics { in_flight, requests, seconds, .. } = &self.metrics;
         in_flight.dec();
+        self.span.record("rpc.grpc.status_code", self.code as i32);
         requests.with_label_values(&[&self.method, label(self.code).as_str()]).inc();
         if &*self.method != "Metastore/Watch" {
             seconds.with_label_values(&[&self.method]).observe(self.began.elapsed().as_secs_f64());
@@ -444,7 +453,10 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let span = self.call.as_ref().map(|call| call.span.clone());
+        let entered = span.as_ref().map(Span::enter);
         let polled = Pin::new(&mut self.body).poll_frame(context);
+        drop(entered);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             match (frame.data_ref(), frame.trailers_ref()) {
                 (Some(data), _) => self.bytes.inc_by(data.len() as u64),

@@ -22,6 +22,8 @@ mod token;
 mod verify;
 mod verify_store;
 
+use quire_serve::Traces;
+
 use crate::args::{Cli, Verb};
 use crate::context::Context;
 use crate::output::Output;
@@ -40,7 +42,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         _ => {}
     }
     let ctx = Context::new(&cli.global)?;
-    logging::start(&ctx.settings)?;
+    let traces = if let Verb::Serve(_) = &cli.verb { Traces::from_environment()? } else { None };
+    logging::start(&ctx.settings, traces.as_ref())?;
     match &cli.verb {
         Verb::Create { name, page_size } => create::create(&ctx, name, *page_size),
         Verb::Ls { prefix } => list::list(&ctx, prefix.as_deref().unwrap_or_default()),

@@ -79,8 +79,7 @@ fn ask<T: Send>(ctx: &Context, call: impl Future<Output = Result<T>> + Send) -> 
 }
 
 fn server_facts(info: &ServerInfo) -> String {
-    let (store, cache, upkeep) =
-        (info.store.clone().unwrap_or_default(), info.cache, info.upkeep.unwrap_or_default());
+    let (store, cache, upkeep) = (info.store.clone().unwrap_or_default(), info.cache, info.upkeep.unwrap_or_default());
     let upkeep_in_words = match (upkeep.scheduled, upkeep.bytes_per_second) {
         (false, _) => "only what is asked for".to_owned(),
         (true, 0) => "on, without a limit".to_owned(),
