@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response, Status, Streaming};
 use url::Url;
 
@@ -33,6 +33,9 @@ pub const PIECE_BYTES: usize = 1 << 20;
 pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// See [`STREAM_WINDOW_BYTES`].
 pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// How much of a message goes on the line in one piece. HTTP/2 begins with 16 KiB, and works as much for each.
+pub const FRAME_BYTES: u32 = 256 << 10;
 
 const REMEDY: &str = "Check the network and the server's address; nothing is lost, try again later.";
 
@@ -72,6 +75,7 @@ pub type Service = InterceptedService<Channel, Authorize>;
 #[derive(Clone)]
 pub struct Connection {
     endpoint: Endpoint,
+    is_secure: bool,
     /// Belongs to the runtime of the first call.
     channel: Arc<OnceLock<Channel>>,
     authorize: Authorize,
@@ -116,8 +120,10 @@ impl Connection {
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        if url.scheme() == "https" {
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES);
+        let is_secure = url.scheme() == "https";
+        if is_secure {
             endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(|e| {
                 Error::invalid(format!("the server {url}: {e}"))
                     .with_remedy("Install the certificates of your system, or name a file of them in SSL_CERT_FILE.")
@@ -130,7 +136,20 @@ impl Connection {
             Ok::<_, Error>(value)
         });
         let authorize = Authorize { token: token.transpose()? };
-        Ok(Connection { endpoint, channel: Arc::default(), authorize, limits, traffic: Arc::default() })
+        Ok(Connection { endpoint, is_secure, channel: Arc::default(), authorize, limits, traffic: Arc::default() })
+    }
+
+    /// The same, showing a server that asks for one a certificate: PEM text with it and its private key.
+    pub fn showing(self, pem: &[u8]) -> Result<Connection> {
+        if !self.is_secure {
+            return Ok(self);
+        }
+        let tls = ClientTlsConfig::new().with_native_roots().identity(Identity::from_pem(pem, pem));
+        let endpoint = self.endpoint.tls_config(tls).map_err(|e| {
+            Error::invalid(format!("no certificate with its private key: {}", root(&e)))
+                .with_remedy("Write both into one PEM file: the certificate, those above it, and the key.")
+        })?;
+        Ok(Connection { endpoint, channel: Arc::default(), ..self })
     }
 
     /// For a generated client.
@@ -225,6 +244,11 @@ impl Connection {
         };
         futures::stream::once(messages).try_flatten().boxed()
     }
+}
+
+/// What is at the bottom of an error: tonic's own say no more than that something is wrong.
+fn root(error: &dyn std::error::Error) -> &dyn std::error::Error {
+    error.source().map_or(error, root)
 }
 
 impl fmt::Debug for Connection {

@@ -195,6 +195,43 @@ fn over_tls_a_client_goes_on_when_the_certificate_is_renewed() {
 }
 
 #[test]
+fn a_server_may_ask_for_certificates_and_clients_show_theirs() {
+    let there = World::new();
+    let keys = Keys::of(&there);
+    let (authority, of_clients) = (Authority::new(), Authority::new());
+    let path = |name: &str| there.path(name).to_str().unwrap().to_owned();
+    authority.write(&there.path("chain.pem"), &there.path("key.pem"));
+    let trusted = there.file("trusted.pem", of_clients.issuer.pem());
+    let words = ["--token-keys", &keys.public, "--tls-cert", &path("chain.pem"), "--tls-key", &path("key.pem")];
+    let asks = ["--tls-client-ca", trusted.to_str().unwrap()];
+    let server = Server::start_with(&there, 0, &[&words[..], &asks].concat(), Stdio::inherit());
+    let roots = there.file("roots.pem", authority.issuer.pem());
+    let client = |name: &str, authority: &Authority| {
+        authority.write(&there.path("client.pem"), &there.path("client.key"));
+        let text = [fs::read(there.path("client.pem")).unwrap(), fs::read(there.path("client.key")).unwrap()].concat();
+        fs::write(there.path(name), text).unwrap();
+        path(name)
+    };
+    let world = |certificate: Option<String>| {
+        let mut variables = vec![("SSL_CERT_FILE".into(), roots.to_str().unwrap().to_owned())];
+        variables.push(("QUIRE_TOKEN".into(), keys.token("*", "read,write,admin")));
+        variables.extend(certificate.map(|file| ("QUIRE_CLIENT_CERT".to_owned(), file)));
+        World::with_store(&server.url, variables)
+    };
+    let good = world(Some(client("good.pem", &of_clients)));
+    let machine = good.machine("good");
+    make(&machine, "app");
+    assert_eq!(machine.json(&["server", "clients"])[0]["subject"], "ada");
+    // None, one of another authority, a file without a key, no file.
+    world(None).machine("none").run(&["clone", "app"]).failed(1, "server");
+    world(Some(client("bad.pem", &authority))).machine("bad").run(&["clone", "app"]).failed(1, "server");
+    for (file, problem) in [("client.pem", "no certificate with its private key"), ("nothing.pem", "No such file")] {
+        world(Some(path(file))).machine("wrong").run(&["clone", "app"]).failed(2, problem);
+    }
+    assert_eq!(sum(&machine, "app"), "3");
+}
+
+#[test]
 fn clients_in_other_languages_use_a_token_too() {
     let there = World::new();
     let keys = Keys::of(&there);

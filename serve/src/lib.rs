@@ -33,7 +33,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::FutureExt;
-use quire_channel::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES};
+use quire_channel::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES};
 use quire_metastore::Hub;
 use quire_proto::wire::admin_server::AdminServer;
 use quire_proto::wire::metastore_server::MetastoreServer;
@@ -449,6 +449,7 @@ async fn router(
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(Some(STREAMS))
         .layer(Measured::by(facts.metrics.clone()))
         // Whoever probes has no token.

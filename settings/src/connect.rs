@@ -10,7 +10,7 @@ use quire_engine::{Engine, Options, Stores, Traffic};
 use quire_maintenance::Server;
 use quire_proto::{Error, LogUpkeep, PageUpkeep, Result};
 
-use crate::{Settings, StoreKind, StoreUrl, Token};
+use crate::{Key, Settings, StoreKind, Token};
 
 /// A commit has room for this much of its author.
 const MAX_AUTHOR_BYTES: usize = 128;
@@ -18,14 +18,14 @@ const MAX_AUTHOR_BYTES: usize = 128;
 /// Opens the data directory. The store is connected at first need, so that
 /// work on local volumes goes on without it.
 pub fn open_engine(settings: &Settings) -> Result<Engine> {
-    let (store, token) = (settings.store.clone(), settings.token.clone());
+    let connected = settings.clone();
     Engine::open(Options {
         data_dir: settings.data_dir.clone(),
-        store_url: store.as_str().to_owned(),
+        store_url: settings.store.as_str().to_owned(),
         connect: Box::new(move || {
-            let (store, token) = (store.clone(), token.clone());
+            let settings = connected.clone();
             Box::pin(async move {
-                let (Upkeep { log, pages, .. }, traffic) = connect(&store, token.as_ref())?;
+                let (Upkeep { log, pages, .. }, traffic) = connect(&settings)?;
                 Ok(Stores { metastore: log, pagestore: pages, traffic })
             })
         }),
@@ -48,7 +48,7 @@ pub struct Upkeep {
 
 /// Connects the store for its upkeep.
 pub fn open_upkeep(settings: &Settings) -> Result<Upkeep> {
-    connect(&settings.store, settings.token.as_ref()).map(|(upkeep, _)| upkeep)
+    connect(settings).map(|(upkeep, _)| upkeep)
 }
 
 /// The store for a server of it: for its clients, and for work that nobody waits for, which gets no more than so many bytes a
@@ -63,7 +63,7 @@ pub fn open_served(settings: &Settings, bytes_per_second: Option<NonZeroU64>) ->
 pub fn open_server(settings: &Settings) -> Result<Option<Server>> {
     match settings.store.kind() {
         StoreKind::Embedded => Ok(None),
-        StoreKind::Server => connection(&settings.store, settings.token.as_ref()).map(|c| Some(Server::new(c))),
+        StoreKind::Server => connection(settings).map(|connection| Some(Server::new(connection))),
     }
 }
 
@@ -76,15 +76,19 @@ fn embedded(bucket: &Bucket) -> Upkeep {
     }
 }
 
-fn connection(store: &StoreUrl, token: Option<&Token>) -> Result<Connection> {
+fn connection(settings: &Settings) -> Result<Connection> {
+    let store = &settings.store;
     let url = store.as_str().parse().map_err(|e| Error::invalid(format!("{store}: {e}")))?;
-    Connection::open(&url, token.map(Token::reveal), Limits::default())
+    let connection = Connection::open(&url, settings.token.as_ref().map(Token::reveal), Limits::default())?;
+    let Some(file) = &settings.client_cert else { return Ok(connection) };
+    let pem = std::fs::read(file).map_err(|e| settings.wrong(Key::ClientCert, e))?;
+    connection.showing(&pem).map_err(|e| settings.wrong(Key::ClientCert, format!("{}: {e}", file.display())))
 }
 
 /// What stands behind a store's URL, and what went to and came from it so far.
-fn connect(store: &StoreUrl, token: Option<&Token>) -> Result<(Upkeep, Arc<dyn Fn() -> Traffic + Send + Sync>)> {
-    if store.kind() == StoreKind::Server {
-        let connection = connection(store, token)?;
+fn connect(settings: &Settings) -> Result<(Upkeep, Arc<dyn Fn() -> Traffic + Send + Sync>)> {
+    if settings.store.kind() == StoreKind::Server {
+        let connection = connection(settings)?;
         let upkeep = Upkeep {
             log: Arc::new(quire_metastore::Remote::new(connection.clone())),
             pages: Arc::new(quire_pagestore::Remote::new(connection.clone())),
@@ -101,7 +105,7 @@ fn connect(store: &StoreUrl, token: Option<&Token>) -> Result<(Upkeep, Arc<dyn F
         };
         return Ok((upkeep, Arc::new(traffic)));
     }
-    let bucket = Bucket::open(store.as_str())?;
+    let bucket = Bucket::open(settings.store.as_str())?;
     let upkeep = embedded(&bucket);
     let traffic = move || {
         let counters = bucket.counters();

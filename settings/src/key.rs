@@ -13,13 +13,16 @@ pub enum Key {
     CacheSize,
     /// Bearer token for a Quire server.
     Token,
+    /// What this machine shows a Quire server that asks for a certificate.
+    ClientCert,
     /// What is logged.
     Log,
 }
 
 impl Key {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Key; 6] = [Key::DataDir, Key::Store, Key::Sync, Key::CacheSize, Key::Token, Key::Log];
+    pub const ALL: [Key; 7] =
+        [Key::DataDir, Key::Store, Key::Sync, Key::CacheSize, Key::Token, Key::ClientCert, Key::Log];
 
     /// Its name in `quire.toml` and in messages.
     pub const fn name(self) -> &'static str {
@@ -29,6 +32,7 @@ impl Key {
             Key::Sync => "sync",
             Key::CacheSize => "cache_size",
             Key::Token => "token",
+            Key::ClientCert => "client_cert",
             Key::Log => "log",
         }
     }
@@ -41,6 +45,7 @@ impl Key {
             Key::Sync => "QUIRE_SYNC",
             Key::CacheSize => "QUIRE_CACHE_SIZE",
             Key::Token => "QUIRE_TOKEN",
+            Key::ClientCert => "QUIRE_CLIENT_CERT",
             Key::Log => "QUIRE_LOG",
         }
     }
@@ -56,6 +61,7 @@ impl Key {
             Key::Sync => "manual, commit, or a duration from 10ms to 24h such as 500ms, 5s, 2m",
             Key::CacheSize => "a size of at least 1MiB, such as 512MiB or 2GiB",
             Key::Token => "the text of a token, without white space",
+            Key::ClientCert => "the path of a PEM file with a certificate and its private key",
             Key::Log => "a level (error, warn, info, debug, trace, off) or a filter such as quire_engine=debug",
         }
     }
@@ -68,6 +74,7 @@ impl Key {
             Key::Sync => "when commits travel: when told, at each commit, or in the background",
             Key::CacheSize => "bound of the local cache of pages that can be fetched again",
             Key::Token => "bearer token for a Quire server",
+            Key::ClientCert => "certificate and key to show a Quire server that asks for one",
             Key::Log => "what is logged to standard error",
         }
     }

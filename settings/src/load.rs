@@ -28,6 +28,8 @@ pub struct Settings {
     pub cache_size: u64,
     /// Bearer token for a Quire server.
     pub token: Option<Token>,
+    /// A PEM file with a certificate and its private key, to show a Quire server that asks for one; absolute.
+    pub client_cert: Option<PathBuf>,
     /// The filter of the log; whoever sets up the log checks it (see [`Settings::wrong`]).
     pub log: String,
     sources: [Source; Key::ALL.len()],
@@ -93,14 +95,19 @@ pub fn load_from(overrides: &Overrides, place: &Place) -> Result<Settings> {
         Some(found) => (found.text, found.source),
         None => ("warn".to_owned(), Source::Default),
     };
+    let client_cert = match layers.value(Key::ClientCert)? {
+        Some(found) => (Some(found.absolute(Key::ClientCert)?), found.source),
+        None => (None, Source::Default),
+    };
     Ok(Settings {
         data_dir: data_dir.0,
         store: store.0,
         sync: sync.0,
         cache_size: cache_size.0,
         token: token.0,
+        client_cert: client_cert.0,
         log: log.0,
-        sources: [data_dir.1, store.1, sync.1, cache_size.1, token.1, log.1],
+        sources: [data_dir.1, store.1, sync.1, cache_size.1, token.1, client_cert.1, log.1],
     })
 }
 
@@ -127,6 +134,7 @@ impl Settings {
             Key::Sync => show_sync(self.sync),
             Key::CacheSize => show_size(self.cache_size),
             Key::Token => self.token.as_ref().map_or("", |_| "(hidden)").to_owned(),
+            Key::ClientCert => self.client_cert.as_ref().map_or_else(String::new, |path| path.display().to_string()),
             Key::Log => self.log.clone(),
         }
     }
@@ -145,6 +153,13 @@ struct Found {
     source: Source,
     /// Where a relative path starts.
     folder: PathBuf,
+}
+
+impl Found {
+    fn absolute(&self, key: Key) -> Result<PathBuf> {
+        std::path::absolute(self.folder.join(&self.text))
+            .map_err(|e| wrong(key, &self.source, format!("{:?} is no path", self.text)).with_source(e))
+    }
 }
 
 impl Layers<'_> {
@@ -171,11 +186,7 @@ impl Layers<'_> {
 
     fn data_dir(&self) -> Result<(PathBuf, Source)> {
         if let Some(found) = self.value(Key::DataDir)? {
-            let path = found.folder.join(&found.text);
-            let path = std::path::absolute(&path).map_err(|e| {
-                wrong(Key::DataDir, &found.source, format!("{:?} is no path", found.text)).with_source(e)
-            })?;
-            return Ok((path, found.source));
+            return Ok((found.absolute(Key::DataDir)?, found.source));
         }
         let folder = self.place.data_folder.clone().ok_or_else(|| {
             wrong(Key::DataDir, &Source::Default, "this user has no home, so there is no data folder")

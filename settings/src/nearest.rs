@@ -18,7 +18,7 @@ mod tests {
 
     #[test]
     fn a_typo_finds_its_word_and_another_word_finds_none() {
-        let known = ["data_dir", "store", "sync", "cache_size", "token", "log"];
+        let known = ["data_dir", "store", "sync", "cache_size", "token", "client_cert", "log"];
         for (typed, meant) in [
             ("sotre", Some("store")),
             ("cachesize", Some("cache_size")),
