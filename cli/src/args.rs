@@ -500,6 +500,9 @@ pub(crate) struct GrantArgs {
     /// How long it is good, such as 30m, 24h or 90d; or `never`
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub(crate) expires: String,
+    /// Allow nothing of what a volume was before this LSN
+    #[arg(long, value_name = "LSN")]
+    pub(crate) from_lsn: Option<u64>,
     /// Who it is for, as the server's messages say
     #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) subject: String,

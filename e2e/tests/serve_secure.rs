@@ -195,6 +195,38 @@ fn over_tls_a_client_goes_on_when_the_certificate_is_renewed() {
 }
 
 #[test]
+fn a_token_that_begins_at_an_lsn_shows_what_a_volume_is_and_not_what_it_was() {
+    let there = World::new();
+    let keys = Keys::of(&there);
+    let server = Server::start_with(&there, 0, &["--token-keys", &keys.public], Stdio::inherit());
+    let owners = keys.client(&server, "*", "read,write");
+    let owner = owners.machine("owner");
+    make(&owner, "app");
+    for n in 3..=5 {
+        owner.ok(&["sql", "app", &format!("update t set n = {n} where n > 1; insert into t values ({n})")]);
+        owner.ok(&["push", "app"]);
+    }
+    let words = ["--volumes", "app", "--allow", "read", "--from-lsn", "4", "--subject", "bob"];
+    let token = owner.ok(&[&["token", "new", "--key", &keys.key], &words[..]].concat());
+    let bobs = World::with_store(&server.url, vec![("QUIRE_TOKEN".into(), token.trim().to_owned())]);
+    let bob = bobs.machine("bob");
+    // Where pages lie stands in older commits only.
+    let denied = bob.run(&["sql", "app@4", "select * from t"]);
+    denied.failed(1, "bob has no right to read volume app before LSN 4");
+    assert!(denied.stderr.contains("quire compact app"), "{denied:?}");
+    owner.ok(&["compact", "app"]);
+    bob.ok(&["clone", "app"]);
+    assert_eq!(sum(&bob, "app"), sum(&owner, "app"));
+    for words in [&["sql", "app@3", "select * from t"][..], &["log", "app"], &["diff", "app", "3", "4"]] {
+        bob.run(words).failed(1, "before LSN 4");
+    }
+    owner.ok(&["sql", "app", "insert into t values (100)"]);
+    owner.ok(&["push", "app"]);
+    bob.ok(&["pull", "app"]);
+    assert_eq!(sum(&bob, "app"), sum(&owner, "app"));
+}
+
+#[test]
 fn a_server_may_ask_for_certificates_and_clients_show_theirs() {
     let there = World::new();
     let keys = Keys::of(&there);

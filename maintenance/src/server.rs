@@ -8,7 +8,7 @@ use quire_proto::wire::admin_client::AdminClient;
 use quire_proto::wire::run_info::Outcome;
 use quire_proto::wire::run_maintenance_request::Work;
 use quire_proto::wire::{self, error_of};
-use quire_proto::{Error, Grant, Result, VolumeName};
+use quire_proto::{Error, Grant, Lsn, Result, VolumeName};
 use tonic::{Response, Status};
 
 use crate::collect::{Collected, Options};
@@ -50,6 +50,7 @@ impl Server {
             subject: grant.subject.clone(),
             volumes: grant.volumes.iter().map(ToString::to_string).collect(),
             rights: grant.rights.iter().map(ToString::to_string).collect(),
+            from_lsn: grant.from_lsn.map_or(0, Lsn::get),
             valid_ms: valid.map(|valid| u64::try_from(valid.as_millis()).unwrap_or(u64::MAX)),
         };
         self.call(|mut client| {

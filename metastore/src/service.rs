@@ -61,8 +61,12 @@ fn check_append(grant: &Grant, volume: &VolumeName, commit: &CommitHeader) -> Re
         grant.check(volume, Right::Admin)?;
     }
     match &commit.base {
-        Base::Other { volume: base, .. } => grant.check(base, Right::Read),
-        Base::Nothing | Base::Previous | Base::Older { .. } => Ok(()),
+        Base::Other { volume: base, lsn, .. } => {
+            grant.check(base, Right::Read)?;
+            grant.check_reach(base, *lsn)
+        }
+        Base::Older { lsn, .. } => grant.check_reach(volume, *lsn),
+        Base::Nothing | Base::Previous => Ok(()),
     }
 }
 
@@ -79,13 +83,30 @@ fn check_checkpoint(grant: &Grant, object: &[u8]) -> Result<()> {
 
 /// A marker keeps a snapshot from collection, for something that will be written elsewhere.
 fn check_marker(grant: &Grant, marker: &Marker) -> Result<()> {
-    let (base, ..) = &marker.base;
+    let (base, lsn, _) = &marker.base;
     grant.check(base, Right::Read)?;
+    grant.check_reach(base, *lsn)?;
     match &marker.target {
         MarkerTarget::Commit(volume, _) => grant.check(volume, Right::Write),
         MarkerTarget::Checkpoint(_) => grant.check(base, Right::Write),
         MarkerTarget::Replica { .. } | MarkerTarget::Reader { .. } => Ok(()),
     }
+}
+
+/// The volume that a call names, if its caller may read what it was at an LSN.
+fn readable(grant: &Grant, volume: &str, at: u64) -> Result<(VolumeName, Lsn)> {
+    // The right first: whoever has none learns nothing.
+    let volume = grant.volume(volume, Right::Read)?;
+    let at = lsn(at)?;
+    grant.check_reach(&volume, at).map(|()| (volume, at))
+}
+
+/// What a name stands for, if the caller may know that.
+fn known(grant: &Grant, volume: &VolumeName, state: VolumeState) -> Result<VolumeState> {
+    if let Some(head) = state.head() {
+        grant.check_reach(volume, head.lsn())?;
+    }
+    Ok(state)
 }
 
 async fn answer<T>(work: impl Future<Output = Result<T>>) -> Answer<T> {
@@ -143,7 +164,13 @@ impl Metastore for Service {
         let (grant, asked) = authorized(request)?;
         answer(async {
             let volume = grant.volume(&asked.volume, Right::Read)?;
-            let opened = self.log.open(&volume).await?;
+            let mut opened = self.log.open(&volume).await?;
+            opened.state = known(&grant, &volume, opened.state)?;
+            // What may not be read is as if it were not known: the client asks, and is told.
+            let first = opened.front.as_ref().map(|front| front.as_ref().map_or(Lsn::FIRST, |(place, _)| place.lsn));
+            if first.is_some_and(|first| !grant.reaches(first)) {
+                opened.front = None;
+            }
             let headers = match opened.state.head() {
                 Some(head) => headers_since(&*self.log, &volume, &opened.front, head.header()).await,
                 None => Vec::new(),
@@ -164,7 +191,11 @@ impl Metastore for Service {
 
     async fn head(&self, request: Request<wire::HeadRequest>) -> Answer<wire::HeadResponse> {
         let (grant, asked) = authorized(request)?;
-        answer(async { Ok(head_response(&self.log.head(&grant.volume(&asked.volume, Right::Read)?).await?)) }).await
+        answer(async {
+            let volume = grant.volume(&asked.volume, Right::Read)?;
+            Ok(head_response(&known(&grant, &volume, self.log.head(&volume).await?)?))
+        })
+        .await
     }
 
     async fn append(&self, request: Request<wire::AppendRequest>) -> Answer<wire::AppendResponse> {
@@ -189,13 +220,18 @@ impl Metastore for Service {
 
     async fn get_commit(&self, request: Request<wire::GetCommitRequest>) -> Answer<wire::CommitObject> {
         let (grant, wire::GetCommitRequest { volume, lsn: at }) = authorized(request)?;
-        answer(async { Ok(object(&self.log.commit(&grant.volume(&volume, Right::Read)?, lsn(at)?).await?)) }).await
+        answer(async {
+            let (volume, at) = readable(&grant, &volume, at)?;
+            Ok(object(&self.log.commit(&volume, at).await?))
+        })
+        .await
     }
 
     async fn get_header(&self, request: Request<wire::GetCommitRequest>) -> Answer<wire::HeaderObject> {
         let (grant, wire::GetCommitRequest { volume, lsn: at }) = authorized(request)?;
         answer(async {
-            let header = self.log.header(&grant.volume(&volume, Right::Read)?, lsn(at)?).await?.encode()?;
+            let (volume, at) = readable(&grant, &volume, at)?;
+            let header = self.log.header(&volume, at).await?.encode()?;
             Ok(wire::HeaderObject { header })
         })
         .await
@@ -204,8 +240,10 @@ impl Metastore for Service {
     type GetHeadersStream = Answers<wire::GetHeadersResponse>;
     async fn get_headers(&self, request: Request<wire::GetHeadersRequest>) -> Answer<Self::GetHeadersStream> {
         let (grant, wire::GetHeadersRequest { volume, first_lsn, last }) = authorized(request)?;
-        let headers =
-            async { self.log.headers(&grant.volume(&volume, Right::Read)?, lsn(first_lsn)?, &header(&last)?).await };
+        let headers = async {
+            let (volume, first) = readable(&grant, &volume, first_lsn)?;
+            self.log.headers(&volume, first, &header(&last)?).await
+        };
         let headers = headers.await.map_err(|e| status_of(&e))?;
         let batches = stream::iter(headers).chunks(BATCH).map(|headers| {
             let headers = headers.iter().map(CommitHeader::encode).collect::<Result<Vec<_>>>()?;
@@ -270,7 +308,9 @@ impl Metastore for Service {
         let (grant, wire::RestoreRequest { volume, lsn: at, expected_lsn, author }) = authorized(request)?;
         answer(async {
             let volume = grant.volume(&volume, Right::Write)?;
-            Ok(self.told(&volume, self.log.restore(&volume, lsn(at)?, lsn(expected_lsn)?, &author).await?))
+            let at = lsn(at)?;
+            grant.check_reach(&volume, at)?;
+            Ok(self.told(&volume, self.log.restore(&volume, at, lsn(expected_lsn)?, &author).await?))
         })
         .await
     }
@@ -278,8 +318,12 @@ impl Metastore for Service {
     async fn at_time(&self, request: Request<wire::AtTimeRequest>) -> Answer<wire::AtTimeResponse> {
         let (grant, wire::AtTimeRequest { volume, time_ms }) = authorized(request)?;
         answer(async {
-            let lsn = self.log.at_time(&grant.volume(&volume, Right::Read)?, time_ms).await?.map_or(0, Lsn::get);
-            Ok(wire::AtTimeResponse { lsn })
+            let volume = grant.volume(&volume, Right::Read)?;
+            let found = self.log.at_time(&volume, time_ms).await?;
+            if let Some(lsn) = found {
+                grant.check_reach(&volume, lsn)?;
+            }
+            Ok(wire::AtTimeResponse { lsn: found.map_or(0, Lsn::get) })
         })
         .await
     }
@@ -291,7 +335,8 @@ impl Metastore for Service {
         let (grant, wire::FindCheckpointRequest { volume, at_most }) = authorized(request)?;
         answer(async {
             let at_most = at_most.map(TryInto::try_into).transpose()?;
-            let place = self.log.checkpoint(&grant.volume(&volume, Right::Read)?, at_most).await?.map(Into::into);
+            let place = self.log.checkpoint(&grant.volume(&volume, Right::Read)?, at_most).await?;
+            let place = place.filter(|place| grant.reaches(place.lsn)).map(Into::into);
             Ok(wire::FindCheckpointResponse { place })
         })
         .await
@@ -304,7 +349,10 @@ impl Metastore for Service {
     ) -> Answer<Self::ReadCheckpointStream> {
         let (grant, wire::ReadCheckpointRequest { volume, place, start, end }) = authorized(request)?;
         let read = async {
-            self.log.read_checkpoint(&grant.volume(&volume, Right::Read)?, place_of(place)?, start..end).await
+            let volume = grant.volume(&volume, Right::Read)?;
+            let place = place_of(place)?;
+            grant.check_reach(&volume, place.lsn)?;
+            self.log.read_checkpoint(&volume, place, start..end).await
         };
         answers(stream::iter(pieces(read.await.map_err(|e| status_of(&e))?)).map(|data| Ok(wire::Piece { data })))
     }
@@ -450,6 +498,7 @@ impl Metastore for Service {
         let (grant, asked) = authorized(request)?;
         let name = grant.volume(&asked.volume, Right::Read).map_err(|e| status_of(&e))?;
         let places = self.log.checkpoints(&name);
+        let places = places.try_filter(move |(place, _)| std::future::ready(grant.reaches(place.lsn)));
         answers(
             places.map_ok(|(place, len_bytes)| wire::ListCheckpointsResponse { place: Some(place.into()), len_bytes }),
         )
@@ -520,7 +569,9 @@ impl Watch {
                 return Err(Error::invalid(format!("one stream watches at most {MOST_WATCHED} volumes")));
             }
             let volume = self.grant.volume(&subscription.volume, Right::Read)?;
-            let commits = self.hub.watch(&volume, Lsn::new(subscription.after_lsn));
+            let after = Lsn::new(subscription.after_lsn);
+            self.grant.check_reach(&volume, after.map_or(Lsn::FIRST, Lsn::next))?;
+            let commits = self.hub.watch(&volume, after);
             let told = commits.map_ok(move |commit| wire::WatchResponse {
                 volume: volume.as_str().to_owned(),
                 commit: commit.object().clone(),

@@ -126,6 +126,8 @@ impl Pagestore for Service {
     async fn list_segments(&self, request: Request<wire::ListSegmentsRequest>) -> Answer<Self::ListSegmentsStream> {
         let (grant, asked) = authorized(request)?;
         let volume = grant.volume(&asked.volume, Right::Read).map_err(|e| status_of(&e))?;
+        // Whoever knows the name of a segment may read it.
+        grant.check_reach(&volume, Lsn::FIRST).map_err(|e| status_of(&e))?;
         let segments = self
             .pages
             .segments(&volume)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::{Error, ErrorKind, Result, VolumeName};
+use crate::{Error, ErrorKind, Lsn, Result, VolumeName};
 
 /// What somebody may do with a volume. No right holds another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,13 +103,15 @@ pub struct Grant {
     pub rights: Vec<Right>,
     /// When it ends.
     pub expires: Option<SystemTime>,
+    /// It allows nothing of what a volume was before this LSN.
+    pub from_lsn: Option<Lsn>,
 }
 
 impl Grant {
     /// Everything, for ever: what each caller has where no token is asked for.
     pub fn everything() -> Grant {
         let all = VolumePattern { prefix: String::new(), is_open: true };
-        Grant { subject: String::new(), volumes: vec![all], rights: Right::ALL.to_vec(), expires: None }
+        Grant { subject: String::new(), volumes: vec![all], rights: Right::ALL.to_vec(), expires: None, from_lsn: None }
     }
 
     /// Whether the caller may do this with a volume.
@@ -126,6 +128,30 @@ impl Grant {
                 (Some(own), Some(other)) => other <= own,
                 (Some(_), None) => false,
             }
+            && self.from_lsn <= other.from_lsn
+    }
+
+    /// Whether the caller may know what a volume was at an LSN, if it may read it.
+    pub fn reaches(&self, lsn: Lsn) -> bool {
+        self.from_lsn.is_none_or(|from| from <= lsn)
+    }
+
+    /// An error if the caller may not know what a volume was at an LSN.
+    pub fn check_reach(&self, volume: &VolumeName, lsn: Lsn) -> Result<()> {
+        match self.from_lsn {
+            Some(from) if lsn < from => {
+                let message = format!("{} has no right to read volume {volume} before LSN {from}", self.who());
+                Err(Error::new(ErrorKind::Denied, message).with_remedy(format!(
+                    "Ask for a token that goes further back. What it may read but lies in older commits is found once the \
+                     volume is compacted (`quire compact {volume}`)."
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn who(&self) -> &str {
+        if self.subject.is_empty() { "this token" } else { &self.subject }
     }
 
     /// How long it is good from now on; none: for ever.
@@ -143,7 +169,7 @@ impl Grant {
         if self.may(volume, right) {
             return Ok(());
         }
-        let who = if self.subject.is_empty() { "this token" } else { &self.subject };
+        let who = self.who();
         Err(Error::new(ErrorKind::Denied, format!("{who} has no right to {} volume {volume}", verb(right)))
             .with_remedy(format!("Ask for a token that allows {right} on {volume} (`quire token new`).")))
     }
@@ -202,6 +228,7 @@ mod tests {
             volumes: volumes.iter().map(|text| VolumePattern::parse(text).unwrap()).collect(),
             rights: rights.to_vec(),
             expires: seconds.map(|s| SystemTime::UNIX_EPOCH + Duration::from_secs(s)),
+            from_lsn: None,
         };
         let own = grant(&["team/*", "app"], &[Right::Read, Right::Write], Some(100));
         for within in [
@@ -222,6 +249,9 @@ mod tests {
             assert!(!own.covers(&beyond), "{beyond:?}");
         }
         assert!(Grant::everything().covers(&own) && !own.covers(&Grant::everything()));
+        let from = |n| Grant { from_lsn: Lsn::new(n), ..own.clone() };
+        assert!(own.covers(&from(5)) && from(5).covers(&from(5)) && from(5).covers(&from(6)));
+        assert!(!from(5).covers(&own) && !from(5).covers(&from(4)));
     }
 
     #[test]
@@ -231,6 +261,7 @@ mod tests {
             volumes: vec![VolumePattern::parse("team/*").unwrap()],
             rights: vec![Right::Read],
             expires: None,
+            from_lsn: None,
         };
         assert_eq!(grant.volume("team/a", Right::Read).unwrap(), name("team/a"));
         for (volume, right) in [("team/a", Right::Write), ("team/a", Right::Admin), ("other", Right::Read)] {

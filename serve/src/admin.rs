@@ -72,6 +72,7 @@ fn grant_info(grant: &Grant) -> wire::GrantInfo {
         volumes: grant.volumes.iter().map(ToString::to_string).collect(),
         rights: grant.rights.iter().map(ToString::to_string).collect(),
         expires_ms: grant.expires.map(ms),
+        from_lsn: grant.from_lsn.map_or(0, Lsn::get),
     }
 }
 
@@ -86,7 +87,9 @@ fn narrowed(own: &Grant, asked: &wire::IssueTokenRequest, now: SystemTime) -> Re
     };
     let volumes = asked.volumes.iter().map(|text| VolumePattern::parse(text)).collect::<Result<Vec<_>>>();
     let rights = asked.rights.iter().map(|text| Right::parse(text)).collect::<Result<Vec<_>>>();
-    let grant = Grant { subject: asked.subject.clone(), volumes: volumes?, rights: rights?, expires };
+    // None or 0: as far back as the caller's own.
+    let from_lsn = Lsn::new(asked.from_lsn).or(own.from_lsn);
+    let grant = Grant { subject: asked.subject.clone(), volumes: volumes?, rights: rights?, expires, from_lsn };
     if grant.volumes.is_empty() || grant.rights.is_empty() {
         return Err(
             Error::invalid("a token without volumes or rights allows nothing").with_remedy("Name at least one.")
@@ -320,7 +323,9 @@ impl Admin for Service {
         let commits = async {
             let volume = grant.volume(&asked.volume, Right::Read)?;
             let limit = if asked.limit == 0 { COMMITS } else { asked.limit.min(MOST_COMMITS) };
-            self.facts.commits(&volume, Lsn::new(asked.before_lsn), limit.into()).await
+            let mut commits = self.facts.commits(&volume, Lsn::new(asked.before_lsn), limit.into()).await?;
+            commits.retain(|commit| Lsn::new(commit.lsn).is_some_and(|lsn| grant.reaches(lsn)));
+            Ok(commits)
         };
         let commits = commits.await.map_err(|e| status_of(&e))?;
         Ok(Response::new(stream::iter(commits).map(Ok).boxed()))

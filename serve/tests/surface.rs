@@ -12,6 +12,7 @@ use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use quire_bucket::Bucket;
+use quire_metastore::contract::commits;
 use quire_proto::wire::{self, watch_request};
 use quire_proto::{
     CommitHash, CommitHeader, CommitId, CommitKind, Lsn, Marker, MarkerTarget, PageSize, SealedCommit, VolumeName,
@@ -91,7 +92,7 @@ impl House {
 
     fn token(&self, volumes: &str, rights: &[Right]) -> String {
         let volumes = vec![VolumePattern::parse(volumes).unwrap()];
-        let grant = Grant { subject: "test".into(), volumes, rights: rights.to_vec(), expires: None };
+        let grant = Grant { subject: "test".into(), volumes, rights: rights.to_vec(), expires: None, from_lsn: None };
         self.key.sign(&grant, SystemTime::now()).unwrap()
     }
 
@@ -172,6 +173,7 @@ fn message(method: &str, volume: &str) -> Bytes {
                 volumes: vec![volume],
                 rights: vec!["read".into()],
                 valid_ms: Some(60_000),
+                from_lsn: 0,
             };
             asked.encode_to_vec()
         }
@@ -305,12 +307,18 @@ async fn nobody_is_given_a_token_that_allows_more_than_his_own() {
         volumes: vec![VolumePattern::parse("team/*").unwrap()],
         rights: vec![Right::Read, Right::Write],
         expires: Some(SystemTime::now() + Duration::from_secs(100)),
+        from_lsn: Lsn::new(3),
     };
     let own = house.key.sign(&own, SystemTime::now()).unwrap();
     let issue = async |volumes: &[&str], rights: &[&str], valid_ms| {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let asked =
-            wire::IssueTokenRequest { subject: "bob".into(), volumes: texts(volumes), rights: texts(rights), valid_ms };
+        let asked = wire::IssueTokenRequest {
+            subject: "bob".into(),
+            volumes: texts(volumes),
+            rights: texts(rights),
+            valid_ms,
+            from_lsn: 0,
+        };
         let issued = ask(&channel, "/quire.v1.Admin/IssueToken", asked.encode_to_vec().into(), Some(&own)).await;
         issued.map(|issued| wire::IssueTokenResponse::decode(issued).unwrap())
     };
@@ -334,6 +342,7 @@ async fn nobody_is_given_a_token_that_allows_more_than_his_own() {
             (who.subject.as_str(), &who.volumes[..], &who.rights[..]),
             ("bob", &["team/a".into()][..], &["read".into()][..])
         );
+        assert_eq!(who.from_lsn, 3, "no further back");
         let left = Duration::from_millis(who.expires_ms.unwrap())
             .saturating_sub(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap());
         assert!((Duration::from_secs(60)..=Duration::from_secs(101)).contains(&left), "{left:?}");
@@ -445,6 +454,77 @@ async fn whatever_bytes_come_the_server_answers_and_lives_on() {
         let _ = stream.read_to_end(&mut Vec::new());
     }
     ask(&channel, "/quire.v1.Metastore/Head", message("Head", VOLUME), Some(&token)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_begins_at_an_lsn_reads_nothing_from_before_it() {
+    const FROM: u64 = 4;
+    let house = House::new();
+    let channel = house.channel().await;
+    let all = house.token("*", &Right::ALL);
+    let mut log = vec![commits::commit(None, CommitKind::Create)];
+    for _ in 1..6 {
+        log.push(commits::write(log.last().unwrap()));
+    }
+    for commit in &log {
+        let request = wire::AppendRequest { volume: VOLUME.into(), commit: commit.object().clone() };
+        ask(&channel, "/quire.v1.Metastore/Append", request.encode_to_vec().into(), Some(&all)).await.unwrap();
+    }
+    let grant = Grant { from_lsn: Lsn::new(FROM), ..Grant::everything() };
+    let token = house.key.sign(&grant, SystemTime::now()).unwrap();
+    let call = async |service: &str, method: &str, message: Vec<u8>| {
+        ask(&channel, &format!("/quire.v1.{service}/{method}"), message.into(), Some(&token)).await
+    };
+    let volume = || VOLUME.to_owned();
+    let last = || log.last().unwrap().header().encode().unwrap();
+    for lsn in 1..=6_u64 {
+        let header = log[lsn as usize - 1].header();
+        let place = Some(wire::CheckpointPlace { lsn, generation: 0 });
+        let base = (VolumeName::parse(VOLUME).unwrap(), header.lsn, header.hash());
+        let target = MarkerTarget::Reader { span_ms: 1000, author: String::new() };
+        let marker = Marker { base, target }.encode().into();
+        let mut fork = commits::draft(None, CommitKind::Fork);
+        let (name, hash) = (VolumeName::parse(VOLUME).unwrap(), header.hash());
+        fork.base = quire_proto::Base::Other { volume: name, lsn: header.lsn, hash };
+        (fork.page_count, fork.min_count) = (header.page_count, header.page_count);
+        let fork = SealedCommit::seal(fork, Default::default()).unwrap().object().clone();
+        let subscribe = vec![watch_request::Subscription { volume: volume(), after_lsn: lsn - 1 }];
+        let calls = [
+            ("GetCommit", wire::GetCommitRequest { volume: volume(), lsn }.encode_to_vec()),
+            ("GetHeader", wire::GetCommitRequest { volume: volume(), lsn }.encode_to_vec()),
+            ("GetHeaders", wire::GetHeadersRequest { volume: volume(), first_lsn: lsn, last: last() }.encode_to_vec()),
+            ("Watch", wire::WatchRequest { subscribe }.encode_to_vec()),
+            ("Mark", wire::MarkRequest { marker }.encode_to_vec()),
+            ("Append", wire::AppendRequest { volume: format!("fork-{lsn}"), commit: fork }.encode_to_vec()),
+            (
+                "ReadCheckpoint",
+                wire::ReadCheckpointRequest { volume: volume(), place, start: 0, end: 9 }.encode_to_vec(),
+            ),
+        ];
+        for (method, message) in calls {
+            match call("Metastore", method, message).await {
+                Ok(_) => assert!(lsn >= FROM, "{method} {lsn}"),
+                Err(status) if lsn < FROM => {
+                    assert_eq!(status.code(), Code::PermissionDenied, "{method} {lsn}: {status}")
+                }
+                // Nobody has made one.
+                Err(status) => {
+                    assert_eq!((method, status.code()), ("ReadCheckpoint", Code::NotFound), "{lsn}: {status}")
+                }
+            }
+        }
+    }
+    let restore = wire::RestoreRequest { volume: volume(), lsn: FROM - 1, expected_lsn: 6, author: String::new() };
+    let denied = call("Metastore", "Restore", restore.encode_to_vec()).await.unwrap_err();
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    let denied = call("Pagestore", "ListSegments", wire::VolumeRequest { volume: volume() }.encode_to_vec()).await;
+    assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
+    // What it opens holds nothing else, and its log ends there.
+    let opened = call("Metastore", "Open", wire::HeadRequest { volume: volume() }.encode_to_vec()).await.unwrap();
+    let opened = wire::OpenResponse::decode(opened).unwrap();
+    assert!(opened.headers.is_empty() && opened.front.is_empty() && !opened.no_checkpoint);
+    let asked = wire::GetLogRequest { volume: volume(), before_lsn: FROM, limit: 0 };
+    assert!(call("Admin", "GetLog", asked.encode_to_vec()).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -213,6 +213,7 @@ fn grant_facts(grant: &GrantInfo) -> String {
         ("subject", Some(subject.to_owned())),
         ("volumes", Some(grant.volumes.join(", "))),
         ("rights", Some(grant.rights.join(", "))),
+        ("from LSN", Some(grant.from_lsn).filter(|lsn| *lsn > 0).map(|lsn| lsn.to_string())),
         ("expires", Some(grant.expires_ms.map_or_else(|| "never".to_owned(), time))),
     ])
 }

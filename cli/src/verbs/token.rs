@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use quire_engine::{Error, Result};
+use quire_engine::{Error, Lsn, Result};
 use quire_maintenance::collect::Span;
 use quire_serve::tokens::SigningKey;
 use quire_serve::{Grant, Right, VolumePattern};
@@ -27,6 +27,7 @@ struct Token {
     volumes: Vec<String>,
     allow: Vec<String>,
     expires: Option<String>,
+    from_lsn: Option<u64>,
 }
 
 /// It needs no settings.
@@ -60,6 +61,7 @@ fn make_token(output: Output, args: &TokenArgs) -> Outcome {
     let grant = Grant { expires, ..grant(&args.grant)? };
     let told = Token {
         token: key.sign(&grant, now)?,
+        from_lsn: grant.from_lsn.map(Lsn::get),
         subject: grant.subject,
         volumes: grant.volumes.iter().map(ToString::to_string).collect(),
         allow: grant.rights.iter().map(ToString::to_string).collect(),
@@ -85,6 +87,7 @@ pub(super) fn grant(args: &GrantArgs) -> Result<Grant> {
         volumes: args.volumes.iter().map(|text| VolumePattern::parse(text)).collect::<Result<_>>()?,
         rights: args.allow.iter().map(|text| Right::parse(text)).collect::<Result<_>>()?,
         expires: None,
+        from_lsn: args.from_lsn.map(Lsn::try_new).transpose()?,
     })
 }
 

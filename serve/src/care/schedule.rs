@@ -23,7 +23,7 @@ const COLLECT_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// Looks after the store for ever.
 pub(crate) async fn take_care(care: Care, tokens: bool) {
-    let mut schedule = Schedule { care, tokens, collected: HashMap::new() };
+    let mut schedule = Schedule { care, tokens, collected: HashMap::new(), compacted: HashMap::new() };
     let verifier = schedule.care.clone();
     let looks = async {
         loop {
@@ -43,6 +43,8 @@ struct Schedule {
     tokens: bool,
     /// When a volume was collected last.
     collected: HashMap<VolumeName, Instant>,
+    /// The LSN at which a volume was compacted last, also if there was nothing to be done.
+    compacted: HashMap<VolumeName, u64>,
 }
 
 impl Schedule {
@@ -72,6 +74,7 @@ impl Schedule {
         }
         let volumes: HashSet<&VolumeName> = found.iter().map(|seen| &seen.volume).collect();
         self.collected.retain(|volume, _| volumes.contains(volume));
+        self.compacted.retain(|volume, _| volumes.contains(volume));
         Ok(found)
     }
 
@@ -82,6 +85,7 @@ impl Schedule {
             self.care.due(volume, Work::Checkpoint).await?;
         }
         if head.lsn().get() >= self.compacted(volume, head).await? + COMPACT_SPAN && !self.is_of_others(volume).await? {
+            self.compacted.insert(volume.clone(), head.lsn().get());
             self.care.due(volume, Work::Compact).await?;
         }
         let is_old = self.collected.get(volume).is_none_or(|at| at.elapsed() >= COLLECT_EVERY);
@@ -94,8 +98,9 @@ impl Schedule {
 
     /// The LSN of the newest compacted checkpoint that is not too old to matter; 0 if there is none.
     async fn compacted(&self, volume: &VolumeName, head: &SealedCommit) -> Result<u64> {
-        if head.lsn().get() < COMPACT_SPAN {
-            return Ok(0);
+        let known = self.compacted.get(volume).copied().unwrap_or(0);
+        if head.lsn().get() < known + COMPACT_SPAN {
+            return Ok(known);
         }
         let mut places = self.care.inner.stores.log.checkpoints(volume);
         while let Some((place, _)) = places.next().await.transpose()? {
@@ -106,7 +111,7 @@ impl Schedule {
                 break;
             }
         }
-        Ok(0)
+        Ok(known)
     }
 
     /// Whether a compaction could give pages to who has no right to them: those of the volume that this one was forked from.
@@ -225,7 +230,12 @@ mod tests {
             let hub = Arc::new(Hub::new(upkeep.log.clone(), DAY));
             let metrics = Metrics::new(hub, upkeep.counters.clone(), Arc::default());
             let care = Care::new(upkeep, bucket.url().to_owned(), metrics);
-            House { _dir: dir, bucket, log, schedule: Schedule { care, tokens: false, collected: HashMap::new() } }
+            House {
+                _dir: dir,
+                bucket,
+                log,
+                schedule: Schedule { care, tokens: false, collected: HashMap::new(), compacted: HashMap::new() },
+            }
         }
 
         async fn look(&mut self) -> Vec<(String, String)> {

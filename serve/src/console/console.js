@@ -1,11 +1,13 @@
 // The console: reads what the server says of itself, and changes nothing.
 
 const EVERY_MS = 3000;
+// What each volume is the server asks of the store: two requests a volume.
+const VOLUMES_EVERY_MS = 60_000;
 const VOLUMES = 100;
 const COMMITS = 50;
 
 const $ = (id) => document.getElementById(id);
-const state = { after: '', volume: null, head: 0, oldest: 0, watch: null, drawn: 0 };
+const state = { after: '', listed: 0, volume: undefined, head: 0, oldest: 0, watch: null, drawn: 0 };
 
 // --- Words
 
@@ -254,17 +256,21 @@ async function openVolume(name) {
 
 async function refresh() {
   const at = ++state.drawn;
+  const isListDue = !state.volume && Date.now() - state.listed >= VOLUMES_EVERY_MS;
   try {
     const volumes = `volumes?${query({ prefix: $('prefix').value, after: state.after, limit: VOLUMES })}`;
     const [server, clients, listed, runs] = await Promise.all([
-      unlessDenied(json('server')), unlessDenied(json('clients')), json(volumes), json('runs'),
+      unlessDenied(json('server')), unlessDenied(json('clients')), isListDue ? json(volumes) : null, json('runs'),
     ]);
     if (at !== state.drawn) return;
     $('sign-in').hidden = true;
     $('content').hidden = false;
     showServer(server);
     showClients(clients);
-    showVolumes(listed);
+    if (listed) {
+      state.listed = Date.now();
+      showVolumes(listed);
+    }
     showRuns(runs);
     tell('');
   } catch (e) {
@@ -297,7 +303,10 @@ async function route() {
   $('volume').hidden = !name;
   $('volumes').hidden = Boolean(name);
   document.title = name ? `${name} – Quire` : 'Quire';
-  if (!name) return;
+  if (!name) {
+    list(state.after);
+    return;
+  }
   $('volume-title').textContent = name;
   $('volume-facts').replaceChildren();
   $('log-rows').replaceChildren();
@@ -315,13 +324,18 @@ $('sign-in').addEventListener('submit', async (event) => {
   $('token').value = '';
   $('refused').textContent = '';
   await refresh();
-  state.volume = null;
+  state.volume = undefined;
   await route();
 });
 $('find').addEventListener('submit', (event) => event.preventDefault());
-$('prefix').addEventListener('input', () => { state.after = ''; refresh(); });
-$('more').addEventListener('click', () => { state.after = $('more').dataset.after; refresh(); });
-$('first').addEventListener('click', () => { state.after = ''; refresh(); });
+function list(after) {
+  state.after = after;
+  state.listed = 0;
+  refresh();
+}
+$('prefix').addEventListener('input', () => list(''));
+$('more').addEventListener('click', () => list($('more').dataset.after));
+$('first').addEventListener('click', () => list(''));
 $('older').addEventListener('click', async () => {
   const name = state.volume;
   const found = await json(`volume?${query({ name, before: state.oldest, limit: COMMITS })}`);
@@ -330,5 +344,5 @@ $('older').addEventListener('click', async () => {
 window.addEventListener('hashchange', route);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
 setInterval(() => { if (!document.hidden && $('sign-in').hidden) refresh(); }, EVERY_MS);
-await refresh();
 await route();
+if (state.volume) await refresh();

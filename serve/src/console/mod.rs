@@ -176,7 +176,8 @@ async fn volume(State(Shown { facts, .. }): State<Shown>, grant: Caller, Query(a
     let volume = asked.volume(&grant)?;
     let limit = asked.limit.unwrap_or(MOST).min(MOST);
     let before = asked.before.and_then(Lsn::new);
-    let commits = facts.commits(&volume, before, limit as u64).await?;
+    let mut commits = facts.commits(&volume, before, limit as u64).await?;
+    commits.retain(|commit| Lsn::new(commit.lsn).is_some_and(|lsn| grant.reaches(lsn)));
     // Older commits are asked for later: the sizes are known by then.
     Ok(Json(Told { volume: facts.described(&volume, before.is_none()).await?, commits }))
 }
@@ -189,6 +190,7 @@ async fn commits(
 ) -> Result<Response, Problem> {
     let volume = asked.volume(&grant)?;
     let after = asked.after.and_then(Lsn::new).ok_or_else(|| Error::invalid("`after` is no LSN"))?;
+    grant.check_reach(&volume, after.next())?;
     let lines = Facts::appearing(&facts, &volume, after).map(|commit| {
         let mut line = serde_json::to_vec(&commit?).map_err(|e| Error::invalid(e.to_string()))?;
         line.push(b'\n');

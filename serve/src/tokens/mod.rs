@@ -12,7 +12,7 @@ pub use verify::Verifier;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quire_proto::{Error, Grant, Result, Right, VolumePattern};
+use quire_proto::{Error, Grant, Lsn, Result, Right, VolumePattern};
 use serde::{Deserialize, Serialize};
 
 /// What a token is for, if it says so: another service's tokens are not for Quire.
@@ -36,6 +36,8 @@ struct Claims {
 struct Allowed {
     volumes: Vec<String>,
     allow: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from_lsn: Option<u64>,
 }
 
 impl Claims {
@@ -52,17 +54,19 @@ impl Claims {
             quire: Allowed {
                 volumes: grant.volumes.iter().map(ToString::to_string).collect(),
                 allow: grant.rights.iter().map(ToString::to_string).collect(),
+                from_lsn: grant.from_lsn.map(Lsn::get),
             },
         })
     }
 
     fn grant(self) -> Result<Grant> {
-        let Allowed { volumes, allow } = self.quire;
+        let Allowed { volumes, allow, from_lsn } = self.quire;
         Ok(Grant {
             subject: self.sub,
             volumes: volumes.iter().map(|text| VolumePattern::parse(text)).collect::<Result<_>>()?,
             rights: allow.iter().map(|text| Right::parse(text)).collect::<Result<_>>()?,
             expires: self.exp.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds))),
+            from_lsn: from_lsn.map(Lsn::try_new).transpose()?,
         })
     }
 }

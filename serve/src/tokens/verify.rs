@@ -173,7 +173,7 @@ mod tests {
     fn grant(expires: Option<SystemTime>) -> Grant {
         let volumes = vec![VolumePattern::parse("team/*").unwrap()];
         // Whole seconds are what a token holds.
-        Grant { subject: "ada".into(), volumes, rights: vec![Right::Read, Right::Write], expires }
+        Grant { subject: "ada".into(), volumes, rights: vec![Right::Read, Right::Write], expires, from_lsn: None }
     }
 
     fn ask(verifier: &Verifier, authorization: Option<&str>) -> Result<Grant, Status> {
