@@ -35,6 +35,12 @@ const SEARCHES: &[Search] = &[
         tests: &["--package=quire-engine", "--test=race"],
     },
     Search {
+        name: "served",
+        about: "SQLite's side through a server of a bucket, as `cargo xtask test` does through one of a folder",
+        length: ("QUIRE_TEST_SERVED", "s3"),
+        tests: &["--package=quire-sqlite", "--tests"],
+    },
+    Search {
         name: "order",
         about: "2,000 rounds of 16 writers on a store that misbehaves: is there one order of all calls?",
         length: ("QUIRE_ROUNDS", "2000"),

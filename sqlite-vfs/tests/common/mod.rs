@@ -2,12 +2,14 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use quire_bucket::Bucket;
 use quire_engine::Engine;
 use quire_serve::{CacheOptions, Server};
-use quire_settings::{Key, Overrides, Settings, Source, Upkeep};
+use quire_settings::{Key, Overrides, Settings, Source};
+use quire_testkit::S3Server;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
@@ -37,10 +39,15 @@ extern "C" fn remove_house() {
 pub fn house() -> &'static House {
     HOUSE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = format!("file://{}", dir.path().join("store").display());
-        if std::env::var_os("QUIRE_TEST_SERVED").is_some() {
-            store = served(&store);
-        }
+        let folder = format!("file://{}", dir.path().join("store").display());
+        let store = match std::env::var("QUIRE_TEST_SERVED").as_deref() {
+            Ok("s3") => {
+                let s3 = S3Server::shared();
+                served(&s3.url("served"), Some(s3.variables()))
+            }
+            Ok(_) => served(&folder, None),
+            Err(_) => folder,
+        };
         let here = engine(&dir.path().join("here"), &store);
         let there = engine(&dir.path().join("there"), &store);
         quire_sqlite::register_linked(here.clone()).unwrap();
@@ -59,14 +66,16 @@ fn settings(overrides: Overrides, store: &str) -> Settings {
     quire_settings::load(&overrides.with(Key::Store, Some(store), Source::Flag("--store"))).unwrap()
 }
 
-/// A server of a store, until the process ends.
-fn served(store: &str) -> String {
-    let Upkeep { log, pages, counters } = quire_settings::open_upkeep(&settings(Overrides::default(), store)).unwrap();
+/// A server of a store, until the process ends. Credentials are among the variables.
+fn served(store: &str, variables: Option<Vec<(String, String)>>) -> String {
+    let bucket = Bucket::open_with(store, quire_bucket::Options { variables, ..Default::default() }).unwrap();
     let server = Server::bind(quire_serve::Options {
         poll_interval: Duration::from_millis(50),
         cache: CacheOptions { memory_bytes: 64 << 20, disk: None },
-        counters,
-        ..quire_serve::Options::new(log, pages)
+        ..quire_serve::Options::new(
+            Arc::new(quire_metastore::Embedded::new(bucket.clone(), Default::default())),
+            Arc::new(quire_pagestore::Embedded::new(bucket)),
+        )
     })
     .unwrap();
     let url = format!("http://{}", server.address());
