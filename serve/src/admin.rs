@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::server::HealthReporter;
 
 use crate::care::{Care, Work, now_ms, schedule};
-use crate::facts::Facts;
+use crate::facts::{Facts, check_operator};
 use crate::tokens::SigningKey;
 use crate::{LogFilter, Stopper};
 
@@ -56,13 +56,7 @@ async fn answer<T>(work: impl Future<Output = Result<T>>) -> Answer<T> {
 /// What concerns the server is for those who may do everything.
 fn operator<T>(request: Request<T>) -> Result<T, Status> {
     let (grant, asked) = authorized(request)?;
-    if grant.may_everywhere(Right::Admin) {
-        return Ok(asked);
-    }
-    let who = if grant.subject.is_empty() { "this token" } else { &grant.subject };
-    let denied = Error::new(ErrorKind::Denied, format!("{who} has no right to administer the server"))
-        .with_remedy("Ask for a token that allows admin on `*` (`quire token new --volumes '*' --allow admin`).");
-    Err(status_of(&denied))
+    check_operator(&grant).map(|()| asked).map_err(|e| status_of(&e))
 }
 
 fn grant_info(grant: &Grant) -> wire::GrantInfo {
@@ -176,9 +170,8 @@ fn run(care: Care, volume: VolumeName, work: Work, asked_by: String) -> Answers<
                 }
                 () = tokio::time::sleep(TELL) => {
                     let info = care.runs().get(id).unwrap_or_default();
-                    if teller.try_send(Ok(info)).is_err() && teller.is_closed() {
-                        return;
-                    }
+                    // Whoever has not read the last word gets the next one.
+                    let _ = teller.try_send(Ok(info));
                 }
                 () = teller.closed() => return,
             }
@@ -323,9 +316,7 @@ impl Admin for Service {
         let commits = async {
             let volume = grant.volume(&asked.volume, Right::Read)?;
             let limit = if asked.limit == 0 { COMMITS } else { asked.limit.min(MOST_COMMITS) };
-            let mut commits = self.facts.commits(&volume, Lsn::new(asked.before_lsn), limit.into()).await?;
-            commits.retain(|commit| Lsn::new(commit.lsn).is_some_and(|lsn| grant.reaches(lsn)));
-            Ok(commits)
+            self.facts.commits(&grant, &volume, Lsn::new(asked.before_lsn), limit.into()).await
         };
         let commits = commits.await.map_err(|e| status_of(&e))?;
         Ok(Response::new(stream::iter(commits).map(Ok).boxed()))
@@ -353,8 +344,7 @@ impl Admin for Service {
             "" => None,
             volume => Some(grant.volume(volume, Right::Read).map_err(|e| status_of(&e))?),
         };
-        let mut runs = self.facts.care.runs().list(volume.as_ref());
-        runs.retain(|run| VolumeName::parse(&run.volume).is_ok_and(|volume| grant.may(&volume, Right::Read)));
+        let runs = self.facts.runs(&grant, volume.as_ref());
         Ok(Response::new(stream::iter(runs).map(Ok).boxed()))
     }
 }

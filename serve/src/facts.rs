@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use quire_metastore::Hub;
-use quire_proto::wire::{Amount, CommitInfo, ServerInfo, UpkeepInfo, VolumeInfo};
-use quire_proto::{CommitHeader, Error, ErrorKind, LogUpkeep, Lsn, PageUpkeep, Result, VolumeName, VolumeState};
+use quire_proto::wire::{Amount, CommitInfo, RunInfo, ServerInfo, UpkeepInfo, VolumeInfo};
+use quire_proto::{
+    CommitHeader, Error, ErrorKind, Grant, LogUpkeep, Lsn, PageUpkeep, Result, Right, VolumeName, VolumeState,
+};
 
 use crate::Role;
 use crate::care::Care;
@@ -52,6 +54,16 @@ pub(crate) fn commit_info(header: &CommitHeader) -> CommitInfo {
 /// Whether a name comes after another one in the order of their parts.
 fn is_after(name: &VolumeName, other: &VolumeName) -> bool {
     name.as_str().split('/').gt(other.as_str().split('/'))
+}
+
+/// What concerns the server is for those who may do everything.
+pub(crate) fn check_operator(grant: &Grant) -> Result<()> {
+    if grant.may_everywhere(Right::Admin) {
+        return Ok(());
+    }
+    let who = if grant.subject.is_empty() { "this token" } else { &grant.subject };
+    Err(Error::new(ErrorKind::Denied, format!("{who} has no right to administer the server"))
+        .with_remedy("Ask for a token that allows admin on `*` (`quire token new --volumes '*' --allow admin`)."))
 }
 
 fn no_volume(volume: &VolumeName) -> Error {
@@ -149,9 +161,17 @@ impl Facts {
         Ok(VolumeInfo { keeps: self.log.retention(volume).await?.1.span.to_string(), segments, ..info })
     }
 
-    /// Commits of a volume, newest first: at most `limit` before LSN `before`, or of all.
+    /// The upkeep that a caller may know of, newest first: of one volume, or of all.
+    pub(crate) fn runs(&self, grant: &Grant, volume: Option<&VolumeName>) -> Vec<RunInfo> {
+        let mut runs = self.care.runs().list(volume);
+        runs.retain(|run| VolumeName::parse(&run.volume).is_ok_and(|volume| grant.may(&volume, Right::Read)));
+        runs
+    }
+
+    /// Commits of a volume that a caller may know of, newest first: at most `limit` before LSN `before`, or of all.
     pub(crate) async fn commits(
         &self,
+        grant: &Grant,
         volume: &VolumeName,
         before: Option<Lsn>,
         limit: u64,
@@ -166,7 +186,7 @@ impl Facts {
         let first = Lsn::new(last.get().saturating_sub(limit) + 1).unwrap_or(Lsn::FIRST);
         let header = if last == head.lsn() { head.header().clone() } else { self.log.header(volume, last).await? };
         let headers = self.log.headers(volume, first, &header).await?;
-        Ok(headers.iter().rev().map(commit_info).collect())
+        Ok(headers.iter().rev().filter(|header| grant.reaches(header.lsn)).map(commit_info).collect())
     }
 
     /// The commits of a volume that appear from now on.

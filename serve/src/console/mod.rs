@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 
-use crate::facts::Facts;
+use crate::facts::check_operator;
 use crate::http::Shown;
 
 /// The page loads nothing but what the server gives it.
@@ -114,21 +114,13 @@ impl IntoResponse for Problem {
 type Answer<T> = Result<Json<T>, Problem>;
 type Caller = axum::Extension<Grant>;
 
-/// What concerns the server is for those who may do everything.
-fn operator(grant: &Grant) -> Result<()> {
-    match grant.may_everywhere(Right::Admin) {
-        true => Ok(()),
-        false => Err(Error::new(ErrorKind::Denied, "this token has no right to administer the server")),
-    }
-}
-
 async fn server(State(Shown { facts, .. }): State<Shown>, grant: Caller) -> Answer<impl Serialize> {
-    operator(&grant)?;
+    check_operator(&grant)?;
     Ok(Json(facts.server()))
 }
 
 async fn clients(State(Shown { facts, .. }): State<Shown>, grant: Caller) -> Answer<impl Serialize> {
-    operator(&grant)?;
+    check_operator(&grant)?;
     Ok(Json(facts.metrics.clients().list()))
 }
 
@@ -176,8 +168,7 @@ async fn volume(State(Shown { facts, .. }): State<Shown>, grant: Caller, Query(a
     let volume = asked.volume(&grant)?;
     let limit = asked.limit.unwrap_or(MOST).min(MOST);
     let before = asked.before.and_then(Lsn::new);
-    let mut commits = facts.commits(&volume, before, limit as u64).await?;
-    commits.retain(|commit| Lsn::new(commit.lsn).is_some_and(|lsn| grant.reaches(lsn)));
+    let commits = facts.commits(&grant, &volume, before, limit as u64).await?;
     // Older commits are asked for later: the sizes are known by then.
     Ok(Json(Told { volume: facts.described(&volume, before.is_none()).await?, commits }))
 }
@@ -191,7 +182,7 @@ async fn commits(
     let volume = asked.volume(&grant)?;
     let after = asked.after.and_then(Lsn::new).ok_or_else(|| Error::invalid("`after` is no LSN"))?;
     grant.check_reach(&volume, after.next())?;
-    let lines = Facts::appearing(&facts, &volume, after).map(|commit| {
+    let lines = facts.appearing(&volume, after).map(|commit| {
         let mut line = serde_json::to_vec(&commit?).map_err(|e| Error::invalid(e.to_string()))?;
         line.push(b'\n');
         Ok::<_, Error>(Bytes::from(line))
@@ -207,7 +198,5 @@ async fn commits(
 }
 
 async fn runs(State(Shown { facts, .. }): State<Shown>, grant: Caller) -> Json<Vec<quire_proto::wire::RunInfo>> {
-    let mut runs = facts.care.runs().list(None);
-    runs.retain(|run| VolumeName::parse(&run.volume).is_ok_and(|volume| grant.may(&volume, Right::Read)));
-    Json(runs)
+    Json(facts.runs(&grant, None))
 }
