@@ -54,11 +54,11 @@ pub(crate) fn parse_peer(text: &str) -> Result<Contender> {
 }
 
 impl Contender {
-    /// Opens the database in `folder` as a program would.
-    pub(crate) fn open(&self, folder: &Path) -> Result<Connection> {
+    /// Opens the database in `folder`, or the volume, as a program would.
+    pub(crate) fn open(&self, folder: &Path, volume: &str) -> Result<Connection> {
         let db = match &self.vfs {
             None => Connection::open(folder.join("plain.db"))?,
-            Some((_, vfs)) => Connection::open(format!("file:bench?vfs={vfs}"))?,
+            Some((_, vfs)) => Connection::open(format!("file:{volume}?vfs={vfs}"))?,
         };
         db.execute_batch(&self.setup)?;
         Ok(db)

@@ -85,6 +85,19 @@ impl Bench {
         Ok(metrics([("scan MiB/s", database_bytes(&db)? / seconds / 1_048_576.0)]))
     }
 
+    /// One-row transactions all over the table.
+    pub(crate) fn updates(&self) -> Result<Metrics> {
+        let db = self.connect()?;
+        let mut update = db.prepare("UPDATE t SET x = ? WHERE id = ?")?;
+        let seconds = timed(|| {
+            for i in 0..self.sizes.updates {
+                update.execute((data::text(-i), data::scattered(-i, self.sizes.rows)))?;
+            }
+            Ok(())
+        })?;
+        Ok(metrics([("updates/s", self.sizes.updates as f64 / seconds)]))
+    }
+
     /// Eight threads that read, alone and then beside one that writes.
     pub(crate) fn together(&self) -> Result<Metrics> {
         let alone = self.reads_in_a_while(false)?;

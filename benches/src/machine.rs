@@ -28,6 +28,22 @@ pub(crate) fn disk_bytes(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
+/// Now, in UTC, as in RFC 3339.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The commit that was built, with a star if files differ from it.
+pub(crate) fn source() -> String {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short", "HEAD"]).unwrap_or_default();
+    let differs = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|files| !files.is_empty());
+    format!("{commit}{}", if differs { "*" } else { "" })
+}
+
 /// One line about the machine, for whoever reads the table later.
 pub(crate) fn describe() -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);

@@ -16,6 +16,8 @@ mod machine;
 mod phase;
 mod remote;
 mod report;
+mod results;
+mod social;
 mod travel;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ use clap::Parser;
 use crate::contender::Contender;
 use crate::phase::{Phase, Sizes};
 use crate::remote::Remote;
+use crate::results::Measured;
 
 /// Measured values by name.
 type Metrics = BTreeMap<String, f64>;
@@ -51,6 +54,18 @@ struct Arguments {
     /// Another extension to measure, as `name=PATH,vfs=NAME[,push=SQL]`.
     #[arg(long, value_parser = contender::parse_peer)]
     peer: Vec<Contender>,
+    /// Only these phases, in their order; what they need must be among them. Default: all.
+    #[arg(long, value_delimiter = ',', value_parser = phase::parse)]
+    only: Vec<Phase>,
+    /// Keeps the results in `benches/results/`, and makes `docs/performance.md` anew.
+    #[arg(long)]
+    record: bool,
+    /// Measures nothing: only makes `docs/performance.md` from what is kept.
+    #[arg(long)]
+    document: bool,
+    /// Prints every request to the store with the milliseconds since its phase began.
+    #[arg(long)]
+    trace: bool,
     /// Used internally: run one phase and print its metrics.
     #[arg(long, hide = true)]
     worker: Option<String>,
@@ -61,15 +76,21 @@ fn main() -> Result<()> {
     if let Some(job) = &arguments.worker {
         return phase::work(job);
     }
+    if arguments.document {
+        return results::document();
+    }
     let extension = arguments.extension.canonicalize().with_context(|| {
         format!("no extension at {}; build it with: cargo build --release", arguments.extension.display())
     })?;
     let sizes = Sizes::of_rows(arguments.rows);
     let mut contenders = contender::standard(&extension);
     contenders.extend(arguments.peer);
-    println!("{} rows, {} repetitions, medians; {}", sizes.rows, arguments.repetitions, machine::describe());
-    let remote = Remote::start()?;
-    let mut measured: BTreeMap<String, Vec<Metrics>> = BTreeMap::new();
+    let (date, machine, source) = (machine::now(), machine::describe(), machine::source());
+    println!("{} rows, {} repetitions, medians; {machine}", sizes.rows, arguments.repetitions);
+    let remote = Remote::start(arguments.trace)?;
+    let wanted = |phase: Phase| arguments.only.is_empty() || arguments.only.contains(&phase);
+    let phases: Vec<Phase> = Phase::all().filter(|phase| wanted(*phase)).collect();
+    let mut measured = Measured { date, machine, source, rows: sizes.rows, ..Measured::default() };
     for repetition in 1..=arguments.repetitions {
         for contender in &contenders {
             eprintln!("repetition {repetition}: {}", contender.name);
@@ -77,20 +98,23 @@ fn main() -> Result<()> {
                 Some(work) => tempfile::tempdir_in(work),
                 None => tempfile::tempdir(),
             }?;
-            let metrics = measure(contender, &sizes, folder.path(), &remote)?;
-            measured.entry(contender.name.clone()).or_default().push(metrics);
+            let metrics = measure(&phases, contender, &sizes, folder.path(), &remote)?;
+            measured.contenders.entry(contender.name.clone()).or_default().push(metrics);
         }
     }
-    let medians = measured.into_iter().map(|(name, runs)| (name, report::median(&runs))).collect();
-    report::print(&contenders, &medians);
+    report::print(&measured);
+    if arguments.record {
+        results::keep(&measured)?;
+        results::document()?;
+    }
     Ok(())
 }
 
-/// Runs all phases of one contender in a fresh folder, with a fresh store.
-fn measure(contender: &Contender, sizes: &Sizes, folder: &Path, remote: &Remote) -> Result<Metrics> {
+/// Runs the phases of one contender in a fresh folder, with a fresh store.
+fn measure(phases: &[Phase], contender: &Contender, sizes: &Sizes, folder: &Path, remote: &Remote) -> Result<Metrics> {
     let mut metrics = Metrics::new();
     let store = remote.fresh_store();
-    for phase in Phase::ALL {
+    for phase in phases.iter().copied() {
         if !phase.concerns(contender) {
             continue;
         }
@@ -103,6 +127,10 @@ fn measure(contender: &Contender, sizes: &Sizes, folder: &Path, remote: &Remote)
         ensure!(output.status.success(), "{}, phase {}: {}", contender.name, phase.name(), output.status);
         let measured: Metrics = serde_json::from_slice(&output.stdout)?;
         metrics.extend(measured);
+        let trips = remote.trips();
+        if trips > 0 {
+            metrics.insert(format!("{} trips", phase.name()), trips as f64);
+        }
     }
     Ok(metrics)
 }

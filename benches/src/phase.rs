@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::Metrics;
 use crate::contender::{self, Contender};
+use crate::social::Question;
 
 /// One thing to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub(crate) enum Phase {
     Open,
     Lookups,
     Scan,
+    Updates,
     Together,
     Crash,
     Recover,
@@ -31,7 +33,35 @@ pub(crate) enum Phase {
     ManyPushes,
     CatchUp,
     LateFirstRow,
+    SocialImport,
+    Social(Question),
+    /// The same on a link of 100 Mbit/s.
+    SlowSocial(Question),
 }
+
+/// Phases in their order, but for the questions, which come after them.
+const PLAIN_PHASES: [Phase; 20] = [
+    Phase::Commits,
+    Phase::Bulk,
+    Phase::Open,
+    Phase::Lookups,
+    Phase::Scan,
+    Phase::Updates,
+    Phase::Together,
+    Phase::Crash,
+    Phase::Recover,
+    Phase::Churn,
+    Phase::Push,
+    Phase::FirstRow,
+    Phase::ColdLookups,
+    Phase::ColdScan,
+    Phase::Hydrate,
+    Phase::SmallPushes,
+    Phase::ManyPushes,
+    Phase::CatchUp,
+    Phase::LateFirstRow,
+    Phase::SocialImport,
+];
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +69,7 @@ pub(crate) struct Sizes {
     pub(crate) rows: i64,
     pub(crate) commits: i64,
     pub(crate) lookups: i64,
+    pub(crate) updates: i64,
     pub(crate) small_pushes: i64,
     pub(crate) many_pushes: i64,
     pub(crate) cold_lookups: i64,
@@ -50,6 +81,7 @@ impl Sizes {
             rows,
             commits: (rows / 25).max(1),
             lookups: (rows / 5).max(1),
+            updates: 5000,
             small_pushes: 50,
             many_pushes: 1000,
             cold_lookups: 1000,
@@ -58,26 +90,10 @@ impl Sizes {
 }
 
 impl Phase {
-    pub(crate) const ALL: [Phase; 18] = [
-        Phase::Commits,
-        Phase::Bulk,
-        Phase::Open,
-        Phase::Lookups,
-        Phase::Scan,
-        Phase::Together,
-        Phase::Crash,
-        Phase::Recover,
-        Phase::Churn,
-        Phase::Push,
-        Phase::SmallPushes,
-        Phase::FirstRow,
-        Phase::ColdLookups,
-        Phase::ColdScan,
-        Phase::Hydrate,
-        Phase::ManyPushes,
-        Phase::CatchUp,
-        Phase::LateFirstRow,
-    ];
+    pub(crate) fn all() -> impl Iterator<Item = Phase> {
+        let questions = Question::ALL.into_iter();
+        PLAIN_PHASES.into_iter().chain(questions.clone().map(Phase::Social)).chain(questions.map(Phase::SlowSocial))
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -86,6 +102,7 @@ impl Phase {
             Phase::Open => "open",
             Phase::Lookups => "lookups",
             Phase::Scan => "scan",
+            Phase::Updates => "updates",
             Phase::Together => "together",
             Phase::Crash => "crash",
             Phase::Recover => "recover",
@@ -99,6 +116,9 @@ impl Phase {
             Phase::ManyPushes => "many-pushes",
             Phase::CatchUp => "catch-up",
             Phase::LateFirstRow => "late-first-row",
+            Phase::SocialImport => "social-import",
+            Phase::Social(question) => question.names().0,
+            Phase::SlowSocial(question) => question.names().1,
         }
     }
 
@@ -106,7 +126,7 @@ impl Phase {
     pub(crate) fn data_dir(self) -> &'static str {
         match self {
             Phase::Commits => "commits",
-            Phase::Bulk | Phase::Open | Phase::Lookups | Phase::Scan | Phase::Together => "primary",
+            Phase::Bulk | Phase::Open | Phase::Lookups | Phase::Scan | Phase::Updates | Phase::Together => "primary",
             Phase::Push | Phase::SmallPushes | Phase::ManyPushes => "primary",
             Phase::Crash | Phase::Recover => "crashed",
             Phase::Churn => "churned",
@@ -115,6 +135,8 @@ impl Phase {
             Phase::ColdScan => "scanned",
             Phase::Hydrate => "hydrated",
             Phase::LateFirstRow => "late",
+            Phase::SocialImport => "social",
+            Phase::Social(_) | Phase::SlowSocial(_) => self.name(),
         }
     }
 
@@ -122,8 +144,24 @@ impl Phase {
     /// is bounded by processors and disks is measured without.
     pub(crate) fn latency(self) -> Duration {
         match self {
-            Phase::Push | Phase::ManyPushes => Duration::ZERO,
+            Phase::Push | Phase::ManyPushes | Phase::SocialImport => Duration::ZERO,
             _ => Duration::from_millis(30),
+        }
+    }
+
+    /// What the link carries, in bytes a second; 0: all.
+    pub(crate) fn bandwidth(self) -> u64 {
+        match self {
+            Phase::SlowSocial(_) => 100_000_000 / 8,
+            _ => 0,
+        }
+    }
+
+    /// The volume that it works on.
+    fn volume(self) -> &'static str {
+        match self {
+            Phase::SocialImport | Phase::Social(_) | Phase::SlowSocial(_) => "social",
+            _ => "bench",
         }
     }
 
@@ -138,9 +176,16 @@ impl Phase {
                 contender.name == contender::QUIRE
             }
             Phase::ManyPushes | Phase::CatchUp | Phase::LateFirstRow => contender.name == contender::QUIRE,
+            Phase::SocialImport | Phase::Social(_) | Phase::SlowSocial(_) => contender.name == contender::QUIRE,
             _ => !synced,
         }
     }
+}
+
+/// A phase by its name.
+pub(crate) fn parse(name: &str) -> Result<Phase> {
+    let names = || Phase::all().map(Phase::name).collect::<Vec<_>>().join(", ");
+    Phase::all().find(|phase| phase.name() == name).with_context(|| format!("the phases are {}", names()))
 }
 
 /// Everything that a worker needs, as its argument.
@@ -163,19 +208,24 @@ pub(crate) fn work(job: &str) -> Result<()> {
         setup: text("setup").context("no setup")?,
         push: text("push"),
     };
-    let wanted = text("phase").context("no phase")?;
-    let phase = Phase::ALL.into_iter().find(|phase| phase.name() == wanted).context("an unknown phase")?;
+    let phase = parse(&text("phase").context("no phase")?)?;
     let folder = PathBuf::from(text("folder").context("no folder")?);
     let local = folder.join(phase.data_dir());
     std::fs::create_dir_all(&local)?;
     contender.load()?;
-    let bench = Bench { contender, local, sizes: Sizes::of_rows(job["rows"].as_i64().context("no rows")?) };
+    let bench = Bench {
+        contender,
+        volume: phase.volume(),
+        local,
+        sizes: Sizes::of_rows(job["rows"].as_i64().context("no rows")?),
+    };
     let metrics = match phase {
         Phase::Commits => bench.commits(),
         Phase::Bulk => bench.bulk(),
         Phase::Open => bench.open(),
         Phase::Lookups => bench.lookups(),
         Phase::Scan => bench.scan(),
+        Phase::Updates => bench.updates(),
         Phase::Together => bench.together(),
         Phase::Crash => bench.crash(),
         Phase::Recover => bench.recover(),
@@ -189,6 +239,9 @@ pub(crate) fn work(job: &str) -> Result<()> {
         Phase::ManyPushes => bench.many_pushes(),
         Phase::CatchUp => bench.catch_up(),
         Phase::LateFirstRow => bench.first_row("late "),
+        Phase::SocialImport => bench.social_import(),
+        Phase::Social(question) => bench.social(question, "social"),
+        Phase::SlowSocial(question) => bench.social(question, "slow"),
     }?;
     println!("{}", serde_json::to_string(&metrics)?);
     Ok(())
@@ -197,6 +250,7 @@ pub(crate) fn work(job: &str) -> Result<()> {
 /// A worker at its phase.
 pub(crate) struct Bench {
     pub(crate) contender: Contender,
+    volume: &'static str,
     /// The data directory.
     pub(crate) local: PathBuf,
     pub(crate) sizes: Sizes,
@@ -204,7 +258,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn connect(&self) -> Result<Connection> {
-        self.contender.open(&self.local)
+        self.contender.open(&self.local, self.volume)
     }
 
     pub(crate) fn look_up(&self, db: &Connection, id: i64) -> Result<()> {

@@ -1,11 +1,14 @@
-//! The table: measured, target, ratio.
+//! The tables: measured, target, ratio.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use crate::Metrics;
-use crate::contender::{Contender, PLAIN, PLAIN_SYNCED, QUIRE, QUIRE_SYNCED};
+use crate::contender::{PLAIN, PLAIN_SYNCED, QUIRE, QUIRE_SYNCED};
+use crate::results::{Measured, median};
 
 /// What a value is held against.
+#[derive(Clone, Copy)]
 enum Target {
     /// At least this multiple of plain SQLite's value.
     OfPlain(f64),
@@ -13,6 +16,8 @@ enum Target {
     AtMost(f64),
     /// At least this value.
     AtLeast(f64),
+    /// At most this multiple of another metric.
+    Within(f64, &'static str),
 }
 
 struct Row {
@@ -22,84 +27,192 @@ struct Row {
     target: Target,
 }
 
-const fn row(title: &'static str, metric: &'static str, synced: bool, target: Target) -> Row {
-    Row { title, metric, synced, target }
+const fn row(title: &'static str, metric: &'static str, target: Target) -> Row {
+    Row { title, metric, synced: false, target }
 }
 
-/// What a release is held to. Figures for 1,000,000 rows.
-const ROWS: [Row; 28] = [
-    row("one-row commits, not synced, 1/s", "commits/s", false, Target::OfPlain(1.0)),
-    row("one-row commits, synced, 1/s", "commits/s", true, Target::OfPlain(1.3)),
-    row("bulk insert in one transaction, rows/s", "bulk rows/s", false, Target::OfPlain(1.1)),
-    row("  its peak memory, MiB", "bulk peak MiB", false, Target::AtMost(128.0)),
-    row("  local disk after it / database", "bulk disk", false, Target::AtMost(1.1)),
-    row("open and read one row, ms", "open ms", false, Target::AtMost(10.0)),
-    row("random lookups, warm, small cache, 1/s", "lookups/s", false, Target::OfPlain(1.0)),
-    row("full scan, warm, small cache, MiB/s", "scan MiB/s", false, Target::OfPlain(1.0)),
-    row("8 reading threads beside a writer / alone", "reads beside a writer", false, Target::AtLeast(0.9)),
-    row("open after a crash, 64 MiB to replay, ms", "recover ms", false, Target::AtMost(100.0)),
-    row("one-row updates of 1,000 rows: disk beyond 2x, MiB", "churn MiB", false, Target::AtMost(64.0)),
-    row("push of everything, s (S3, no latency)", "push s", false, Target::AtMost(1.1)),
-    row("  its peak memory, MiB", "push peak MiB", false, Target::AtMost(96.0)),
-    row("  sent, KiB", "push KiB out", false, Target::AtMost(39.0 * 1024.0)),
-    row("push of a one-row update, ms (S3, 30 ms each request)", "small push ms", false, Target::AtMost(35.0)),
-    row("  requests", "small push requests", false, Target::AtMost(1.0)),
-    row("  sent, KiB", "small push KiB out", false, Target::AtMost(1600.0 / 1024.0)),
-    row("empty replica: open and first row, ms (30 ms)", "first row ms", false, Target::AtMost(120.0)),
-    row("  requests", "first row requests", false, Target::AtMost(4.0)),
-    row("  fetched, KiB", "first row KiB in", false, Target::AtMost(256.0)),
-    row("empty replica: 1,000 random lookups, s (30 ms)", "cold lookups s", false, Target::AtMost(2.5)),
-    row("  fetched, KiB", "cold lookups KiB in", false, Target::AtMost(40.0 * 1024.0)),
-    row("empty replica: full scan, MiB/s (30 ms)", "cold scan MiB/s", false, Target::AtLeast(80.0)),
-    row("empty replica: hydrate, MiB/s (30 ms)", "hydrate MiB/s", false, Target::AtLeast(200.0)),
-    row("catch up with 1,000 pushes and read, ms (30 ms)", "catch up ms", false, Target::AtMost(400.0)),
-    row("  requests", "catch up requests", false, Target::AtMost(150.0)),
-    row("  fetched, KiB", "catch up KiB in", false, Target::AtMost(256.0)),
-    row("empty replica after them: first row, ms (30 ms)", "late first row ms", false, Target::AtMost(120.0)),
+use Target::{AtLeast, AtMost, OfPlain, Within};
+
+/// What a release is held to, table by table. Figures for 1,000,000 rows.
+const TABLES: [(&str, &[Row]); 5] = [
+    (
+        "Local work",
+        &[
+            row("one-row commits, not synced, 1/s", "commits/s", OfPlain(1.0)),
+            Row { synced: true, ..row("one-row commits, synced, 1/s", "commits/s", OfPlain(1.3)) },
+            row("bulk insert in one transaction, rows/s", "bulk rows/s", OfPlain(1.1)),
+            row("  its peak memory, MiB", "bulk peak MiB", AtMost(128.0)),
+            row("  local disk after it / database", "bulk disk", AtMost(1.1)),
+            row("open and read one row, ms", "open ms", AtMost(10.0)),
+            row("random lookups, warm, small cache, 1/s", "lookups/s", OfPlain(1.0)),
+            row("full scan, warm, small cache, MiB/s", "scan MiB/s", OfPlain(1.0)),
+            row("one-row updates all over it, not synced, 1/s", "updates/s", OfPlain(1.0)),
+            row("8 reading threads beside a writer / alone", "reads beside a writer", AtLeast(0.9)),
+            row("open after a crash, 64 MiB to replay, ms", "recover ms", AtMost(100.0)),
+            row("one-row updates of 1,000 rows: disk beyond 2x, MiB", "churn MiB", AtMost(64.0)),
+        ],
+    ),
+    (
+        "Push, to S3",
+        &[
+            row("push of everything, s (no latency)", "push s", AtMost(1.1)),
+            row("  its peak memory, MiB", "push peak MiB", AtMost(96.0)),
+            row("  sent, KiB", "push KiB out", AtMost(39.0 * 1024.0)),
+            row("push of a one-row update, ms (30 ms a request)", "small push ms", AtMost(35.0)),
+            row("  requests", "small push requests", AtMost(1.0)),
+            row("  sent, KiB", "small push KiB out", AtMost(1600.0 / 1024.0)),
+        ],
+    ),
+    (
+        "Empty replica on S3, 30 ms a request",
+        &[
+            row("open by name and first row, ms", "first row ms", AtMost(120.0)),
+            row("  round trips, one after the other", "first-row trips", AtMost(3.0)),
+            row("  fetched, KiB", "first row KiB in", AtMost(256.0)),
+            row("1,000 random lookups, s", "cold lookups s", AtMost(2.5)),
+            row("  fetched, KiB", "cold lookups KiB in", AtMost(40.0 * 1024.0)),
+            row("full scan, MiB/s", "cold scan MiB/s", AtLeast(80.0)),
+            row("hydrate, MiB/s", "hydrate MiB/s", AtLeast(200.0)),
+            row("catch up with 1,000 pushes and read, ms", "catch up ms", AtMost(400.0)),
+            row("  round trips, one after the other", "catch-up trips", AtMost(4.0)),
+            row("  requests", "catch up requests", AtMost(150.0)),
+            row("  fetched, KiB", "catch up KiB in", AtMost(256.0)),
+            row("first row after those pushes, ms", "late first row ms", AtMost(120.0)),
+            row("  round trips, one after the other", "late-first-row trips", AtMost(3.0)),
+        ],
+    ),
+    (
+        "A social database (100 k users, 1 M posts, 3 M likes), each question on an empty replica that has just opened, 30 ms a request",
+        &[
+            row("open and read the schema, ms", "social Open ms", AtMost(95.0)),
+            row("  fetched, KiB", "social Open KiB in", AtMost(256.0)),
+            row("one row by key, ms", "social Row ms", AtMost(70.0)),
+            row("  fetched, KiB", "social Row KiB in", AtMost(0.15 * 1024.0)),
+            row("one row by key, joined, ms", "social Join ms", AtMost(105.0)),
+            row("  fetched, KiB", "social Join KiB in", AtMost(0.3 * 1024.0)),
+            row("the last 20 posts of a user, ms", "social LastPosts ms", AtMost(350.0)),
+            row("  fetched, KiB", "social LastPosts KiB in", AtMost(5.0 * 1024.0)),
+            row("50 scattered users by an index, ms", "social Scattered ms", AtMost(600.0)),
+            row("  fetched, KiB", "social Scattered KiB in", AtMost(15.0 * 1024.0)),
+            row("a join of four tables, ms", "social FourTables ms", AtMost(900.0)),
+            row("  fetched, KiB", "social FourTables KiB in", AtMost(20.0 * 1024.0)),
+            row("two index searches joined, ms", "social TwoIndexes ms", AtMost(600.0)),
+            row("  fetched, KiB", "social TwoIndexes KiB in", AtMost(35.0 * 1024.0)),
+            row("a filter over the whole table, ms", "social Filter ms", AtMost(700.0)),
+        ],
+    ),
+    (
+        "The same on a link of 100 Mbit/s: how many times as long",
+        &[
+            row("open and read the schema", "slow Open ms", Within(2.0, "social Open ms")),
+            row("one row by key", "slow Row ms", Within(2.0, "social Row ms")),
+            row("one row by key, joined", "slow Join ms", Within(2.0, "social Join ms")),
+            row("the last 20 posts of a user", "slow LastPosts ms", Within(2.0, "social LastPosts ms")),
+            row("50 scattered users by an index", "slow Scattered ms", Within(2.0, "social Scattered ms")),
+            row("a join of four tables", "slow FourTables ms", Within(2.0, "social FourTables ms")),
+            row("two index searches joined", "slow TwoIndexes ms", Within(2.0, "social TwoIndexes ms")),
+            row("a filter over the whole table", "slow Filter ms", Within(2.0, "social Filter ms")),
+        ],
+    ),
 ];
 
-/// The median of each metric over several runs.
-pub(crate) fn median(runs: &[Metrics]) -> Metrics {
-    let names = runs.first().map(Metrics::keys).into_iter().flatten();
-    let middle = |name: &String| {
-        let mut values: Vec<f64> = runs.iter().filter_map(|run| run.get(name)).copied().collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    names.map(|name| (name.clone(), middle(name))).collect()
+/// A row with its figures.
+struct Line {
+    title: &'static str,
+    plain: Option<f64>,
+    quire: f64,
+    /// To plain SQLite.
+    ratio: Option<f64>,
+    target: String,
+    is_met: Option<bool>,
+    peers: Vec<Option<f64>>,
 }
 
-/// Prints the table, with a column for each peer at its end.
-pub(crate) fn print(contenders: &[Contender], medians: &BTreeMap<String, Metrics>) {
-    let standard = [PLAIN, PLAIN_SYNCED, QUIRE, QUIRE_SYNCED];
-    let peers: Vec<&str> =
-        contenders.iter().map(|contender| contender.name.as_str()).filter(|name| !standard.contains(name)).collect();
+/// The tables with what was measured.
+fn tables(measured: &Measured) -> Vec<(&'static str, Vec<Line>)> {
+    let medians: BTreeMap<&str, Metrics> =
+        measured.contenders.iter().map(|(name, runs)| (name.as_str(), median(runs))).collect();
     let cell = |name: &str, metric: &str| medians.get(name).and_then(|metrics| metrics.get(metric)).copied();
-    print!("\n{:<54}{:>12}{:>12}{:>8}{:>10}", "", "plain", "quire", "ratio", "target");
-    peers.iter().for_each(|peer| print!("{peer:>14}"));
-    println!();
-    for row in &ROWS {
+    let line = |row: &Row| {
         let (plain, quire) = if row.synced { (PLAIN_SYNCED, QUIRE_SYNCED) } else { (PLAIN, QUIRE) };
-        let (plain, quire) = (cell(plain, row.metric), cell(quire, row.metric));
-        let ratio = plain.zip(quire).map(|(plain, quire)| quire / plain);
-        let (target, reached) = match row.target {
-            Target::OfPlain(least) => (format!(">= {least}x"), ratio.map(|ratio| ratio >= least)),
-            Target::AtMost(most) => (format!("<= {most}"), quire.map(|quire| quire <= most)),
-            Target::AtLeast(least) => (format!(">= {least}"), quire.map(|quire| quire >= least)),
+        let of = |name| match row.target {
+            Within(_, other) => Some(cell(name, row.metric)? / cell(name, other)?),
+            _ => cell(name, row.metric),
         };
-        print!("{:<54}{:>12}{:>12}{:>8}{target:>10}", row.title, number(plain), number(quire), number(ratio));
-        peers.iter().for_each(|peer| print!("{:>14}", number(cell(peer, row.metric))));
-        println!("{}", if reached == Some(false) { "  missed" } else { "" });
+        let (plain, quire) = (of(plain), of(quire)?);
+        let ratio = plain.map(|plain| quire / plain);
+        let (target, is_met) = match row.target {
+            OfPlain(least) => (format!(">= {least}x"), ratio.map(|ratio| ratio >= least)),
+            AtMost(most) | Within(most, _) => (format!("<= {}", number(most)), Some(quire <= most)),
+            AtLeast(least) => (format!(">= {}", number(least)), Some(quire >= least)),
+        };
+        let peers = peers(measured).map(of).collect();
+        Some(Line { title: row.title, plain, quire, ratio, target, is_met, peers })
+    };
+    let tables = TABLES.iter().map(|(title, rows)| (*title, rows.iter().filter_map(line).collect::<Vec<_>>()));
+    tables.filter(|(_, lines)| !lines.is_empty()).collect()
+}
+
+fn peers(measured: &Measured) -> impl Iterator<Item = &str> {
+    let standard = [PLAIN, PLAIN_SYNCED, QUIRE, QUIRE_SYNCED];
+    measured.contenders.keys().map(String::as_str).filter(move |name| !standard.contains(name))
+}
+
+/// Prints the tables, with a column for each peer at their end.
+pub(crate) fn print(measured: &Measured) {
+    for (title, lines) in tables(measured) {
+        print!("\n{title}\n{:<54}{:>12}{:>12}{:>8}{:>10}", "", "plain", "quire", "ratio", "target");
+        peers(measured).for_each(|peer| print!("{peer:>14}"));
+        println!();
+        for line in lines {
+            let Line { title, plain, quire, ratio, target, is_met, peers } = line;
+            print!("{title:<54}{:>12}{:>12}{:>8}{target:>10}", cell(plain), number(quire), cell(ratio));
+            peers.into_iter().for_each(|peer| print!("{:>14}", cell(peer)));
+            println!("{}", if is_met == Some(false) { "  missed" } else { "" });
+        }
     }
 }
 
-/// Three figures that matter; nothing where nothing was measured.
-fn number(value: Option<f64>) -> String {
+/// The tables in Markdown.
+pub(crate) fn markdown(measured: &Measured) -> String {
+    let mut text = String::new();
+    for (title, lines) in tables(measured) {
+        let _ =
+            writeln!(text, "### {title}\n\n| | plain SQLite | Quire | ratio | target | |\n|---|---|---|---|---|---|");
+        for Line { title, plain, quire, ratio, target, is_met, .. } in lines {
+            let met = is_met.map_or("", |met| if met { "met" } else { "**missed**" });
+            let title = title.trim_start_matches("  ").trim();
+            let _ = writeln!(
+                text,
+                "| {title} | {} | {} | {} | {} | {met} |",
+                cell(plain),
+                number(quire),
+                cell(ratio),
+                target.replace(">=", "≥").replace("<=", "≤")
+            );
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// How many rows there are, and how many of them are met.
+pub(crate) fn met(measured: &Measured) -> (usize, usize) {
+    let lines: Vec<Option<bool>> =
+        tables(measured).into_iter().flat_map(|(_, lines)| lines).map(|line| line.is_met).collect();
+    (lines.len(), lines.iter().filter(|met| **met == Some(true)).count())
+}
+
+fn cell(value: Option<f64>) -> String {
+    value.map_or_else(String::new, number)
+}
+
+/// Three figures that matter.
+pub(crate) fn number(value: f64) -> String {
     match value {
-        None => String::new(),
-        Some(value) if value >= 100.0 => format!("{value:.0}"),
-        Some(value) if value >= 10.0 => format!("{value:.1}"),
-        Some(value) => format!("{value:.2}"),
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
     }
 }
 
@@ -108,17 +221,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_is_the_middle_value_of_each_metric() {
-        let run = |a: f64, b: f64| Metrics::from([("a".to_owned(), a), ("b".to_owned(), b)]);
-        let median = median(&[run(3.0, 1.0), run(1.0, 9.0), run(2.0, 5.0)]);
-        assert_eq!(median, run(2.0, 5.0));
+    fn numbers_keep_three_figures() {
+        assert_eq!([1234.5, 12.345, 0.123].map(number), ["1234", "12.3", "0.12"]);
     }
 
     #[test]
-    fn numbers_keep_three_figures() {
-        assert_eq!(number(Some(1234.5)), "1234");
-        assert_eq!(number(Some(12.345)), "12.3");
-        assert_eq!(number(Some(0.123)), "0.12");
-        assert_eq!(number(None), "");
+    fn a_row_is_met_or_missed_by_its_median() {
+        let run = |commits: f64, slow: f64| {
+            let metrics = [("commits/s", commits), ("slow Row ms", slow), ("social Row ms", 10.0)];
+            metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Metrics>()
+        };
+        let contenders = [
+            (PLAIN.to_owned(), vec![run(100.0, 1.0)]),
+            (QUIRE.to_owned(), vec![run(90.0, 30.0), run(110.0, 19.0), run(120.0, 11.0)]),
+        ];
+        let measured = Measured { contenders: contenders.into(), ..Measured::default() };
+        assert_eq!(met(&measured), (3, 3), "{}", markdown(&measured));
+        assert!(markdown(&measured).contains("| one-row commits, not synced, 1/s | 100 | 110 | 1.10 | ≥ 1x | met |"));
+        assert!(markdown(&measured).contains("| one row by key | 0.10 | 1.90 |"));
     }
 }

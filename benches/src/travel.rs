@@ -101,7 +101,7 @@ impl Bench {
         self.push_now(db)
     }
 
-    fn push_now(&self, db: &Connection) -> Result<()> {
+    pub(crate) fn push_now(&self, db: &Connection) -> Result<()> {
         let sql = self.contender.push.as_deref().context("nothing to push with")?;
         Ok(db.query_row(sql, [], |_| Ok(()))?)
     }
@@ -109,14 +109,14 @@ impl Bench {
 
 /// What went to and came from the store since the extension was loaded.
 #[derive(Clone, Copy, Default)]
-struct Traffic {
+pub(crate) struct Traffic {
     requests: f64,
     bytes_in: f64,
     bytes_out: f64,
 }
 
 /// Quire counts its own traffic; other extensions have no such table.
-fn traffic(db: &Connection) -> Result<Option<Traffic>> {
+pub(crate) fn traffic(db: &Connection) -> Result<Option<Traffic>> {
     let Ok(mut select) = db.prepare("SELECT requests, bytes_in, bytes_out FROM quire_stats") else {
         return Ok(None);
     };
@@ -126,7 +126,7 @@ fn traffic(db: &Connection) -> Result<Option<Traffic>> {
 }
 
 /// Adds what went over the wire since `before`, for each of `times` repetitions.
-fn count(all: &mut Metrics, db: &Connection, before: Option<Traffic>, what: &str, times: i64) -> Result<()> {
+pub(crate) fn count(all: &mut Metrics, db: &Connection, before: Option<Traffic>, what: &str, times: i64) -> Result<()> {
     let (Some(before), Some(after)) = (before, traffic(db)?) else {
         return Ok(());
     };

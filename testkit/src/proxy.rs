@@ -53,6 +53,8 @@ pub struct Traffic {
     pub bytes_up: u64,
     /// Bytes from server to client, heads included.
     pub bytes_down: u64,
+    /// The longest chain of requests each of which began after the one before it was answered: round trips in a row.
+    pub chain: u64,
 }
 
 impl Traffic {
@@ -82,6 +84,8 @@ struct Shared {
     /// 0: no bound.
     bytes_per_s: AtomicU64,
     traffic: Mutex<Traffic>,
+    /// The longest chain whose last request was answered.
+    answered: AtomicU64,
     script: Mutex<Option<Script>>,
     /// Held by the reply that occupies the link.
     link: tokio::sync::Mutex<()>,
@@ -98,6 +102,7 @@ impl Proxy {
             latency_us: AtomicU64::new(0),
             bytes_per_s: AtomicU64::new(0),
             traffic: Mutex::default(),
+            answered: AtomicU64::new(0),
             script: Mutex::default(),
             link: tokio::sync::Mutex::default(),
             closing: Notify::new(),
@@ -139,7 +144,9 @@ impl Proxy {
 
     /// Begins counting anew.
     pub fn reset_traffic(&self) {
-        *self.shared.traffic.lock().expect("the counters' lock") = Traffic::default();
+        let mut traffic = self.shared.traffic.lock().expect("the counters' lock");
+        self.shared.answered.store(0, Relaxed);
+        *traffic = Traffic::default();
     }
 }
 
@@ -169,7 +176,7 @@ async fn serve(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut client = Connection::new(client)?;
     let mut server: Option<Connection> = None;
     while let Some(head) = client.read_head().await? {
-        let fault = shared.admit(&head);
+        let (fault, link) = shared.admit(&head);
         let latency = Duration::from_micros(shared.latency_us.load(Relaxed));
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
@@ -189,7 +196,9 @@ async fn serve(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
             Some(server) => server,
             None => server.insert(Connection::new(TcpStream::connect(&shared.upstream).await?)?),
         };
-        if !forward(&head, fault, &mut client, server, shared).await? {
+        let goes_on = forward(&head, fault, &mut client, server, shared).await?;
+        shared.answered.fetch_max(link, Relaxed);
+        if !goes_on {
             return Ok(());
         }
     }
@@ -241,8 +250,8 @@ async fn drain(client: &mut Connection, mut body: Body) -> std::io::Result<()> {
 }
 
 impl Shared {
-    /// Counts a request and asks the script about it.
-    fn admit(&self, head: &Head) -> Fault {
+    /// Counts a request and asks the script about it. Says also which link of a chain of requests it is.
+    fn admit(&self, head: &Head) -> (Fault, u64) {
         let (method, target) = head.method_and_target();
         let mut traffic = self.traffic.lock().expect("the counters' lock");
         let number = traffic.total();
@@ -250,9 +259,11 @@ impl Shared {
             Some((_, count)) => *count += 1,
             None => traffic.requests.push((method.clone(), 1)),
         }
+        let link = self.answered.load(Relaxed) + 1;
+        traffic.chain = traffic.chain.max(link);
         drop(traffic);
         let mut script = self.script.lock().expect("the script's lock");
-        script.as_mut().map_or(Fault::None, |script| script(&Request { method, target, number }))
+        (script.as_mut().map_or(Fault::None, |script| script(&Request { method, target, number })), link)
     }
 
     fn count_up(&self, n: usize) {
@@ -320,7 +331,7 @@ mod tests {
             assert_eq!(ask(&proxy).await, REPLY);
         }
         let traffic = proxy.traffic();
-        assert_eq!((traffic.count("PUT"), traffic.total()), (3, 3));
+        assert_eq!((traffic.count("PUT"), traffic.total(), traffic.chain), (3, 3, 3));
         assert_eq!((traffic.bytes_up, traffic.bytes_down), (3 * REQUEST.len() as u64, 3 * REPLY.len() as u64));
     }
 
