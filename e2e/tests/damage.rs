@@ -23,7 +23,8 @@ fn damage_in_the_store_is_found_and_never_taken_for_right() {
         here.ok(&["push", "app"]);
         let expected = content(&file);
         let objects: Vec<PathBuf> = files_below(&world.path("store/v"));
-        assert_eq!(objects.len(), if rows == 20 { 1 } else { 2 }, "a small commit carries its pages: {objects:?}");
+        // A small commit carries its pages. A large one has a segment, and a checkpoint with its marker after it.
+        assert_eq!(objects.len(), if rows == 20 { 1 } else { 4 }, "{objects:?}");
         for object in &objects {
             let sound = fs::read(object).unwrap();
             for _ in 0..12 {
@@ -46,11 +47,20 @@ fn damage_in_the_store_is_found_and_never_taken_for_right() {
                 fs::remove_dir_all(there.data_dir()).unwrap();
             }
         }
-        // A file that is cut is damage, too, and so is one that is gone.
+        // A file that is cut is damage, too, and so is one that is gone. But nothing depends on a checkpoint and its marker.
         for object in &objects {
             let sound = fs::read(object).unwrap();
             fs::write(object, &sound[..sound.len() / 2]).unwrap();
             let there = world.machine("there");
+            if ["/ck/", "/mark/"].iter().any(|part| text_of(object).contains(part)) {
+                there.holds("app", &file);
+                fs::remove_file(object).unwrap();
+                fs::remove_dir_all(there.data_dir()).unwrap();
+                there.holds("app", &file);
+                fs::write(object, &sound).unwrap();
+                fs::remove_dir_all(there.data_dir()).unwrap();
+                continue;
+            }
             there.run(&["export", "app", "nothing"]).failed(4, "app");
             assert!(!world.path("nothing").exists());
             fs::remove_file(object).unwrap();

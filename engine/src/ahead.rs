@@ -22,8 +22,19 @@ const BURST_ENDS_AFTER: Duration = Duration::from_secs(1);
 /// Scans that are followed at the same time: a B-tree scan reads leaves and
 /// interior pages from different places.
 const MAX_SCANS: usize = 4;
+/// A scan that fetches so many at once is believed to go on.
+const STEADY_FRAMES: usize = 4;
 /// A miss this many pages after the expected one still continues a scan.
 const MAX_GAP_PAGES: u32 = 64;
+
+/// How much is fetched with a page that was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unit {
+    /// Frames besides its own.
+    pub(crate) frames: usize,
+    /// It belongs to a scan that goes on steadily: what comes next is worth fetching before it is missed.
+    pub(crate) is_scan: bool,
+}
 
 /// What the last misses were like.
 #[derive(Default)]
@@ -40,8 +51,8 @@ struct Scan {
 }
 
 impl Ahead {
-    /// How many frames to fetch besides the one that holds `page`.
-    pub(crate) fn frames_after_miss(&mut self, page: PageIdx, now: Instant) -> usize {
+    /// How much to fetch besides the frame that holds `page`.
+    pub(crate) fn after_miss(&mut self, page: PageIdx, now: Instant) -> Unit {
         if self.last_miss.is_some_and(|last| now.saturating_duration_since(last) > BURST_ENDS_AFTER) {
             self.misses = 0;
             self.scans.clear();
@@ -57,12 +68,33 @@ impl Ahead {
             }
             None => Scan { next: 0, frames: 0 },
         };
-        let frames = scan.frames.max(burst);
+        let unit = Unit { frames: scan.frames.max(burst), is_scan: scan.frames >= burst.max(STEADY_FRAMES) };
         if self.scans.len() >= MAX_SCANS {
             self.scans.remove(0);
         }
         self.scans.push(Scan { next: page.get().saturating_add(1), ..scan });
-        frames
+        unit
+    }
+
+    /// The unit of the scan that is expected at `next`.
+    pub(crate) fn frames_at(&self, next: u32) -> usize {
+        self.scans.iter().rfind(|scan| scan.next == next).map_or(0, |scan| scan.frames)
+    }
+
+    /// The same, which grows by that: it is fetched before it was missed.
+    pub(crate) fn grown_at(&mut self, next: u32) -> usize {
+        let scan = self.scans.iter_mut().rfind(|scan| scan.next == next);
+        scan.map_or(0, |scan| {
+            scan.frames = (scan.frames * 2).min(MAX_FRAMES);
+            scan.frames
+        })
+    }
+
+    /// The scan that was expected at `from` is expected at `next`.
+    pub(crate) fn goes_on(&mut self, from: u32, next: u32) {
+        if let Some(scan) = self.scans.iter_mut().rfind(|scan| scan.next == from) {
+            scan.next = next;
+        }
     }
 
     /// The miss of `page` was answered up to the page before `next`.
@@ -79,7 +111,7 @@ mod tests {
 
     fn miss(ahead: &mut Ahead, page: u32, now: Instant) -> usize {
         let page = PageIdx::new(page).unwrap();
-        let frames = ahead.frames_after_miss(page, now);
+        let frames = ahead.after_miss(page, now).frames;
         ahead.fetched(page, page.get() + 32 * (frames as u32 + 1));
         frames
     }

@@ -13,6 +13,11 @@ use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use crate::volume::Volume;
 
+/// A push is followed by a checkpoint if it brought so many bytes, and this part of the volume's pages: the checkpoint
+/// costs about a hundredth of that, and whoever opens the volume finds all he needs in one place.
+const LARGE_BYTES: u64 = 1024 * 1024;
+const LARGE_PART: u64 = 4;
+
 impl Pages for Snapshot {
     fn page_count(&self) -> PageCount {
         Snapshot::page_count(self)
@@ -43,20 +48,24 @@ impl Volume {
     }
 }
 
-/// After a push that made `head`: a roll-up where one belongs, and a checkpoint if the last one is long ago. Nothing
-/// depends on them: a failure is noted, and somebody else makes up for it.
-pub(crate) fn tidy(replica: &Arc<Replica>, head: &CommitHeader) {
-    if !head.lsn.get().is_multiple_of(ROLLUP_SPAN) {
-        return;
-    }
+/// After a push that made `head`: a roll-up where one belongs, and a checkpoint if the last one is long ago, or most of
+/// the volume is new, as after an import. Nothing depends on them: a failure is noted, and somebody else makes up for it.
+pub(crate) fn tidy(replica: &Arc<Replica>, head: &CommitHeader, pages: u64) {
     let engine = replica.engine();
     let remote = replica.core().state.remote.clone();
-    let tidied = engine.bridge.wait(async { engine.stores().await?.metastore.tidy(&remote, head).await });
-    let checkpointed = tidied.and_then(|()| match is_due(engine, replica, head.lsn)? {
-        true => checkpoint(replica, head).map(|_| ()),
-        false => Ok(()),
-    });
-    if let Err(e) = checkpointed {
+    let is_large = head.segment_bytes >= LARGE_BYTES && pages * LARGE_PART >= head.page_count.get().into();
+    let tidied = || {
+        if head.lsn.get().is_multiple_of(ROLLUP_SPAN) {
+            engine.bridge.wait(async { engine.stores().await?.metastore.tidy(&remote, head).await })?;
+            if !is_large && !is_due(engine, replica, head.lsn)? {
+                return Ok(());
+            }
+        } else if !is_large {
+            return Ok(());
+        }
+        checkpoint(replica, head).map(|_| ())
+    };
+    if let Err(e) = tidied() {
         tracing::warn!("volume {remote}: after LSN {}: {e}", head.lsn);
     }
 }

@@ -648,7 +648,7 @@ impl Shared {
 
     /// As [`head`](Self::head), for who is going to open the volume: what he needs next is fetched beside it.
     fn head_to_open(&self, name: &VolumeName) -> Result<VolumeState> {
-        self.bridge.wait(async { self.reader().await?.head(name).await })
+        self.bridge.wait(async { self.reader().await?.head(name, None).await })
     }
 
     pub(crate) fn rename_in_store(&self, old: &VolumeName, new: &VolumeName) -> Result<SealedCommit> {

@@ -13,15 +13,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use quire_history::{Lineage, Located, MOST_LOOKS, fetch_frames, gone_or};
-use quire_proto::{DecodedFrame, Error, ErrorKind, Lsn, PageIdx, PageSize, Result, VolumeName};
+use quire_proto::{
+    DecodedFrame, Error, ErrorKind, FRAME_TARGET_BYTES, FrameObject, Lsn, PageIdx, PageSize, Result, VolumeName,
+};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::ahead::Ahead;
 use crate::engine::Shared;
@@ -32,6 +36,8 @@ use crate::table::Cell;
 
 /// How far read-ahead looks for them: a sparse volume may have nothing for long.
 const MAX_AHEAD_PAGES: u32 = 1 << 16;
+/// A steady scan has so many units fetched before they are missed: enough for a link of 1 Gbit/s and 60 ms.
+const UNITS_AHEAD: u32 = 3;
 /// Pages that hydrating looks at together, which bounds its memory.
 const HYDRATE_PAGES: u32 = 1 << 16;
 /// Frames of one batch while hydrating, and how many batches are under way.
@@ -44,9 +50,59 @@ pub(crate) struct Fetching {
     under_way: Mutex<HashSet<Located>>,
     arrived: Notify,
     ahead: Mutex<Ahead>,
+    /// Pages of a steady scan, the first in the upper half and the last in the lower: whoever reads one of them for the
+    /// first time has more fetched. 0: none.
+    trigger: AtomicU64,
+    background: Mutex<Background>,
+}
+
+/// The task that fetches before anybody misses it; one at a time.
+#[derive(Default)]
+struct Background {
+    task: Option<JoinHandle<()>>,
+    is_busy: bool,
+    /// What it fetches next begins here.
+    next: u32,
+    /// It goes no further before a reader comes closer.
+    until: u32,
+    is_closed: bool,
 }
 
 impl Fetching {
+    /// A reader of pages from `first` on, before `next`, has more fetched.
+    fn expect(&self, first: u32, next: u32) {
+        let first = first.min(next.saturating_sub(1));
+        self.trigger.store(u64::from(first) << 32 | u64::from(next.saturating_sub(1)), Ordering::Relaxed);
+    }
+
+    /// What begins at `from` is being fetched, up to the page before `next`.
+    fn advance(&self, from: u32, next: u32) {
+        self.ahead.lock().goes_on(from, next);
+        let mut background = self.background.lock();
+        // Another scan may have taken its place.
+        if background.next == from {
+            background.next = next;
+            let pages = self.trigger.load(Ordering::Relaxed);
+            if pages != 0 {
+                self.expect((pages >> 32) as u32, next);
+            }
+        }
+    }
+
+    /// Nothing is fetched any more that nobody waits for.
+    pub(crate) fn close(&self, engine: &Shared) {
+        let task = {
+            let mut background = self.background.lock();
+            background.is_closed = true;
+            background.task.take()
+        };
+        if let Some(task) = task {
+            task.abort();
+            // Until it is gone it may write to the cache.
+            let _ = engine.bridge.wait(task);
+        }
+    }
+
     /// Returns once nobody fetches the frame (any more). Waits as a task, not
     /// as a thread: whoever fetches may need one.
     async fn wait(&self, key: &Located) {
@@ -60,11 +116,16 @@ impl Fetching {
     }
 }
 
-/// Copies an absent page of `snapshot` into `buf`.
-pub(crate) fn read_absent(snapshot: &Snapshot, page: PageIdx, buf: &mut [u8]) -> Result<()> {
+/// Copies an absent page of `snapshot` into `buf`. Of the pages that are `wanted` those that are absent too come along.
+pub(crate) fn read_absent(
+    snapshot: &Snapshot,
+    page: PageIdx,
+    buf: &mut [u8],
+    wanted: Option<&[PageIdx]>,
+) -> Result<()> {
     let replica = snapshot.replica();
     let engine = replica.engine();
-    let fetched = engine.bridge.wait(fetch_page(engine, snapshot, page));
+    let fetched = engine.bridge.wait(fetch_page(engine, snapshot, page, wanted));
     if let Err(e) = &fetched {
         replica.note_error(e);
     }
@@ -81,7 +142,12 @@ pub(crate) fn read_absent(snapshot: &Snapshot, page: PageIdx, buf: &mut [u8]) ->
 }
 
 /// The content of an absent page; `None` is zeros.
-async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) -> Result<Option<Bytes>> {
+async fn fetch_page(
+    engine: &Arc<Shared>,
+    snapshot: &Snapshot,
+    page: PageIdx,
+    along: Option<&[PageIdx]>,
+) -> Result<Option<Bytes>> {
     let replica = snapshot.replica();
     let mut lineage = lineage_of(engine, snapshot).await?;
     // The checkpoint may have brought it along.
@@ -95,13 +161,31 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
             // Somebody else fetches it: wait, then look whether it is here.
             replica.fetching.wait(&key).await;
             if let Cell::At { place, .. } = snapshot.table().get(page) {
+                touched(snapshot, page);
                 return read_kept(snapshot, place, page).map(Some);
             }
             continue;
         }
         let mut guard = UnderWay { replica: replica.clone(), keys: vec![key.clone()] };
         let mut wanted = vec![key.clone()];
-        for more in read_ahead(engine, snapshot, &lineage, page, (&key, last)).await? {
+        let mut unit = replica.fetching.ahead.lock().after_miss(page, Instant::now());
+        if along.is_some() && !unit.is_scan {
+            unit.frames = 0;
+        }
+        let after = last.get().saturating_add(1);
+        let next = page.get().saturating_add(1);
+        let (more, reach) = frames_from(engine, snapshot, &lineage, (next, unit.frames), Some(&key)).await?;
+        let reach = reach.max(after);
+        let more = match along {
+            Some(along) if !along.is_empty() => {
+                let absent = along.iter().copied().filter(|page| snapshot.table().get(*page) == Cell::Absent).collect();
+                let along = frames_of(engine, &lineage, absent, engine.most_ahead_frames(), Some(&key)).await?;
+                more.into_iter().chain(along.into_iter().map(|(key, _)| key)).collect()
+            }
+            _ => more,
+        };
+        replica.fetching.ahead.lock().fetched(page, reach);
+        for more in more {
             if begin(&replica.fetching, &more) {
                 guard.keys.push(more.clone());
                 wanted.push(more);
@@ -127,6 +211,9 @@ async fn fetch_page(engine: &Arc<Shared>, snapshot: &Snapshot, page: PageIdx) ->
             }
             frames => frames?,
         };
+        if unit.is_scan {
+            go_on(snapshot, page, reach);
+        }
         let mut found = None;
         for (key, frame) in wanted.iter().zip(&frames) {
             if found.is_none() {
@@ -257,39 +344,143 @@ impl Drop for UnderWay {
     }
 }
 
-/// The frames after the `first` that are fetched with it.
-async fn read_ahead(
+/// A page was read for the first time since it came: if nobody had missed it, and it brings the reader of a scan closer to
+/// what was not fetched yet, more is.
+pub(crate) fn touched(snapshot: &Snapshot, page: PageIdx) {
+    let trigger = &snapshot.replica().fetching.trigger;
+    let pages = trigger.load(Ordering::Relaxed);
+    let (first, last) = ((pages >> 32) as u32, pages as u32);
+    if pages != 0
+        && (first..=last).contains(&page.get())
+        && trigger.compare_exchange(pages, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    {
+        go_on(snapshot, page, last.saturating_add(1));
+    }
+}
+
+/// Fetches what a scan that is at `page` will need from page `next` on, while it reads what is before.
+fn go_on(snapshot: &Snapshot, page: PageIdx, next: u32) {
+    let replica = snapshot.replica();
+    let frames = replica.fetching.ahead.lock().frames_at(next).min(replica.engine().most_ahead_frames());
+    let unit = u32::try_from(frames * pages_per_frame(snapshot)).unwrap_or(u32::MAX);
+    if unit == 0 {
+        return;
+    }
+    let mut background = replica.fetching.background.lock();
+    if background.is_closed {
+        return;
+    }
+    background.until = page.get().saturating_add(unit.saturating_mul(UNITS_AHEAD));
+    background.next = next;
+    replica.fetching.expect(page.get().saturating_add(unit), next);
+    if background.is_busy {
+        return;
+    }
+    background.is_busy = true;
+    let snapshot = snapshot.clone();
+    let task = async move {
+        if let Err(e) = fetch_before_missed(&snapshot).await {
+            // Who needs it meets the error again.
+            tracing::debug!("volume {}: fetching ahead: {e}", snapshot.replica().name());
+            snapshot.replica().fetching.background.lock().is_busy = false;
+        }
+    };
+    background.task = Some(replica.engine().bridge.spawn(task));
+}
+
+/// Fetches unit after unit, a few at once, as long as readers come closer.
+async fn fetch_before_missed(snapshot: &Snapshot) -> Result<()> {
+    let replica = snapshot.replica();
+    let engine = replica.engine();
+    let fetching = &replica.fetching;
+    let lineage = lineage_of(engine, snapshot).await?;
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let next = {
+            let mut background = fetching.background.lock();
+            let wanted = background.next < background.until && snapshot.page_count().get() >= background.next;
+            background.is_busy = wanted || !under_way.is_empty();
+            if !background.is_busy {
+                return Ok(());
+            }
+            wanted.then_some(background.next)
+        };
+        if let Some(from) = next.filter(|_| under_way.len() < UNITS_AHEAD as usize) {
+            let count = fetching.ahead.lock().grown_at(from);
+            let (frames, next) = frames_from(engine, snapshot, &lineage, (from, count), None).await?;
+            let frames: Vec<Located> = frames.into_iter().filter(|key| begin(fetching, key)).collect();
+            let guard = UnderWay { replica: replica.clone(), keys: frames.clone() };
+            fetching.advance(from, next);
+            if next == from {
+                return Err(Error::not_found("there is nothing ahead"));
+            }
+            under_way.push(async move {
+                let fetched = fetch_frames(engine.reader().await?, &frames).await?;
+                Ok::<_, Error>((guard, frames, fetched))
+            });
+            continue;
+        }
+        if let Some(fetched) = under_way.next().await {
+            let (_guard, keys, frames) = fetched?;
+            for (key, frame) in keys.iter().zip(&frames) {
+                engine.counters.pages_fetched.fetch_add(frame.pages.len(), Ordering::Relaxed);
+                keep(snapshot, &lineage, key, frame);
+            }
+        }
+    }
+}
+
+/// How many pages a frame holds, as a rule.
+fn pages_per_frame(snapshot: &Snapshot) -> usize {
+    (FRAME_TARGET_BYTES / snapshot.page_size().map_or(FRAME_TARGET_BYTES, PageSize::bytes)).max(1)
+}
+
+/// The frames that hold absent pages from page `from` on, `count` at the most besides one that is `known`, and the page
+/// after what they reach.
+async fn frames_from(
     engine: &Arc<Shared>,
     snapshot: &Snapshot,
     lineage: &Lineage,
-    page: PageIdx,
-    (first, last): (&Located, PageIdx),
-) -> Result<Vec<Located>> {
+    (from, count): (u32, usize),
+    known: Option<&Located>,
+) -> Result<(Vec<Located>, u32)> {
+    let count = count.min(engine.most_ahead_frames());
+    let within = from.saturating_add(MAX_AHEAD_PAGES).min(snapshot.page_count().get());
+    let absent = (from..=within).filter_map(PageIdx::new);
+    let absent = absent.filter(|at| snapshot.table().get(*at) == Cell::Absent);
+    let window: Vec<PageIdx> = absent.take(count * pages_per_frame(snapshot)).collect();
+    let frames = frames_of(engine, lineage, window, count, known).await?;
+    let reach = frames.iter().map(|(_, last)| last.get().saturating_add(1)).fold(from, u32::max);
+    Ok((frames.into_iter().map(|(key, _)| key).collect(), reach))
+}
+
+/// The frames that hold these pages, each with the last page that it can hold: `count` at the most, and not the one that
+/// is `known`.
+async fn frames_of(
+    engine: &Arc<Shared>,
+    lineage: &Lineage,
+    pages: Vec<PageIdx>,
+    count: usize,
+    known: Option<&Located>,
+) -> Result<Vec<(Located, PageIdx)>> {
     let reader = engine.reader().await?;
-    let fetching = &snapshot.replica().fetching;
-    let count = fetching.ahead.lock().frames_after_miss(page, Instant::now()).min(engine.most_ahead_frames());
-    let mut more: Vec<Located> = Vec::new();
-    let mut seen = HashSet::from([first.clone()]);
-    let mut reach = last.get().saturating_add(1);
-    let mut next = page.get();
-    while more.len() < count && next - page.get() < MAX_AHEAD_PAGES {
-        let Some(at) = next.checked_add(1).and_then(PageIdx::new) else { break };
-        if !snapshot.page_count().contains(at) {
+    lineage.bring(reader, pages.iter().copied()).await;
+    let mut frames = Vec::new();
+    let mut seen: HashSet<Located> = known.cloned().into_iter().collect();
+    let mut fetches = 0;
+    for page in pages {
+        if fetches == count {
             break;
         }
-        next = at.get();
-        if snapshot.table().get(at) != Cell::Absent {
-            continue;
-        }
-        if let Some((key, last)) = lineage.locate(reader, at).await?
+        if let Some((key, last)) = lineage.locate(reader, page).await?
             && seen.insert(key.clone())
         {
-            reach = reach.max(last.get().saturating_add(1));
-            more.push(key);
+            // A commit that is at hand costs nothing.
+            fetches += usize::from(matches!(key.frame.object, FrameObject::Segment(_)));
+            frames.push((key, last));
         }
     }
-    fetching.ahead.lock().fetched(page, reach);
-    Ok(more)
+    Ok(frames)
 }
 
 /// Keeps the pages of a fetched frame that `snapshot` takes from it.
@@ -392,6 +583,7 @@ async fn hydrate_pages(
     arrived: &mut (dyn FnMut(u64) + Send),
 ) -> Result<u64> {
     let mut lineage = lineage_of(engine, snapshot).await?;
+    lineage.bring(engine.reader().await?, absent.iter().copied()).await;
     // Frames by name, with how many of the absent pages each brings.
     let mut frames: Vec<Located> = Vec::new();
     let mut brings: HashMap<Located, u64> = HashMap::new();

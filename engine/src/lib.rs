@@ -46,6 +46,6 @@ pub use history::{Between, Forked, Moment, Restored};
 pub use options::{Connect, LEASE_AFTER, Options, Stores, SyncMode, Traffic};
 pub use quire_history::Checkpointed;
 pub use quire_proto::{Error, ErrorKind, Lsn, PageCount, PageIdx, PageSet, PageSize, Result, VolumeName};
-pub use snapshot::Snapshot;
+pub use snapshot::{PagePlace, Snapshot};
 pub use volume::{Condition, LogEntry, Moved, Reset, Status, Verified, Volume};
 pub use writer::Writer;

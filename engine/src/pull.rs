@@ -34,7 +34,7 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
     {
         return Ok(moved);
     }
-    let found = head(replica)?;
+    let found = head_after(replica, state.base_lsn())?;
     let Some(head) = live_head(replica, &state, found)? else { return Ok(moved) };
     let Some(base) = state.own_base() else {
         return adopt(replica, &state, &head);
@@ -54,7 +54,7 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
         return Err(replaced(&state.remote, base.lsn));
     }
     let known = (base.lsn, base.hash, base.page_count);
-    let Since { next, changed, headers } =
+    let Since { next, changed, headers, lineage } =
         engine.bridge.wait(async { since(engine.reader().await?, &state.remote, known, &head).await })?;
     let only_voids = headers.as_ref().is_some_and(|headers| headers.iter().all(|h| h.kind == CommitKind::Void));
     {
@@ -75,9 +75,8 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
             // A fault here only makes it be read again.
             engine.bridge.wait(longer).ok()
         }
-        _ => None,
+        _ => lineage,
     };
-    engine.remember(state.remote.clone(), head.clone());
     let from = base.lsn;
     let Some(pages_changed) = move_base(replica, head.header(), &changed, only_voids)? else {
         return pull_locked(replica);
@@ -118,13 +117,25 @@ fn is_head(replica: &Replica, remote: &VolumeName, base: &BaseState) -> Result<b
 
 /// What the store has under the replica's name now.
 pub(crate) fn head(replica: &Replica) -> Result<VolumeState> {
+    let remote = replica.core().state.remote.clone();
+    let state = replica.engine().head(&remote)?;
+    note_head(replica, &state);
+    Ok(state)
+}
+
+/// The same; what a pull needs next of whom has come up to `known` is fetched beside it.
+fn head_after(replica: &Replica, known: Option<Lsn>) -> Result<VolumeState> {
     let engine = replica.engine();
     let remote = replica.core().state.remote.clone();
-    let state = engine.bridge.wait(async { engine.stores().await?.metastore.head(&remote).await })?;
+    let state = engine.bridge.wait(async { engine.reader().await?.head(&remote, known).await })?;
+    note_head(replica, &state);
+    Ok(state)
+}
+
+fn note_head(replica: &Replica, state: &VolumeState) {
     let mut notes = replica.notes.lock();
     notes.store_lsn = state.head().map(SealedCommit::lsn);
     notes.last_error = None;
-    Ok(state)
 }
 
 /// The head of a live volume. `None`: there is nothing to pull. An error if
@@ -191,7 +202,6 @@ fn adopt(replica: &Arc<Replica>, state: &State, head: &SealedCommit) -> Result<M
         }
         return Err(diverge(replica, core, head.lsn()));
     }
-    replica.engine().remember(state.remote.clone(), head.clone());
     if move_base(replica, head.header(), &PageSet::new(), false)?.is_none() {
         return pull_locked(replica);
     }

@@ -210,7 +210,7 @@ fn won(replica: &Arc<Replica>, commit: &SealedCommit, header: &CommitHeader) -> 
     {
         *replica.lineage.lock() = Some(longer);
     }
-    checkpoint::tidy(replica, header);
+    checkpoint::tidy(replica, header, pushed.pages);
     Ok(pushed)
 }
 

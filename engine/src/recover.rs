@@ -24,7 +24,7 @@ use crate::log::{
     check_record, parse_record,
 };
 use crate::state::{CommitRecord, State};
-use crate::table::{Cell, Table};
+use crate::table::{Cell, Pages, Table};
 use crate::tablefile::{self, StoredTable};
 
 /// The payload of a [`RecordKind::State`] record.
@@ -87,7 +87,7 @@ impl StateRecord {
 pub(crate) struct Undecided {
     pub(crate) seq: u64,
     pub(crate) commit: CommitRecord,
-    pub(crate) pages: Table,
+    pub(crate) pages: Pages,
 }
 
 /// A replica as found on disk.
@@ -126,7 +126,7 @@ impl Recovered {
 }
 
 /// Makes the commit visible in `state` and `table`; `pages` says where its pages lie.
-pub(crate) fn apply_commit(state: &mut State, table: &mut Table, commit: &CommitRecord, pages: &Table) {
+pub(crate) fn apply_commit(state: &mut State, table: &mut Table, commit: &CommitRecord, pages: &Pages) {
     let old_count = state.page_count.get();
     if state.page_size.is_some_and(|size| size != commit.page_size) {
         table.set_range(1, old_count.max(commit.page_count.get()), Cell::Zero);
@@ -443,8 +443,9 @@ impl Replay {
             }
             RecordKind::Commit => {
                 let commit = CommitRecord::decode(payload)?;
-                let pages =
+                let spilled =
                     if self.staged.0 == header.seq { std::mem::take(&mut self.staged.1) } else { Table::default() };
+                let pages = Pages { spilled, staged: Vec::new() };
                 self.state.seq = self.state.seq.max(header.seq);
                 if commit.group.is_some() {
                     self.undecided = Some(Undecided { seq: header.seq, commit, pages });

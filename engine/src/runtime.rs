@@ -7,6 +7,7 @@ use std::sync::mpsc;
 
 use quire_proto::{Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 
 /// How many threads drive the traffic with the stores.
 const DRIVERS: usize = 2;
@@ -55,8 +56,8 @@ impl Bridge {
     }
 
     /// Lets a task run by itself.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime().spawn(task);
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime().spawn(task)
     }
 
     /// Lets blocking work run by itself.

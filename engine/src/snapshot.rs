@@ -1,7 +1,7 @@
 //! A volume at one moment.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use quire_proto::{Attributes, ErrorKind, Lsn, PageCount, PageIdx, PageSize, Result, VolumeName};
 
@@ -29,6 +29,13 @@ pub(crate) struct View {
     table: Table,
     /// See `Core::pin`: tells which data files this snapshot may read.
     _pin: Arc<()>,
+}
+
+/// Where the content of a page lies. One place has one content, for ever.
+#[derive(Clone, Debug)]
+pub struct PagePlace {
+    replica: Weak<Replica>,
+    place: Place,
 }
 
 impl View {
@@ -108,6 +115,17 @@ impl Snapshot {
     /// Copies a page into `buf`, which is one page long: zeros past the last
     /// page. A page that is not here is fetched from the store.
     pub fn read(&self, page: PageIdx, buf: &mut [u8]) -> Result<()> {
+        self.read_along(page, buf, || None)
+    }
+
+    /// As [`read`](Self::read), by somebody who may know what will be needed after a page that is not here: pages that are
+    /// `wanted` come along with it. Without a word from him the engine has an eye on what was needed so far.
+    pub fn read_along(
+        &self,
+        page: PageIdx,
+        buf: &mut [u8],
+        wanted: impl FnOnce() -> Option<Vec<PageIdx>>,
+    ) -> Result<()> {
         let view = &*self.view;
         if !view.page_count.contains(page) {
             buf.fill(0);
@@ -116,11 +134,29 @@ impl Snapshot {
         match view.table.get(page) {
             Cell::At { place, verified: true } => self.replica.read_place(place, page, buf, false)?,
             Cell::At { place, verified: false } => return self.read_unverified(page, place, buf),
-            Cell::Absent if self.is_in_base(page) => return crate::fetch::read_absent(self, page, buf),
+            Cell::Absent if self.is_in_base(page) => {
+                return crate::fetch::read_absent(self, page, buf, wanted().as_deref());
+            }
             Cell::Absent | Cell::Zero => buf.fill(0),
         }
         self.count_read();
         Ok(())
+    }
+
+    /// Where a page lies, if it is here.
+    pub fn place_of(&self, page: PageIdx) -> Option<PagePlace> {
+        match self.view.table.get(page) {
+            Cell::At { place, .. } if self.view.page_count.contains(page) => {
+                Some(PagePlace { replica: Arc::downgrade(&self.replica), place })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a page lies where one lay that was read before.
+    pub fn lies_at(&self, page: PageIdx, at: &PagePlace) -> bool {
+        let is_there = matches!(self.view.table.get(page), Cell::At { place, .. } if place == at.place);
+        is_there && self.view.page_count.contains(page) && std::ptr::eq(at.replica.as_ptr(), &*self.replica)
     }
 
     /// As [`read`](Self::read), but a page that is here is checked as it lies on disk.
@@ -139,13 +175,14 @@ impl Snapshot {
         match self.replica.read_place(place, page, buf, true) {
             Ok(()) => {
                 table.mark_verified(page, place);
+                crate::fetch::touched(self, page);
                 self.count_read();
                 Ok(())
             }
             Err(e) if e.kind() == ErrorKind::Corrupt && self.replica.is_in_cache(place) => {
                 tracing::warn!("{e}: it is fetched again");
                 table.forget(page, place);
-                crate::fetch::read_absent(self, page, buf)
+                crate::fetch::read_absent(self, page, buf, None)
             }
             Err(e) => Err(e),
         }
@@ -161,7 +198,7 @@ impl Snapshot {
     }
 
     /// Whether a page can be read without the store.
-    pub(crate) fn is_here(&self, page: PageIdx) -> bool {
+    pub fn is_here(&self, page: PageIdx) -> bool {
         !self.is_in_base(page) || self.view.table.get(page) != Cell::Absent
     }
 

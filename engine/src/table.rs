@@ -1,8 +1,8 @@
 //! The page table: where each page of a snapshot lies.
 //!
-//! Two levels: a vector of chunks, each with [`CHUNK_PAGES`] cells of eight
-//! bytes. Snapshots share chunks; a change copies only the chunks it touches.
-//! A cell of a *shared* chunk changes only from absent to the place of the
+//! Three levels: a vector of groups, each with [`GROUP_CHUNKS`] chunks, each
+//! with [`CHUNK_PAGES`] cells of eight bytes. Snapshots share groups and chunks; a
+//! change copies only those that it touches, and the vector. A cell of a *shared* chunk changes only from absent to the place of the
 //! page's content as it is in every snapshot that shares the chunk (a reader
 //! fetched it), by gaining the mark that it was verified, or back to absent if
 //! that copy is damaged. Readers therefore take no lock, and a snapshot never
@@ -17,6 +17,9 @@ use crate::log::{FileId, Place};
 
 /// Cells in a chunk: 4 KiB of them.
 pub(crate) const CHUNK_PAGES: usize = 512;
+
+/// Chunks in a group: 32 MiB of pages of 4 KiB. A commit copies a group, and the list of all groups.
+const GROUP_CHUNKS: usize = 16;
 
 const ABSENT: u64 = 0;
 const ZERO: u64 = 1;
@@ -40,6 +43,11 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
+    /// Of a page that this process has written, or read and checked.
+    pub(crate) fn at(place: Place) -> Cell {
+        Cell::At { place, verified: true }
+    }
+
     pub(crate) fn from_bits(bits: u64) -> Cell {
         match bits {
             ABSENT => Cell::Absent,
@@ -81,13 +89,42 @@ impl Clone for Chunk {
     }
 }
 
+/// Neighbouring chunks. One that is not there is all absent; the first fill makes it.
+#[derive(Clone)]
+struct Group {
+    chunks: [OnceLock<Arc<Chunk>>; GROUP_CHUNKS],
+}
+
+impl Group {
+    fn absent() -> Arc<Group> {
+        Arc::new(Group { chunks: [const { OnceLock::new() }; GROUP_CHUNKS] })
+    }
+}
+
 /// Where the pages of one snapshot lie.
 #[derive(Clone, Default)]
 pub(crate) struct Table {
-    /// A chunk that is not there is all absent; the first fill makes it.
-    chunks: Vec<OnceLock<Arc<Chunk>>>,
+    /// The same holds for groups.
+    groups: Vec<OnceLock<Arc<Group>>>,
 }
 
+/// Where the pages of one transaction lie: of a large one in a table, of the rest one by one.
+#[derive(Clone, Default)]
+pub(crate) struct Pages {
+    pub(crate) spilled: Table,
+    /// They count before those that were spilled.
+    pub(crate) staged: Vec<(PageIdx, Place)>,
+}
+
+impl Pages {
+    /// Each page with its cell; of one that comes twice the last counts.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(PageIdx, Cell)) {
+        self.spilled.for_each(&mut visit);
+        self.staged.iter().for_each(|(page, place)| visit(*page, Cell::at(*place)));
+    }
+}
+
+/// The chunk of a page and its cell there.
 fn split(page: PageIdx) -> (usize, usize) {
     let n = page.get() as usize - 1;
     (n / CHUNK_PAGES, n % CHUNK_PAGES)
@@ -96,7 +133,26 @@ fn split(page: PageIdx) -> (usize, usize) {
 impl Table {
     fn slot(&self, page: PageIdx) -> Option<&AtomicU64> {
         let (chunk, cell) = split(page);
-        Some(&self.chunks.get(chunk)?.get()?.cells[cell])
+        let group = self.groups.get(chunk / GROUP_CHUNKS)?.get()?;
+        Some(&group.chunks[chunk % GROUP_CHUNKS].get()?.cells[cell])
+    }
+
+    /// The place of a chunk in this table alone: a shared group is copied first.
+    fn chunk_mut(&mut self, chunk: usize) -> &mut OnceLock<Arc<Chunk>> {
+        let n = chunk / GROUP_CHUNKS;
+        if n >= self.groups.len() {
+            self.groups.resize(n + 1, OnceLock::new());
+        }
+        let slot = &mut self.groups[n];
+        slot.get_or_init(Group::absent);
+        let group = slot.get_mut().expect("the group was made just now");
+        &mut Arc::make_mut(group).chunks[chunk % GROUP_CHUNKS]
+    }
+
+    /// Whether no page of a chunk is known.
+    fn is_absent(&self, chunk: usize) -> bool {
+        let group = self.groups.get(chunk / GROUP_CHUNKS).and_then(OnceLock::get);
+        group.is_none_or(|group| group.chunks[chunk % GROUP_CHUNKS].get().is_none())
     }
 
     /// Where a page lies.
@@ -107,13 +163,10 @@ impl Table {
     /// Sets a cell of this table alone; a shared chunk is copied first.
     pub(crate) fn set(&mut self, page: PageIdx, cell: Cell) {
         let (chunk, n) = split(page);
-        if chunk >= self.chunks.len() {
-            if cell == Cell::Absent {
-                return;
-            }
-            self.chunks.resize(chunk + 1, OnceLock::new());
+        if cell == Cell::Absent && self.is_absent(chunk) {
+            return;
         }
-        let slot = &mut self.chunks[chunk];
+        let slot = self.chunk_mut(chunk);
         slot.get_or_init(|| Arc::new(Chunk::filled(ABSENT)));
         let chunk = slot.get_mut().expect("the chunk was made just now");
         *Arc::make_mut(chunk).cells[n].get_mut() = cell.to_bits();
@@ -131,11 +184,8 @@ impl Table {
                     Cell::Absent => OnceLock::new(),
                     _ => whole.get_or_insert_with(|| Arc::new(Chunk::filled(cell.to_bits()))).clone().into(),
                 };
-                if chunk < self.chunks.len() {
-                    self.chunks[chunk] = filled;
-                } else if filled.get().is_some() {
-                    self.chunks.resize(chunk, OnceLock::new());
-                    self.chunks.push(filled);
+                if filled.get().is_some() || !self.is_absent(chunk) {
+                    *self.chunk_mut(chunk) = filled;
                 }
                 next = next.saturating_add(per);
                 if next == u32::MAX {
@@ -156,8 +206,9 @@ impl Table {
     pub(crate) fn fill(&self, page: PageIdx, place: Place) -> bool {
         let cell = Cell::At { place, verified: false }.to_bits();
         let (chunk, n) = split(page);
-        self.chunks.get(chunk).is_some_and(|slot| {
-            let chunk = slot.get_or_init(|| Arc::new(Chunk::filled(ABSENT)));
+        self.groups.get(chunk / GROUP_CHUNKS).is_some_and(|slot| {
+            let group = slot.get_or_init(Group::absent);
+            let chunk = group.chunks[chunk % GROUP_CHUNKS].get_or_init(|| Arc::new(Chunk::filled(ABSENT)));
             chunk.cells[n].compare_exchange(ABSENT, cell, Ordering::AcqRel, Ordering::Acquire).is_ok()
         })
     }
@@ -182,16 +233,15 @@ impl Table {
 
     /// Makes sure that every page up to `count` can be [filled](Self::fill).
     pub(crate) fn cover(&mut self, count: PageCount) {
-        let chunks = (count.get() as usize).div_ceil(CHUNK_PAGES);
-        if self.chunks.len() < chunks {
-            self.chunks.resize(chunks, OnceLock::new());
+        let groups = (count.get() as usize).div_ceil(CHUNK_PAGES * GROUP_CHUNKS);
+        if self.groups.len() < groups {
+            self.groups.resize(groups, OnceLock::new());
         }
     }
 
     /// Every cell that is not absent, ascending.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(PageIdx, Cell)) {
-        for (n, chunk) in self.chunks.iter().enumerate() {
-            let Some(chunk) = chunk.get() else { continue };
+        for (n, chunk) in self.known_chunks() {
             for (m, cell) in chunk.cells.iter().enumerate() {
                 let bits = cell.load(Ordering::Acquire);
                 if bits != ABSENT
@@ -205,19 +255,25 @@ impl Table {
 
     /// The chunks that have any cell, with their numbers, for storing.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = (u32, [u64; CHUNK_PAGES])> + '_ {
-        self.chunks.iter().enumerate().filter_map(|(n, chunk)| {
-            let chunk = chunk.get()?;
-            Some((n as u32, std::array::from_fn(|m| chunk.cells[m].load(Ordering::Acquire))))
+        self.known_chunks().map(|(n, chunk)| {
+            let cells = std::array::from_fn(|m| chunk.cells[m].load(Ordering::Acquire));
+            (n as u32, cells)
+        })
+    }
+
+    /// The chunks that are there, with their numbers.
+    fn known_chunks(&self) -> impl Iterator<Item = (usize, &Arc<Chunk>)> {
+        let groups = self.groups.iter().enumerate().filter_map(|(n, group)| Some((n, group.get()?)));
+        groups.flat_map(|(n, group)| {
+            let chunks = group.chunks.iter().enumerate();
+            chunks.filter_map(move |(m, chunk)| Some((n * GROUP_CHUNKS + m, chunk.get()?)))
         })
     }
 
     /// Puts back a chunk that was stored.
     pub(crate) fn set_chunk(&mut self, n: u32, cells: impl Fn(usize) -> u64) {
-        let n = n as usize;
-        if n >= self.chunks.len() {
-            self.chunks.resize(n + 1, OnceLock::new());
-        }
-        self.chunks[n] = Arc::new(Chunk { cells: std::array::from_fn(|m| AtomicU64::new(cells(m))) }).into();
+        *self.chunk_mut(n as usize) =
+            Arc::new(Chunk { cells: std::array::from_fn(|m| AtomicU64::new(cells(m))) }).into();
     }
 }
 
@@ -262,6 +318,27 @@ mod tests {
         assert!(other.fill(page(10), place));
         assert_eq!(table.get(page(10)), Cell::At { place, verified: false });
         assert!(!table.fill(page(10), Place { file: FileId(4), offset: 1 }));
+    }
+
+    #[test]
+    fn what_is_far_away_is_not_seen_by_the_snapshot_before() {
+        let far = (CHUNK_PAGES * GROUP_CHUNKS) as u32;
+        let mut table = Table::default();
+        for n in [1, far, far + 1, 20 * far] {
+            table.set(page(n), at(1, n));
+        }
+        let before = table.clone();
+        table.set_range(1, 20 * far, Cell::Zero);
+        table.set_range(far + 1, 2 * far, Cell::Absent);
+        for n in [1, far, far + 1, 20 * far] {
+            assert_eq!(before.get(page(n)), at(1, n));
+        }
+        let cells = [1, far, far + 1, 2 * far, 2 * far + 1, 20 * far].map(|n| table.get(page(n)));
+        let (zero, absent) = (Cell::Zero, Cell::Absent);
+        assert_eq!(cells, [zero, zero, absent, absent, zero, zero]);
+        let mut seen = 0;
+        table.for_each(|_, _| seen += 1);
+        assert_eq!(seen, 19 * far);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::log::{Batch, RecordKind};
 use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use crate::state::CommitRecord;
-use crate::table::{Cell, Table};
+use crate::table::{Cell, Pages, Table};
 
 /// Staged pages above this many bytes are written to the log.
 const SPILL_BYTES: usize = 4 << 20;
@@ -193,7 +193,7 @@ impl Writer {
         let (commit, pages) = self.replica.prepare(&mut self.batch, &self.spilled, commit, self.seq, durable)?;
         self.batch.clear();
         self.slots.clear();
-        self.spilled = pages;
+        pages.staged.iter().for_each(|(page, place)| self.spilled.set(*page, Cell::at(*place)));
         self.replica.engine().groups.join(group, self.replica.name());
         self.prepared = Some(Prepared { group, commit });
         Ok(())
@@ -267,7 +267,8 @@ impl Writer {
     /// Makes a decided commit visible.
     fn publish(&mut self, prepared: &Prepared) -> Snapshot {
         self.touched = false;
-        let (snapshot, settled) = self.replica.publish_prepared(self.seq, &prepared.commit, &self.spilled);
+        let pages = Pages { spilled: self.spilled.clone(), staged: Vec::new() };
+        let (snapshot, settled) = self.replica.publish_prepared(self.seq, &prepared.commit, &pages);
         if settled {
             self.replica.engine().groups.settled(prepared.group);
         }

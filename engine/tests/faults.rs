@@ -198,7 +198,7 @@ fn a_commit_made_during_a_pull_is_no_divergence_if_a_twin_has_pushed_it() {
         let (once, hooks_mine, from, store) = (AtomicBool::new(true), mine.clone(), dir.clone(), bucket.clone());
         let hook: Hook = Arc::new(move |at| {
             let Some(mine) = hooks_mine.get() else { return Ok(()) };
-            if at == Step::Before(if pushed_before { Call::Commit } else { Call::Head })
+            if at == Step::Before(if pushed_before { Call::Commit } else { Call::Open })
                 && once.swap(false, Ordering::SeqCst)
             {
                 write(mine, &[(1, 2)]);

@@ -22,7 +22,10 @@ fn interrupted(bucket: &Bucket, interruption: &Interruption, nth: usize) -> Stor
     let (interruption, asked) = (interruption.clone(), AtomicUsize::new(0));
     let hook = Arc::new(move |step| {
         let is_set = interruption.lock().unwrap().is_some();
-        if step == Step::Before(Call::Head) && is_set && asked.fetch_add(1, Ordering::SeqCst) + 1 == nth {
+        if matches!(step, Step::Before(Call::Head | Call::Open))
+            && is_set
+            && asked.fetch_add(1, Ordering::SeqCst) + 1 == nth
+        {
             let act = interruption.lock().unwrap().take();
             act.into_iter().for_each(|act| act());
         }

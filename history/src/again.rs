@@ -2,7 +2,7 @@
 
 use quire_proto::{
     CheckpointInfo, CheckpointPlace, CheckpointWriter, CommitHeader, Error, ObjectHash, Result, VolumeName,
-    encode_frame,
+    encode_index_frame,
 };
 
 use crate::Reader;
@@ -35,7 +35,7 @@ pub async fn checkpoint_again(
         index.leaf(reader, &place).await?.runs().try_for_each(|run| writer.push(run))?;
         index.forget(&place);
     }
-    let boot = index.boot_pages()?.into_iter().map(|frame| encode_frame(&frame.pages, page_size, &frame.data));
+    let boot = index.boot_pages()?.into_iter().map(|frame| encode_index_frame(&frame.pages, page_size, &frame.data));
     let boot = boot.collect::<Result<Vec<_>>>()?;
     let object = writer.finish(index.segments(reader).await?, &boot)?;
     reader.metastore().put_checkpoint(volume, CheckpointPlace { lsn: head.lsn, generation }, object).await

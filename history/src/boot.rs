@@ -1,7 +1,7 @@
 //! Which pages whoever opens a volume needs at once: of a SQLite database page
 //! 1, the schema, and the upper levels of its B-trees; of any other volume the first.
 
-use quire_proto::{EncodedFrame, ErrorKind, MAX_BOOT_BYTES, PageIdx, PageSet, Result, encode_frame};
+use quire_proto::{EncodedFrame, ErrorKind, MAX_BOOT_BYTES, PageIdx, PageSet, Result, encode_index_frame};
 use quire_sqlite_format::{Pages, read_header, read_schema, upper_levels};
 
 /// So many pages are considered at most.
@@ -28,7 +28,7 @@ pub fn boot_frames(pages: &mut (impl Pages + ?Sized)) -> Result<Vec<EncodedFrame
         if set.is_empty() {
             continue;
         }
-        let frame = encode_frame(&set, size, &data)?;
+        let frame = encode_index_frame(&set, size, &data)?;
         bytes += frame.bytes.len();
         if bytes > MAX_BOOT_BYTES {
             break;

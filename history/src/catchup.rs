@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use quire_proto::{CommitHash, CommitHeader, ErrorKind, Lsn, PageCount, PageSet, Result, SealedCommit, VolumeName};
+use quire_proto::{
+    CommitHash, CommitHeader, ErrorKind, FAR_COMMITS, Lsn, PageCount, PageSet, Result, SealedCommit, VolumeName,
+};
 
-use crate::Reader;
 use crate::headers::{changed_by, replaced};
-use crate::index::Index;
-
-/// From here on a checkpoint is asked: the headers of fewer commits come with less.
-const FAR_COMMITS: u64 = 512;
+use crate::{Lineage, Reader};
 
 /// What came after a commit.
 pub struct Since {
@@ -20,6 +18,8 @@ pub struct Since {
     pub changed: PageSet,
     /// Every header since, ascending; none if a checkpoint said what changed.
     pub headers: Option<Vec<CommitHeader>>,
+    /// What makes the snapshot, if a checkpoint said what changed.
+    pub lineage: Option<Arc<Lineage>>,
 }
 
 /// What came to a volume after commit `base`, given with its snapshot's page count, up to `head`. An error of kind `Conflict` if `head` does not stand on
@@ -40,14 +40,14 @@ pub async fn since(
     let headers = if head.lsn() == first {
         vec![head.header().clone()]
     } else {
-        reader.metastore.headers(volume, first, head.header()).await?
+        reader.headers(volume, first, head.header()).await?
     };
     let follows = headers[0].lsn == first && headers[0].parent == Some(hash);
     if !follows || headers.iter().any(|h| h.kind.begins() || h.kind.ends()) {
         return Err(replaced(volume, lsn));
     }
     match changed_by(reader, volume, &headers).await {
-        Ok(changed) => Ok(Since { next: headers[0].clone(), changed, headers: Some(headers) }),
+        Ok(changed) => Ok(Since { next: headers[0].clone(), changed, headers: Some(headers), lineage: None }),
         // The checkpoint knows what commits changed that have been collected since.
         Err(e) if e.kind() == ErrorKind::Gone => by_checkpoint(reader, volume, base, head).await?.ok_or(e),
         Err(e) => Err(e),
@@ -76,38 +76,25 @@ async fn by_sound_checkpoint(
     (lsn, hash, page_count): (Lsn, CommitHash, PageCount),
     head: &SealedCommit,
 ) -> Result<Option<Since>> {
-    let Some(index) = Index::open(reader, volume, head.lsn()).await? else { return Ok(None) };
+    let lineage = Lineage::load(reader.clone(), volume.clone(), head.lsn(), head.hash(), true).await?;
+    let Some((index, tail)) = lineage.since_index() else { return Ok(None) };
     let info = index.info();
     if info.lsn <= lsn {
         return Ok(None);
     }
-    let next = reader.metastore.header(volume, lsn.next()).await?;
+    let next = reader.header(volume, lsn.next()).await?;
     if info.began > lsn || next.parent != Some(hash) {
         return Err(replaced(volume, lsn));
     }
-    let mut changed = if info.lsn == head.lsn() {
-        if head.hash() != info.commit {
-            return Ok(None);
-        }
-        PageSet::new()
-    } else {
-        let tail = reader.metastore.headers(volume, info.lsn.next(), head.header()).await?;
-        if tail[0].parent != Some(info.commit) {
-            return Ok(None);
-        }
-        if tail.iter().any(|h| h.kind.begins() || h.kind.ends()) {
-            return Err(replaced(volume, lsn));
-        }
-        changed_by(reader, volume, &tail).await?
-    };
+    let mut changed = PageSet::new();
+    tail.for_each(|sets| changed.union_with(&sets.changed));
     for place in index.head().leaves() {
         let leaf = index.leaf(reader, &place).await?;
         leaf.runs()
             .filter(|run| run.changed > lsn)
             .for_each(|run| changed.insert_range(run.first.get(), run.last().get()));
-        index.forget(&place);
     }
     // What was cut off before the checkpoint has no run there.
     changed.insert_range(info.page_count.get().saturating_add(1), page_count.get());
-    Ok(Some(Since { next, changed, headers: None }))
+    Ok(Some(Since { next, changed, headers: None, lineage: Some(lineage.clone()) }))
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use quire_proto::{
-    CommitHash, CommitHeader, Error, Front, Lsn, Metastore, Opened, Pagestore, Result, SealedCommit, VolumeName,
-    VolumeState,
+    CommitHash, CommitHeader, Error, Front, LogPart, Lsn, Metastore, Opened, Pagestore, Result, SealedCommit,
+    VolumeName, VolumeState,
 };
 
 /// Commit objects are kept in memory up to this many bytes.
@@ -54,10 +54,13 @@ impl Reader {
         &*self.pagestore
     }
 
-    /// What a name stands for now; with it comes what who opens the volume needs next, and is kept for him.
-    pub async fn head(&self, volume: &VolumeName) -> Result<VolumeState> {
-        let Opened { state, front, headers } = self.metastore.open(volume).await?;
+    /// What a name stands for now. With it comes what is needed next by who opens the volume, or has `known` it up to an
+    /// LSN, and is kept for him.
+    pub async fn head(&self, volume: &VolumeName, known: Option<Lsn>) -> Result<VolumeState> {
+        let Opened { state, front, log: LogPart { headers, commits } } = self.metastore.open(volume, known).await?;
+        commits.into_iter().for_each(|commit| drop(self.remember(volume.clone(), commit)));
         if let Some(head) = state.head() {
+            self.remember(volume.clone(), head.clone());
             let mut ahead = self.ahead.lock();
             // Nobody came for the others.
             if ahead.len() >= MOST_AHEAD {
@@ -89,7 +92,17 @@ impl Reader {
         if begins && ahead.last().is_some_and(|header| header.hash() == last.hash()) {
             return Ok(ahead);
         }
-        self.metastore.headers(volume, first, last).await
+        let LogPart { headers, commits } = self.metastore.log(volume, first, last).await?;
+        commits.into_iter().for_each(|commit| drop(self.remember(volume.clone(), commit)));
+        Ok(headers)
+    }
+
+    /// The header of a commit.
+    pub(crate) async fn header(&self, volume: &VolumeName, lsn: Lsn) -> Result<CommitHeader> {
+        match self.at_hand(volume, lsn) {
+            Some(commit) => Ok(commit.header().clone()),
+            None => self.metastore.header(volume, lsn).await,
+        }
     }
 
     /// What was fetched ahead of a volume is not the newest any more.
@@ -99,11 +112,15 @@ impl Reader {
 
     /// A whole commit.
     pub async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<Arc<SealedCommit>> {
-        if let Some(commit) = self.commits.lock().by_place.get(&(volume.clone(), lsn)) {
-            return Ok(commit.clone());
+        match self.at_hand(volume, lsn) {
+            Some(commit) => Ok(commit),
+            None => Ok(self.remember(volume.clone(), self.metastore.commit(volume, lsn).await?)),
         }
-        let commit = self.metastore.commit(volume, lsn).await?;
-        Ok(self.remember(volume.clone(), commit))
+    }
+
+    /// A whole commit, if it was needed lately.
+    pub(crate) fn at_hand(&self, volume: &VolumeName, lsn: Lsn) -> Option<Arc<SealedCommit>> {
+        self.commits.lock().by_place.get(&(volume.clone(), lsn)).cloned()
     }
 
     /// The commit of a log that names it by its hash. Another one in its place, though whole, is damage.
@@ -137,7 +154,9 @@ impl Reader {
             *commits = Commits::default();
         }
         commits.bytes += commit.object().len();
-        commits.by_place.insert((volume, commit.lsn()), commit.clone());
+        if let Some(before) = commits.by_place.insert((volume, commit.lsn()), commit.clone()) {
+            commits.bytes -= before.object().len();
+        }
         commit
     }
 }

@@ -4,18 +4,20 @@
 //! smallest page count since c's base is zeros; any other is where it was at
 //! c's base. A checkpoint says it of all pages of its snapshot, and ends the walk.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use quire_proto::{
     Base, CommitHash, CommitHeader, CommitKind, DecodedFrame, Error, ErrorKind, FrameLocation, FrameObject, FramePlace,
     Lsn, PageCount, PageIdx, PageSets, PageSource, Result, VolumeName,
 };
 
-use crate::Reader;
 use crate::headers::{back_to, replaced};
 use crate::index::Index;
 use crate::kept::{MOST_LOOKS, gone_or};
+use crate::{COMMITS_AT_ONCE, Reader};
 
 /// What a snapshot of the store is made of.
 pub struct Lineage {
@@ -191,6 +193,25 @@ impl Lineage {
     fn restart(&mut self, below: Option<Arc<Lineage>>) {
         self.commits.clear();
         (self.index, self.below) = (None, below);
+    }
+
+    /// The index that it relies on, if no commit since has another base, and what those commits changed.
+    pub(crate) fn since_index(&self) -> Option<(&Index, impl Iterator<Item = &PageSets>)> {
+        Some((self.index.as_deref()?, self.commits.iter().map(|commit| &*commit.sets)))
+    }
+
+    /// Brings at hand, all at once, the commits that hold some of these pages. What fails is met again by who needs it.
+    pub async fn bring(&self, reader: &Reader, pages: impl Iterator<Item = PageIdx>) {
+        let mut wanted = HashSet::new();
+        for page in pages {
+            if let Some(Source::Commit { volume, lsn, .. }) = self.find_now(page)
+                && reader.at_hand(volume, lsn).is_none()
+            {
+                wanted.insert((volume, lsn));
+            }
+        }
+        let wanted: Vec<_> = wanted.into_iter().map(|(volume, lsn)| reader.commit(volume, lsn)).collect();
+        futures::stream::iter(wanted).buffer_unordered(COMMITS_AT_ONCE).for_each(async |_| ()).await;
     }
 
     /// Whose snapshot it is.

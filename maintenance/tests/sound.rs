@@ -29,7 +29,9 @@ fn volumes_of_every_page_size_are_sound() {
             world.volume(&volume).checkpoint().unwrap();
             world.push_sized(&volume, page_size, [1]);
             let report = is_sound(world, &volume);
-            assert_eq!((report.lsn, report.page_count.get(), report.checkpoints), (lsn(5), 90, 1));
+            // The first push of the largest pages is large enough for a checkpoint of its own.
+            let checkpoints = if page_size == 65536 { 2 } else { 1 };
+            assert_eq!((report.lsn, report.page_count.get(), report.checkpoints), (lsn(5), 90, checkpoints));
         }
     });
 }

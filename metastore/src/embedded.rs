@@ -9,14 +9,14 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use quire_bucket::Bucket;
 use quire_proto::{
-    Appended, CheckpointPlace, CommitHeader, Lsn, Marker, Metastore, Result, SealedCommit, Statement, VolumeName,
-    VolumeState,
+    Appended, CheckpointPlace, CommitHeader, LogPart, Lsn, Marker, Metastore, Opened, Result, SealedCommit, Statement,
+    VolumeName, VolumeState,
 };
 
 use crate::tips::Tips;
 use crate::{
-    append, checkpoints, delete, headers, log, marks, moments, rename, restore, rollups, state, statements, volumes,
-    watch,
+    append, checkpoints, delete, headers, log, marks, moments, open, rename, restore, rollups, state, statements,
+    volumes, watch,
 };
 
 /// What can be set on an [`Embedded`] metastore.
@@ -53,17 +53,27 @@ impl Embedded {
     pub fn new(bucket: Bucket, options: Options) -> Embedded {
         Embedded { bucket, tips: Arc::default(), options }
     }
+
+    /// What a name stands for while `newest` is its newest LSN.
+    pub(crate) async fn state(&self, volume: &VolumeName, newest: Option<Lsn>) -> Result<VolumeState> {
+        let state = match newest {
+            Some(lsn) => state::of(&self.bucket, volume, log::read(&self.bucket, volume, lsn).await?).await?,
+            None => VolumeState::Free { next: Lsn::FIRST, head: None },
+        };
+        self.tips.learn(volume, &state);
+        Ok(state)
+    }
 }
 
 #[async_trait]
 impl Metastore for Embedded {
     async fn head(&self, volume: &VolumeName) -> Result<VolumeState> {
-        let state = match log::newest(&self.bucket, volume).await? {
-            Some(head) => state::of(&self.bucket, volume, head).await?,
-            None => VolumeState::Free { next: Lsn::FIRST, head: None },
-        };
-        self.tips.learn(volume, &state);
-        Ok(state)
+        let newest = log::newest(&self.bucket, volume).await?;
+        self.state(volume, newest).await
+    }
+
+    async fn open(&self, volume: &VolumeName, known: Option<Lsn>) -> Result<Opened> {
+        open::open(self, volume, known).await
     }
 
     async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
@@ -78,8 +88,8 @@ impl Metastore for Embedded {
         log::read_front(&self.bucket, volume, lsn).await.map(|front| front.header)
     }
 
-    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
-        headers::headers(&self.bucket, volume, first, last).await
+    async fn log(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<LogPart> {
+        headers::log(&self.bucket, volume, first, last).await
     }
 
     fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {

@@ -1,13 +1,17 @@
 //! Reading the headers of a range of commits in few round trips: roll-ups and
 //! single headers at the same time, from the newest down, so that each is
-//! confirmed by the hash that the one after it names.
+//! confirmed by the hash that the one after it names. A single one is read by
+//! the front of its commit, and most commits are no longer than that.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use quire_bucket::{Bucket, keys};
-use quire_proto::{CommitHash, CommitHeader, Error, Lsn, Result, Rollup, VolumeName};
+use quire_proto::{CommitHash, CommitHeader, Error, LogPart, Lsn, Result, Rollup, SealedCommit, VolumeName};
 
 use crate::log;
 use crate::rollups::{self, HEADERS_AT_ONCE};
+
+/// Commits that came along whole are kept up to so many bytes of one part of a log.
+const COMMITS_BYTES: usize = 1 << 20;
 
 /// LSNs whose headers come together: a single one from its commit, several
 /// from the roll-up that ends at or after `last`.
@@ -17,39 +21,70 @@ struct Piece {
     last: Lsn,
 }
 
+/// What was found of a log before its last commit, from the newest down; yet to be linked.
+pub(crate) struct Found {
+    bucket: Bucket,
+    volume: VolumeName,
+    pieces: Vec<(Piece, Answer)>,
+}
+
+/// What was found of a piece.
+enum Answer {
+    Rollup(Vec<CommitHeader>),
+    Single(Box<(CommitHeader, Option<SealedCommit>)>),
+    /// There is no sound roll-up.
+    Nothing,
+}
+
+/// Looks for what `first .. end` was, where `end` is a commit of the log.
+pub(crate) async fn find(bucket: &Bucket, volume: &VolumeName, first: Lsn, end: Lsn) -> Result<Found> {
+    let pieces = stream::iter(pieces(first, end))
+        .map(|piece| async move { fetch(bucket, volume, piece).await.map(|answer| (piece, answer)) })
+        .buffered(HEADERS_AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(Found { bucket: bucket.clone(), volume: volume.clone(), pieces })
+}
+
+impl Found {
+    /// All of it, ascending, linked to the commit after it.
+    pub(crate) async fn linked(self, last: &CommitHeader) -> Result<LogPart> {
+        let Found { bucket, volume, pieces } = &self;
+        let mut chain = Chain { descending: vec![last.clone()], commits: Vec::new(), bytes: 0 };
+        for (piece, answer) in pieces {
+            match answer {
+                Answer::Single(single) => chain.add(volume, single.0.clone(), single.1.clone())?,
+                Answer::Rollup(headers) if chain.confirms(headers) => {
+                    headers.iter().rev().try_for_each(|header| chain.add(volume, header.clone(), None))?;
+                }
+                Answer::Rollup(_) => {
+                    let key = keys::rollup(volume, Rollup::place(piece.last));
+                    rollups::warn_unsound(&key, &"the commit after it names another parent");
+                    chain.add_singles(bucket, volume, *piece).await?;
+                }
+                Answer::Nothing => chain.add_singles(bucket, volume, *piece).await?,
+            }
+        }
+        chain.descending.reverse();
+        Ok(LogPart { headers: chain.descending, commits: chain.commits })
+    }
+}
+
 /// The headers of `first ..= last.lsn`, ascending and linked to `last`.
-pub(crate) async fn headers(
-    bucket: &Bucket,
-    volume: &VolumeName,
-    first: Lsn,
-    last: &CommitHeader,
-) -> Result<Vec<CommitHeader>> {
+pub(crate) async fn log(bucket: &Bucket, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<LogPart> {
     if first > last.lsn {
         let range = format!("{first} to {}", last.lsn);
         return Err(Error::invalid(format!("the headers {range} of volume {volume} were asked for: an empty range")));
     }
-    let mut chain = Chain { descending: vec![last.clone()] };
-    let mut fetched = stream::iter(pieces(first, last.lsn))
-        .map(|piece| async move { fetch(bucket, volume, piece).await.map(|headers| (piece, headers)) })
-        .buffered(HEADERS_AT_ONCE);
-    while let Some((piece, headers)) = fetched.try_next().await? {
-        match headers {
-            Some(headers) if piece.is_single() || chain.confirms(&headers) => chain.extend(volume, headers)?,
-            Some(_) => {
-                let key = keys::rollup(volume, Rollup::place(piece.last));
-                rollups::warn_unsound(&key, &"the commit after it names another parent");
-                chain.extend(volume, singles(bucket, volume, piece).await?)?;
-            }
-            None => chain.extend(volume, singles(bucket, volume, piece).await?)?,
-        }
-    }
-    chain.descending.reverse();
-    Ok(chain.descending)
+    find(bucket, volume, first, last.lsn).await?.linked(last).await
 }
 
 /// Headers from the newest down, each the parent of the one in front of it.
 struct Chain {
     descending: Vec<CommitHeader>,
+    commits: Vec<SealedCommit>,
+    /// Of those commits.
+    bytes: usize,
 }
 
 impl Chain {
@@ -63,27 +98,33 @@ impl Chain {
         headers.last().map(CommitHeader::hash) == self.parent()
     }
 
-    /// Adds ascending headers below what is there.
-    fn extend(&mut self, volume: &VolumeName, headers: Vec<CommitHeader>) -> Result<()> {
-        for header in headers.into_iter().rev() {
-            if Some(header.hash()) != self.parent() {
-                return Err(Error::corrupt(format!(
-                    "LSN {} of volume {volume} is not the parent that the commit after it names",
-                    header.lsn
-                ))
-                .with_remedy(
-                    "An object of the volume's log was replaced: restore it from the store's versions or a copy.",
-                ));
-            }
-            self.descending.push(header);
+    /// Adds the commit below what is there.
+    fn add(&mut self, volume: &VolumeName, header: CommitHeader, whole: Option<SealedCommit>) -> Result<()> {
+        if Some(header.hash()) != self.parent() {
+            return Err(Error::corrupt(format!(
+                "LSN {} of volume {volume} is not the parent that the commit after it names",
+                header.lsn
+            ))
+            .with_remedy(
+                "An object of the volume's log was replaced: restore it from the store's versions or a copy.",
+            ));
+        }
+        self.descending.push(header);
+        if let Some(whole) = whole.filter(|whole| self.bytes + whole.object().len() <= COMMITS_BYTES) {
+            self.bytes += whole.object().len();
+            self.commits.push(whole);
         }
         Ok(())
     }
-}
 
-impl Piece {
-    fn is_single(self) -> bool {
-        self.first == self.last
+    /// Adds a piece, commit by commit.
+    async fn add_singles(&mut self, bucket: &Bucket, volume: &VolumeName, piece: Piece) -> Result<()> {
+        let lsns = (piece.first.get()..=piece.last.get()).rev().filter_map(Lsn::new);
+        let mut fronts = stream::iter(lsns.map(|lsn| log::read_front(bucket, volume, lsn))).buffered(HEADERS_AT_ONCE);
+        while let Some(front) = fronts.try_next().await? {
+            self.add(volume, front.header, front.whole)?;
+        }
+        Ok(())
     }
 }
 
@@ -101,26 +142,17 @@ fn pieces(first: Lsn, end: Lsn) -> Vec<Piece> {
     pieces
 }
 
-/// The headers of a piece, ascending; `None` if there is no sound roll-up.
-async fn fetch(bucket: &Bucket, volume: &VolumeName, piece: Piece) -> Result<Option<Vec<CommitHeader>>> {
-    if piece.is_single() {
+/// What there is of a piece.
+async fn fetch(bucket: &Bucket, volume: &VolumeName, piece: Piece) -> Result<Answer> {
+    if piece.first == piece.last {
         let front = log::read_front(bucket, volume, piece.last).await?;
-        return Ok(Some(vec![front.header]));
+        return Ok(Answer::Single(Box::new((front.header, front.whole))));
     }
     let rollup = rollups::read(bucket, volume, Rollup::place(piece.last)).await?;
-    Ok(rollup.map(|rollup| {
+    Ok(rollup.map_or(Answer::Nothing, |rollup| {
         let headers = rollup.into_headers().into_iter();
-        headers.filter(|header| (piece.first..=piece.last).contains(&header.lsn)).collect()
+        Answer::Rollup(headers.filter(|header| (piece.first..=piece.last).contains(&header.lsn)).collect())
     }))
-}
-
-/// The headers of a piece from its commits.
-async fn singles(bucket: &Bucket, volume: &VolumeName, piece: Piece) -> Result<Vec<CommitHeader>> {
-    stream::iter((piece.first.get()..=piece.last.get()).filter_map(Lsn::new))
-        .map(|lsn| async move { log::read_front(bucket, volume, lsn).await.map(|front| front.header) })
-        .buffered(HEADERS_AT_ONCE)
-        .try_collect()
-        .await
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod hub;
 mod log;
 mod marks;
 mod moments;
+mod open;
 mod remote;
 mod rename;
 mod restore;

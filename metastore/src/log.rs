@@ -1,16 +1,15 @@
 //! Reading single commits of a volume's log, each checked against its place.
 
 use bytes::Bytes;
-use quire_bucket::{Bucket, Key, keys};
+use quire_bucket::{Bucket, Key, Meta, keys};
 use quire_proto::{CommitHeader, Error, ErrorKind, Lsn, Result, SealedCommit, Stub, VolumeName, Winner};
 
-/// The newest commit of a volume: one listing of one key, one read.
-pub(crate) async fn newest(bucket: &Bucket, volume: &VolumeName) -> Result<Option<SealedCommit>> {
+/// The newest LSN of a volume: one listing of one key.
+pub(crate) async fn newest(bucket: &Bucket, volume: &VolumeName) -> Result<Option<Lsn>> {
     let place = |e: Error| e.context(format_args!("looking for the newest commit of volume {volume}"));
     let found = bucket.list_first(&keys::commits_prefix(volume), 1).await.map_err(place)?;
-    let Some(meta) = found.first() else { return Ok(None) };
-    let lsn = keys::lsn_of_commit(&meta.key).ok_or_else(|| foreign(&meta.key))?;
-    read(bucket, volume, lsn).await.map(Some)
+    let lsn = |meta: &Meta| keys::lsn_of_commit(&meta.key).ok_or_else(|| foreign(&meta.key));
+    found.first().map(lsn).transpose()
 }
 
 /// What lies at the place of a commit.
@@ -71,6 +70,8 @@ pub(crate) struct Front {
     pub(crate) bytes: Bytes,
     /// When the store got the commit, in milliseconds since 1970.
     pub(crate) stored_ms: u64,
+    /// All of the commit, if it is that small.
+    pub(crate) whole: Option<SealedCommit>,
 }
 
 /// The front of the commit at `lsn`, collected or not, in one read of bounded size.
@@ -82,11 +83,17 @@ pub(crate) async fn read_front(bucket: &Bucket, volume: &VolumeName, lsn: Lsn) -
             header: stub.header,
             bytes: stub.front,
             stored_ms: stub.stored_ms,
+            whole: None,
         }),
         false => CommitHeader::decode(&object.bytes).map(|(header, len)| Front {
             header,
             bytes: object.bytes.slice(..len),
             stored_ms: object.last_modified_ms,
+            whole: if object.bytes.len() as u64 == object.len_bytes {
+                SealedCommit::decode(object.bytes).ok()
+            } else {
+                None
+            },
         }),
     }
     .map_err(|e| locate(e, volume, lsn, &key))?;

@@ -10,8 +10,8 @@ use quire_channel::{Connection, MAX_MESSAGE_BYTES, Service, pieces};
 use quire_proto::wire::metastore_client::MetastoreClient;
 use quire_proto::wire::{self, error_of, head_response, place_of, required, winner_of};
 use quire_proto::{
-    Appended, CheckpointPlace, CommitHeader, Error, ErrorKind, LogUpkeep, Lsn, Marked, Marker, Metastore, Opened,
-    Result, Retention, SealedCommit, Stated, Statement, VolumeName, VolumeState,
+    Appended, CheckpointPlace, CommitHeader, Error, ErrorKind, LogPart, LogUpkeep, Lsn, Marked, Marker, Metastore,
+    Opened, Result, Retention, SealedCommit, Stated, Statement, VolumeName, VolumeState,
 };
 use tonic::{Response, Status};
 use ulid::Ulid;
@@ -65,6 +65,14 @@ impl Remote {
         self.connection.received(object.len());
         SealedCommit::decode(object)
     }
+
+    /// Headers, and some of their commits. One that is damaged is asked for again when it is needed.
+    fn log_part(&self, headers: &[Bytes], commits: Vec<Bytes>) -> Result<LogPart> {
+        let headers = headers.iter().map(|bytes| header(bytes)).collect::<Result<Vec<_>>>()?;
+        commits.iter().for_each(|object| self.connection.received(object.len()));
+        let commits = commits.into_iter().filter_map(|object| SealedCommit::decode(object).ok()).collect();
+        Ok(LogPart { headers, commits })
+    }
 }
 
 /// Asks for one answer.
@@ -87,11 +95,10 @@ macro_rules! stream {
     };
 }
 
-/// Whether headers begin and end where they should. The server's word is not enough: each names the hash of the one before.
-fn is_linked(headers: &[CommitHeader], first: Lsn, last: &CommitHeader) -> bool {
+/// Whether headers end where they should. The server's word is not enough: each names the hash of the one before.
+fn is_linked(headers: &[CommitHeader], last: &CommitHeader) -> bool {
     let linked = headers.windows(2).all(|pair| pair[1].parent == Some(pair[0].hash()));
-    let begins = headers.first().is_some_and(|h| h.lsn == first);
-    linked && begins && headers.last().is_some_and(|h| h.hash() == last.hash())
+    linked && headers.last().is_some_and(|h| h.hash() == last.hash())
 }
 
 fn text(volume: &VolumeName) -> String {
@@ -105,18 +112,18 @@ impl Metastore for Remote {
         self.state(ask!(self.head, request).await?)
     }
 
-    async fn open(&self, volume: &VolumeName) -> Result<Opened> {
-        let request = wire::HeadRequest { volume: text(volume) };
-        let wire::OpenResponse { head, checkpoint, front, headers, no_checkpoint } = ask!(self.open, request).await?;
+    async fn open(&self, volume: &VolumeName, known: Option<Lsn>) -> Result<Opened> {
+        let request = wire::OpenRequest { volume: text(volume), known_lsn: known.map_or(0, Lsn::get) };
+        let opened = ask!(self.open, request).await?;
+        let wire::OpenResponse { head, checkpoint, front, headers, no_checkpoint, commits } = opened;
         let state = self.state(required(head, "head")?)?;
         let place: Option<CheckpointPlace> = checkpoint.map(TryInto::try_into).transpose()?;
         self.connection.received(front.len());
-        let headers = headers.iter().map(|bytes| header(bytes)).collect::<Result<Vec<_>>>()?;
-        let first = place.map_or(Lsn::FIRST, |place| place.lsn);
+        let log = self.log_part(&headers, commits)?;
         // What does not fit together is asked for again.
-        let fits = state.head().is_some_and(|head| is_linked(&headers, first, head.header()));
+        let fits = state.head().is_some_and(|head| is_linked(&log.headers, head.header()));
         let front = place.map(|place| Some((place, front))).or(no_checkpoint.then_some(None));
-        Ok(Opened { state, front, headers: if fits { headers } else { Vec::new() } })
+        Ok(Opened { state, front, log: if fits { log } else { LogPart::default() } })
     }
 
     async fn append(&self, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
@@ -147,14 +154,18 @@ impl Metastore for Remote {
         header(&answer.header)
     }
 
-    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
+    async fn log(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<LogPart> {
         let request = wire::GetHeadersRequest { volume: text(volume), first_lsn: first.get(), last: last.encode()? };
         let batches = stream!(self.get_headers, request);
         let batches: Vec<wire::GetHeadersResponse> = batches.try_collect().await?;
-        let headers = batches.iter().flat_map(|batch| &batch.headers);
-        let headers = headers.map(|bytes| header(bytes)).collect::<Result<Vec<_>>>()?;
-        match is_linked(&headers, first, last) {
-            true => Ok(headers),
+        let mut log = LogPart::default();
+        for wire::GetHeadersResponse { headers, commits } in batches {
+            let part = self.log_part(&headers, commits)?;
+            log.headers.extend(part.headers);
+            log.commits.extend(part.commits);
+        }
+        match is_linked(&log.headers, last) && log.headers[0].lsn == first {
+            true => Ok(log),
             false => Err(Error::corrupt(format!("volume {volume}: the headers from LSN {first} on are not linked"))),
         }
     }

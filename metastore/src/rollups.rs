@@ -9,7 +9,7 @@ use quire_proto::{ErrorKind, Lsn, ROLLUP_SPAN, Result, Rollup, VolumeName};
 use crate::log;
 
 /// How many headers are read at the same time.
-pub(crate) const HEADERS_AT_ONCE: usize = 32;
+pub(crate) const HEADERS_AT_ONCE: usize = 64;
 
 /// The roll-up whose last LSN is `last`, if there is a sound one.
 pub(crate) async fn read(bucket: &Bucket, volume: &VolumeName, last: Lsn) -> Result<Option<Rollup>> {

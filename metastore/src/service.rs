@@ -9,7 +9,7 @@ use quire_channel::pieces;
 use quire_proto::wire::metastore_server::Metastore;
 use quire_proto::wire::{self, authorized, head_response, place_of, required, status_of, status_of_lost};
 use quire_proto::{
-    Allowance, Appended, Base, CheckpointHead, CommitHeader, CommitKind, Error, ErrorKind, Front, Grant, LogUpkeep,
+    Allowance, Appended, Base, CheckpointHead, CommitHeader, CommitKind, Error, ErrorKind, Grant, LogPart, LogUpkeep,
     Lsn, Marker, MarkerTarget, Result, Retention, Right, SealedCommit, Statement, VolumeName, VolumeState,
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -18,8 +18,8 @@ use crate::hub::Hub;
 
 /// Names of volumes and headers go in messages of so many.
 const BATCH: usize = 256;
-/// Whoever opens a volume gets so many headers along.
-const MOST_HEADERS: u64 = 1024;
+/// Small commits come along with their headers up to so many bytes.
+const COMMITS_BYTES: usize = 64 * 1024;
 /// Watchers of one stream may watch so many volumes.
 const MOST_WATCHED: usize = 10_000;
 
@@ -126,20 +126,15 @@ pub(crate) fn header(bytes: &[u8]) -> Result<CommitHeader> {
     CommitHeader::decode(bytes).map(|(header, _)| header)
 }
 
-/// The headers that whoever opens a volume reads back, if they are not too many. He asks for them himself if they cannot
-/// be read here.
-async fn headers_since(
-    log: &dyn LogUpkeep,
-    volume: &VolumeName,
-    front: &Option<Front>,
-    head: &CommitHeader,
-) -> Vec<CommitHeader> {
-    let Some(front) = front else { return Vec::new() };
-    let first = front.as_ref().map_or(Lsn::FIRST, |(place, _)| place.lsn);
-    if head.lsn < first || head.lsn.get() - first.get() >= MOST_HEADERS {
-        return Vec::new();
-    }
-    log.headers(volume, first, head).await.unwrap_or_default()
+/// The objects of commits that came along, the newest of them, as far as they are worth their bytes.
+fn along(mut commits: Vec<SealedCommit>) -> Vec<Bytes> {
+    commits.sort_by_key(|commit| std::cmp::Reverse(commit.lsn()));
+    let mut bytes = 0;
+    let fits = |object: &Bytes| {
+        bytes += object.len();
+        bytes <= COMMITS_BYTES
+    };
+    commits.iter().map(|commit| commit.object().clone()).take_while(fits).collect()
 }
 
 fn head_response(state: &VolumeState) -> wire::HeadResponse {
@@ -160,21 +155,21 @@ fn object(commit: &SealedCommit) -> wire::CommitObject {
 
 #[tonic::async_trait]
 impl Metastore for Service {
-    async fn open(&self, request: Request<wire::HeadRequest>) -> Answer<wire::OpenResponse> {
+    async fn open(&self, request: Request<wire::OpenRequest>) -> Answer<wire::OpenResponse> {
         let (grant, asked) = authorized(request)?;
         answer(async {
             let volume = grant.volume(&asked.volume, Right::Read)?;
-            let mut opened = self.log.open(&volume).await?;
+            let mut opened = self.log.open(&volume, Lsn::new(asked.known_lsn)).await?;
             opened.state = known(&grant, &volume, opened.state)?;
             // What may not be read is as if it were not known: the client asks, and is told.
             let first = opened.front.as_ref().map(|front| front.as_ref().map_or(Lsn::FIRST, |(place, _)| place.lsn));
             if first.is_some_and(|first| !grant.reaches(first)) {
                 opened.front = None;
             }
-            let headers = match opened.state.head() {
-                Some(head) => headers_since(&*self.log, &volume, &opened.front, head.header()).await,
-                None => Vec::new(),
-            };
+            if opened.log.headers.first().is_some_and(|first| !grant.reaches(first.lsn)) {
+                opened.log = LogPart::default();
+            }
+            let LogPart { headers, commits } = opened.log;
             let no_checkpoint = opened.front == Some(None);
             let front = opened.front.flatten();
             let (checkpoint, front) = front.map_or((None, Bytes::new()), |(place, front)| (Some(place), front));
@@ -184,6 +179,7 @@ impl Metastore for Service {
                 front,
                 headers: headers.iter().map(CommitHeader::encode).collect::<Result<Vec<_>>>()?,
                 no_checkpoint,
+                commits: along(commits),
             })
         })
         .await
@@ -240,16 +236,17 @@ impl Metastore for Service {
     type GetHeadersStream = Answers<wire::GetHeadersResponse>;
     async fn get_headers(&self, request: Request<wire::GetHeadersRequest>) -> Answer<Self::GetHeadersStream> {
         let (grant, wire::GetHeadersRequest { volume, first_lsn, last }) = authorized(request)?;
-        let headers = async {
+        let log = async {
             let (volume, first) = readable(&grant, &volume, first_lsn)?;
-            self.log.headers(&volume, first, &header(&last)?).await
+            self.log.log(&volume, first, &header(&last)?).await
         };
-        let headers = headers.await.map_err(|e| status_of(&e))?;
+        let LogPart { headers, commits } = log.await.map_err(|e| status_of(&e))?;
+        let commits = wire::GetHeadersResponse { headers: Vec::new(), commits: along(commits) };
         let batches = stream::iter(headers).chunks(BATCH).map(|headers| {
             let headers = headers.iter().map(CommitHeader::encode).collect::<Result<Vec<_>>>()?;
-            Ok(wire::GetHeadersResponse { headers })
+            Ok(wire::GetHeadersResponse { headers, commits: Vec::new() })
         });
-        answers(batches)
+        answers(batches.chain(stream::iter((!commits.commits.is_empty()).then_some(Ok(commits)))))
     }
 
     type WatchStream = Answers<wire::WatchResponse>;

@@ -14,7 +14,7 @@ use crate::checkpoint::repaired as repaired_checkpoint;
 use crate::{
     CheckpointHead, CheckpointLeaf, CheckpointWriter, CommitHash, CommitHeader, EncodedFrame, FrameIndex, FramePlace,
     MAX_HEADER_BYTES, ObjectHash, PageIdx, PageRun, PageSet, Reader, Result, Rollup, SealedCommit, VolumeName, Writer,
-    decode_frame, encode_frame, wire,
+    decode_frame, encode_frame, encode_index_frame, wire,
 };
 
 /// A check and its name.
@@ -86,9 +86,11 @@ pub fn frame(data: &[u8]) {
     for bytes in [data.to_vec(), repaired] {
         let Ok(frame) = decode_frame(&bytes.into(), u32::MAX) else { continue };
         assert_eq!(frame.iter().count() as u64, frame.pages.len());
-        let again = encode_frame(&frame.pages, frame.page_size, &frame.data).expect("it was encoded before");
-        let back = decode_frame(&again.bytes, again.page_count).expect("what was encoded can be read");
-        assert_eq!((back.pages, back.page_size, back.data), (frame.pages, frame.page_size, frame.data));
+        for encode in [encode_frame, encode_index_frame] {
+            let again = encode(&frame.pages, frame.page_size, &frame.data).expect("it was encoded before");
+            let back = decode_frame(&again.bytes, again.page_count).expect("what was encoded can be read");
+            assert_eq!((&back.pages, back.page_size, &back.data), (&frame.pages, frame.page_size, &frame.data));
+        }
     }
 }
 
@@ -197,7 +199,7 @@ pub fn wire(data: &[u8]) {
     }
     let Some((&which, data)) = data.split_first() else { return };
     one_of!(which, data, HeadRequest HeadResponse AppendRequest Problem GetCommitRequest CommitObject
-        GetHeadersRequest GetHeadersResponse WatchRequest WatchResponse ListVolumesRequest ListVolumesResponse
+        OpenRequest GetHeadersRequest GetHeadersResponse WatchRequest WatchResponse ListVolumesRequest ListVolumesResponse
         WriteFramesRequest WriteFramesResponse ReadFramesRequest MarkedObject PutCheckpointRequest);
 }
 

@@ -48,12 +48,15 @@ pub use commit::{
 pub use error::{Error, ErrorKind, Result};
 pub use frame::{
     DecodedFrame, EncodedFrame, FRAME_TARGET_BYTES, MAX_FRAME_BYTES, check_frame, decode_frame, encode_frame,
+    encode_index_frame,
 };
 pub use grant::{Grant, Right, VolumePattern};
 pub use ids::{CommitHash, CommitId, LocalTip, ObjectHash, SegmentId};
 pub use lsn::Lsn;
 pub use marker::{Marker, MarkerTarget};
-pub use metastore::{Appended, CheckpointPlace, Front, Metastore, Opened, VolumeState, Winner};
+pub use metastore::{
+    Appended, CheckpointPlace, FAR_COMMITS, Front, LogPart, MOST_ALONG, Metastore, Opened, VolumeState, Winner,
+};
 pub use name::VolumeName;
 pub use page::{PageCount, PageIdx, PageSize};
 pub use page_set::PageSet;

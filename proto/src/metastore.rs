@@ -6,9 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::{
-    CHECKPOINT_FRONT_BYTES, CommitHeader, Error, Lsn, Marker, ObjectHash, Result, SealedCommit, Statement, VolumeName,
-};
+use crate::{CommitHeader, Lsn, Marker, ObjectHash, Result, SealedCommit, Statement, VolumeName};
 
 /// The name of a checkpoint: the LSN of its snapshot, and which one of that LSN it is. The highest generation counts:
 /// 0 is of the log alone, each compaction makes the next one.
@@ -111,10 +109,26 @@ pub struct Opened {
     /// The newest checkpoint and its first [`CHECKPOINT_FRONT_BYTES`], or that there is none; nothing if it could not be
     /// read.
     pub front: Option<Front>,
-    /// The headers up to the newest commit, from that of the checkpoint on or from LSN 1, ascending and linked; none where
-    /// they cost more requests.
-    pub headers: Vec<CommitHeader>,
+    /// The end of the log: from the checkpoint's commit on, from LSN 1, or from the LSN after the one that the caller
+    /// knows. Empty where it is long.
+    pub log: LogPart,
 }
+
+/// Neighbouring commits of a log.
+#[derive(Clone, Debug, Default)]
+pub struct LogPart {
+    /// Their headers, ascending and linked.
+    pub headers: Vec<CommitHeader>,
+    /// Those of them, in any order, that came along whole: the front of a small commit is all of it.
+    pub commits: Vec<SealedCommit>,
+}
+
+/// Who knows a volume up to an LSN that is this far behind is told by a checkpoint what has changed since; the headers
+/// of fewer commits come with less.
+pub const FAR_COMMITS: u64 = 512;
+
+/// The end of a log that comes along with its head has at most so many commits.
+pub const MOST_ALONG: u64 = 1024;
 
 /// Orders the commits of volumes. Every method may be retried safely. An
 /// error of kind `Unavailable` means that the outcome is unknown, and
@@ -127,16 +141,8 @@ pub trait Metastore: Send + Sync + 'static {
     async fn head(&self, volume: &VolumeName) -> Result<VolumeState>;
 
     /// As [`head`](Self::head), with what whoever opens the volume needs next, as far as it comes along at no further cost.
-    async fn open(&self, volume: &VolumeName) -> Result<Opened> {
-        let front = async {
-            let Some(place) = self.checkpoint(volume, None).await? else { return Ok(None) };
-            let front = self.read_checkpoint(volume, place, 0..CHECKPOINT_FRONT_BYTES as u64).await?;
-            Ok::<_, Error>(Some((place, front)))
-        };
-        let (state, front) = futures::future::join(self.head(volume), front).await;
-        // An error is met again when the checkpoint is needed.
-        Ok(Opened { state: state?, front: front.ok(), headers: Vec::new() })
-    }
+    /// `known` is an LSN up to which the caller knows the volume.
+    async fn open(&self, volume: &VolumeName, known: Option<Lsn>) -> Result<Opened>;
 
     /// Makes `commit` the volume's commit at its LSN, if nobody else's is and
     /// the commit before it exists. The caller has made sure that every
@@ -154,8 +160,13 @@ pub trait Metastore: Send + Sync + 'static {
     async fn header(&self, volume: &VolumeName, lsn: Lsn) -> Result<CommitHeader>;
 
     /// The headers of `first ..= last.lsn`, ascending, linked by their hashes
-    /// and ending in `last`, which the caller got from this store.
-    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>>;
+    /// and ending in `last`, which the caller got from this store; with the commits that come along at no further cost.
+    async fn log(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<LogPart>;
+
+    /// The headers only.
+    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
+        self.log(volume, first, last).await.map(|log| log.headers)
+    }
 
     /// Every commit after `after` as it appears, for ever; an error ends the stream.
     fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>>;

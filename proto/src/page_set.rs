@@ -8,6 +8,8 @@ use crate::{PageCount, PageIdx, Reader, Result, Writer};
 
 /// Above this many ranges a set is stored as a roaring bitmap.
 const MAX_RANGES: usize = 256;
+/// So many pages are added to a set one by one.
+const FEW: u64 = 64;
 const TAG_RANGES: u8 = 0;
 const TAG_ROARING: u8 = 1;
 
@@ -49,14 +51,18 @@ impl PageSet {
 
     /// Takes out every page past `count`.
     pub fn truncate(&mut self, count: PageCount) {
-        if count.get() < u32::MAX {
+        if self.bits.max().is_some_and(|last| last > count.get()) {
             self.bits.remove_range(count.get() + 1..);
         }
     }
 
     /// Adds every page of `other`.
     pub fn union_with(&mut self, other: &PageSet) {
-        self.bits |= &other.bits;
+        // A union of bitmaps makes their containers anew, however little is added.
+        match other.len() <= FEW {
+            true => self.bits.extend(&other.bits),
+            false => self.bits |= &other.bits,
+        }
     }
 
     /// Takes out every page of `other`.

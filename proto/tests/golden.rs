@@ -17,7 +17,7 @@ use quire_proto::{
     CommitHeader, CommitId, CommitKind, Condition, EncodedFrame, FrameIndex, FrameLocation, FrameObject, LocalTip, Lsn,
     Marker, MarkerTarget, ObjectHash, Origin, PageCount, PageIdx, PageRun, PageSet, PageSets, PageSize, PageSource,
     ROLLUP_SPAN, Reader, Retention, Rollup, SealedCommit, SegmentId, SegmentRef, Span, Statement, Stub, VolumeName,
-    Writer, decode_frame, encode_frame,
+    Writer, decode_frame, encode_frame, encode_index_frame,
 };
 use ulid::Ulid;
 
@@ -51,6 +51,11 @@ fn noise(n: usize) -> Vec<u8> {
     let mut bytes = vec![0; n * 512];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
     bytes
+}
+
+/// Pages of ascending records of seven bytes.
+fn records(n: usize) -> Vec<u8> {
+    (0..n as u32 * 512).map(|at| if at % 7 == 3 { (at / 7 * 3) as u8 } else { (at % 7 * 40) as u8 }).collect()
 }
 
 fn inline_commit(frame: Bytes) -> SealedCommit {
@@ -342,6 +347,10 @@ fn frames_keep_their_meaning() {
     // Another zstd may find other bytes for the same pages.
     let frame = decode_frame(&golden("frame-zstd.bin"), 3).unwrap();
     assert_eq!((frame.pages, frame.page_size, frame.data), (pages(&[2, 3, 700]), small_pages(), text(3).into()));
+    let strided = golden("frame-strided.bin");
+    assert_eq!(strided[0], 2, "its coding");
+    let frame = decode_frame(&strided, 2).unwrap();
+    assert_eq!((frame.pages, frame.page_size, frame.data), (pages(&[4, 5]), small_pages(), records(2).into()));
 }
 
 #[test]
@@ -361,7 +370,8 @@ fn page_sets_keep_their_meaning() {
 fn write_missing_files() {
     let zstd = encode_frame(&pages(&[2, 3, 700]), small_pages(), &text(3)).unwrap().bytes;
     let raw = encode_frame(&pages(&[9, 10]), small_pages(), &noise(2)).unwrap().bytes;
-    let files: [(&str, Vec<u8>); 19] = [
+    let strided = encode_index_frame(&pages(&[4, 5]), small_pages(), &records(2)).unwrap().bytes;
+    let files: [(&str, Vec<u8>); 20] = [
         ("commit-inline.bin", inline_commit(zstd.clone()).object().to_vec()),
         ("commit-large.bin", large_commit().object().to_vec()),
         ("commit-fork.bin", reserving_fork().object().to_vec()),
@@ -372,6 +382,7 @@ fn write_missing_files() {
         ("checkpoint-large.bin", checkpoint(large_checkpoint(), &[]).to_vec()),
         ("frame-zstd.bin", zstd.to_vec()),
         ("frame-raw.bin", raw.to_vec()),
+        ("frame-strided.bin", strided.to_vec()),
         ("pages-ranges.bin", encoded(&pages(&[1, 2, 3, 100, u32::MAX]))),
         ("pages-roaring.bin", encoded(&many_ranges())),
         ("marker-commit.bin", markers()[0].encode()),

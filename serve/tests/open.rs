@@ -54,9 +54,9 @@ fn the_first_row_comes_in_two_round_trips() {
         volume.push().unwrap();
     };
     commit(1, 1..=2000);
-    // Of one that has just come; of a log without a checkpoint, where the commit that made the page says where it is; of a
-    // log that ends in a checkpoint, and of one that goes on after it.
-    for (round, requests) in [2, 3, 2, 2].into_iter().enumerate() {
+    // Of one that has just come; of a log without a checkpoint, whose commits are small and come along; of a log that
+    // ends in a checkpoint, and of one that goes on after it.
+    for round in 0..4 {
         if round == 2 {
             volume.checkpoint().unwrap();
         } else if round > 0 {
@@ -67,7 +67,7 @@ fn the_first_row_comes_in_two_round_trips() {
         let copy = there.clone_volume(&name, &name).unwrap();
         copy.snapshot().read(index(1500), &mut read).unwrap();
         assert_eq!(read, page(1));
-        assert_eq!(there.stats().requests, requests, "round {round}");
+        assert_eq!(there.stats().requests, 2, "round {round}");
         copy.snapshot().read(index(1), &mut read).unwrap();
         assert_eq!(read, page(if round == 0 { 1 } else { 40 }));
     }

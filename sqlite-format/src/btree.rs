@@ -80,7 +80,7 @@ pub(crate) struct Cells<'a> {
     usable: &'a [u8],
     pub(crate) kind: PageKind,
     /// The page with the greatest keys, on an interior page.
-    rightmost: Option<PageIdx>,
+    pub(crate) rightmost: Option<PageIdx>,
     /// Where the next cell's place is noted.
     pointer: usize,
     pointers_end: usize,

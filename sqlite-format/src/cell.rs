@@ -37,6 +37,8 @@ pub(crate) struct Cell {
     pub(crate) place: Range<usize>,
     /// The page with the smaller keys, on an interior page.
     pub(crate) child: Option<PageIdx>,
+    /// On the pages of a table: the row's id, or on an interior page the greatest one below the child.
+    pub(crate) rowid: Option<i64>,
     /// On all but a table's interior pages.
     pub(crate) payload: Option<Payload>,
 }
@@ -54,12 +56,14 @@ impl Cell {
             }
         };
         if kind == PageKind::TableInterior {
-            let end = varint_at(usable, at)?.1;
-            return Some(Cell { place: start..end, child, payload: None });
+            let (rowid, end) = varint_at(usable, at)?;
+            return Some(Cell { place: start..end, child, rowid: Some(rowid.cast_signed()), payload: None });
         }
         let (bytes, mut at) = varint_at(usable, at)?;
+        let mut rowid = None;
         if kind == PageKind::TableLeaf {
-            at = varint_at(usable, at)?.1;
+            let (id, next) = varint_at(usable, at)?;
+            (rowid, at) = (Some(id.cast_signed()), next);
         }
         if bytes > MAX_PAYLOAD_BYTES {
             return None;
@@ -74,7 +78,7 @@ impl Cell {
                 (Some(Overflow { first: page_at(usable, end)?, pages }), end + NEXT_PAGE_BYTES)
             }
         };
-        Some(Cell { place: start..cell_end, child, payload: Some(Payload { local: at..end, overflow }) })
+        Some(Cell { place: start..cell_end, child, rowid, payload: Some(Payload { local: at..end, overflow }) })
     }
 }
 

@@ -28,6 +28,23 @@ pub(crate) fn first_values<const N: usize>(bytes: &[u8]) -> Option<[Value<'_>; N
     Some(values)
 }
 
+/// The last value of a whole record, if it is an integer: in an index, the id of the row.
+pub(crate) fn last_integer(bytes: &[u8]) -> Option<i64> {
+    let (header_bytes, mut at) = varint_at(bytes, 0)?;
+    let header = bytes.get(..usize::try_from(header_bytes).ok()?)?;
+    let mut last = None;
+    while at < header.len() {
+        let (serial_type, next) = varint_at(header, at)?;
+        (last, at) = (Some(serial_type), next);
+    }
+    let serial_type = last?;
+    let value = bytes.len().checked_sub(usize::try_from(value_bytes(serial_type)).ok()?)?;
+    match decode(serial_type, bytes.get(value..)?) {
+        Value::Integer(number) => Some(number),
+        _ => None,
+    }
+}
+
 fn value_bytes(serial_type: u64) -> u64 {
     match serial_type {
         0 | 8..=11 => 0,
@@ -76,6 +93,16 @@ mod tests {
         assert_eq!(first_values::<6>(&record), None, "the header has five");
         assert_eq!(first_values::<3>(&record[..10]), None, "the third is cut off");
         assert_eq!(first_values::<2>(&record[..9]), Some([Value::Text(b"ab"), Value::Integer(-128)]));
+    }
+
+    #[test]
+    fn the_last_integer_ends_the_record() {
+        assert_eq!(last_integer(&[3, 15, 2, b'a', 1, 2]), Some(258));
+        assert_eq!(last_integer(&[3, 15, 9, b'a']), Some(1));
+        assert_eq!(last_integer(&[3, 1, 15, 7, b'a']), None, "it is text");
+        assert_eq!(last_integer(&[1]), None);
+        assert_eq!(last_integer(&[200, 1]), None);
+        assert_eq!(last_integer(&[]), None);
     }
 
     #[test]

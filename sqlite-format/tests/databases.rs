@@ -11,8 +11,8 @@ use quire_proto::{PageIdx, PageSet};
 use quire_sqlite_format::Pages;
 use quire_sqlite_format::fuzz::Image;
 use quire_sqlite_format::{
-    AutoVacuum, DatabaseHeader, Depth, ObjectKind, Owner, Owners, Schema, TextEncoding, TreeLevel, order, read_header,
-    read_schema, upper_levels,
+    AutoVacuum, DatabaseHeader, Depth, Leaves, ObjectKind, Owner, Owners, Schema, TextEncoding, TreeLevel, order,
+    read_header, read_schema, rows_of_index_leaf, upper_levels,
 };
 
 /// Everything that this crate says of a database, against what SQLite says.
@@ -22,6 +22,11 @@ fn check(database: &Database, note: &str) {
     check_schema(database, &schema);
     let stats = database.stat();
     assert!(!stats.is_empty());
+    for object in &schema.objects {
+        let leaves = Leaves::find(&mut pages, &header, object.root, usize::MAX, |_| true).unwrap().unwrap();
+        let of_sqlite = stats.iter().filter(|stat| stat.name == object.name && stat.kind == "leaf");
+        assert_eq!(leaves.pages(), of_sqlite.map(|stat| stat.page).collect::<Vec<_>>(), "{note}: {}", object.name);
+    }
     let free = database.number("PRAGMA freelist_count");
     assert_eq!(u64::from(header.freelist_count), free);
     for depth in [Depth::Trees, Depth::Whole] {
@@ -238,4 +243,75 @@ fn the_test_databases_have_every_shape() {
     assert!(database.number(&format!("{levels} 'sqlite_schema'")) >= 3);
     assert!(database.number("SELECT count(*) FROM stat WHERE name = 'sqlite_schema' AND pagetype = 'overflow'") > 9);
     assert!(database.number("PRAGMA freelist_count") > 250, "two trunk pages and more");
+}
+
+/// Rows with scattered ids, some of them negative, and an index whose order is another one.
+fn scattered_rows() -> (Database, Vec<(i64, String)>) {
+    let database = Database::create(Layout { page_size: 512, ..Layout::default() });
+    database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT NOT NULL); CREATE INDEX by_text ON t (text)");
+    let rows: Vec<(i64, String)> = (0..4000_i64)
+        .map(|n| ((n * 7919 - 9_000_000) * 1_000_003, format!("row {:06} of many, {n}", n * 7907 % 4000)))
+        .collect();
+    database.run("BEGIN");
+    for (id, text) in &rows {
+        database.run(&format!("INSERT INTO t VALUES ({id}, '{text}')"));
+    }
+    database.run("COMMIT");
+    (database, rows)
+}
+
+#[test]
+fn a_row_is_found_by_the_pages_above_it() {
+    let (database, mut rows) = scattered_rows();
+    let mut pages = database.pages();
+    let (header, schema) = open(&mut pages);
+    let root = |name: &str| schema.objects.iter().find(|object| object.name == name).unwrap().root;
+    let whole = Leaves::find(&mut pages, &header, root("t"), usize::MAX, |_| true).unwrap().unwrap();
+    let holds = |page: PageIdx, text: &str| {
+        let at = page.offset(header.page_size) as usize;
+        let bytes = &pages.bytes()[at..at + header.page_size.bytes()];
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    for (id, text) in &rows {
+        assert!(holds(whole.of_row(*id).unwrap(), text), "row {id}");
+    }
+    // The rows of the index's leaves, one leaf after the other, are in its order; some lie above the leaves.
+    let by_text = Leaves::find(&mut pages, &header, root("by_text"), usize::MAX, |_| true).unwrap().unwrap();
+    let mut named = Vec::new();
+    for leaf in by_text.pages() {
+        let at = leaf.offset(header.page_size) as usize;
+        named.extend(rows_of_index_leaf(*leaf, &pages.bytes()[at..at + header.page_size.bytes()], &header));
+    }
+    rows.sort_by(|a, b| a.1.cmp(&b.1));
+    let mut in_order = rows.iter();
+    assert!(named.iter().all(|id| in_order.any(|(row, _)| row == id)));
+    assert!(named.len() * 10 > rows.len() * 9, "{} of {}", named.len(), rows.len());
+    assert_eq!(rows_of_index_leaf(whole.pages()[0], &pages.bytes()[..512], &header), [0; 0], "a table has none");
+}
+
+#[test]
+fn a_page_that_is_not_here_stands_for_the_leaves_below_it() {
+    let (database, rows) = scattered_rows();
+    let mut pages = database.pages();
+    let (header, schema) = open(&mut pages);
+    let root = schema.objects.iter().find(|object| object.name == "t").unwrap().root;
+    let whole = Leaves::find(&mut pages, &header, root, usize::MAX, |_| true).unwrap().unwrap();
+    let above: Vec<PageIdx> = database
+        .stat()
+        .into_iter()
+        .filter(|stat| stat.name == "t" && stat.kind == "internal" && stat.page != root)
+        .map(|stat| stat.page)
+        .collect();
+    assert!(above.len() > 2, "{above:?}");
+    let missing = above[1];
+    let is_here = |page: PageIdx| page != missing && !whole.pages().contains(&page);
+    pages.forget();
+    let part = Leaves::find(&mut pages, &header, root, usize::MAX, is_here).unwrap().unwrap();
+    assert!(pages.seen.iter().all(is_here), "only what is here was read");
+    let known = |leaves: &Leaves| rows.iter().map(|(id, _)| leaves.of_row(*id).unwrap()).collect::<Vec<_>>();
+    let (all, some) = (known(&whole), known(&part));
+    let away = some.iter().filter(|page| **page == missing).count();
+    assert!(away > 0 && away < rows.len(), "{away}");
+    assert!(all.iter().zip(&some).all(|(leaf, found)| leaf == found || *found == missing));
+    assert!(Leaves::find(&mut pages, &header, root, 3, |_| true).unwrap().is_none(), "it has more than three");
 }

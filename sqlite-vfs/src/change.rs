@@ -12,7 +12,7 @@ use quire_engine::{PageCount, PageIdx, PageSize, Result, Snapshot, Writer};
 use crate::header;
 use crate::spool::Spool;
 use crate::temp::VfsRef;
-use crate::view::page_at;
+use crate::view::{FirstPage, page_at};
 use crate::volumes::OpenVolume;
 
 /// An open write transaction: the replica's writer lock, and what is staged.
@@ -176,17 +176,23 @@ impl Change {
     }
 
     /// Writes the commit so that it counts once `group` is decided.
-    pub(crate) fn prepare(&mut self, group: &str, durable: bool) -> Result<()> {
-        self.hand_over_first_page()?;
+    pub(crate) fn prepare(&mut self, stored: &mut FirstPage, group: &str, durable: bool) -> Result<()> {
+        self.hand_over_first_page(stored)?;
         self.note_content();
         self.writer.prepare(group, durable)
     }
 
     /// Commits, and gives the new snapshot, or none if nothing but counters
     /// would change; and the next transaction, for which the lock was kept.
-    pub(crate) fn commit(mut self, durable: bool, base: VfsRef) -> (Result<Option<Snapshot>>, Result<Change>) {
+    /// `stored` is page 1 as it was.
+    pub(crate) fn commit(
+        mut self,
+        stored: &mut FirstPage,
+        durable: bool,
+        base: VfsRef,
+    ) -> (Result<Option<Snapshot>>, Result<Change>) {
         if self.super_journal.is_none() {
-            if let Err(e) = self.restage(base).and_then(|()| self.hand_over_first_page()) {
+            if let Err(e) = self.restage(base).and_then(|()| self.hand_over_first_page(stored)) {
                 return (Err(e), self.go_on());
             }
             if self.writer.is_empty() {
@@ -228,15 +234,14 @@ impl Change {
     }
 
     /// Gives page 1 to the writer, unless only its counters changed: those are served, not stored.
-    fn hand_over_first_page(&mut self) -> Result<()> {
+    fn hand_over_first_page(&mut self, stored: &mut FirstPage) -> Result<()> {
         let Some(first) = &self.first_page else { return Ok(()) };
         let snapshot = self.writer.snapshot();
-        if !self.is_rewritten && snapshot.page_count() > PageCount::ZERO {
-            let mut stored = vec![0; first.len()];
-            snapshot.read(PageIdx::FIRST, &mut stored)?;
-            if header::differ_only_in_counters(&stored, first) {
-                return Ok(());
-            }
+        if !self.is_rewritten
+            && snapshot.page_count() > PageCount::ZERO
+            && header::differ_only_in_counters(stored.stored(snapshot)?, first)
+        {
+            return Ok(());
         }
         self.writer.write(PageIdx::FIRST, first)
     }

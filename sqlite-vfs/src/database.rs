@@ -20,6 +20,7 @@
 //! at the change counter, that one failed with its journal ended. Either way
 //! the staging begins again from the snapshot.
 
+use std::cell::RefCell;
 use std::ffi::c_int;
 use std::sync::Arc;
 
@@ -27,9 +28,11 @@ use libsqlite3_sys as ffi;
 use quire_engine::{Error, ErrorKind, Result, Snapshot};
 
 use crate::change::Change;
+use crate::guide::Guide;
 use crate::header::{self, HEADER_BYTES};
 use crate::instance::Instance;
-use crate::view::View;
+use crate::process;
+use crate::view::{FirstPage, View};
 use crate::volumes::OpenVolume;
 
 /// What `synchronous` says.
@@ -64,8 +67,8 @@ pub(crate) struct Database {
     pub(crate) journal_mode: &'static str,
     /// Where SQLite keeps the connection that this handle belongs to.
     pub(crate) connection: *mut *mut ffi::sqlite3,
-    /// The header as it is served, with the version of its snapshot.
-    header: Option<(u64, [u8; HEADER_BYTES])>,
+    first_page: FirstPage,
+    guide: RefCell<Guide>,
     /// SQLite's cache is not what was stored: the next look at the change counter must say so.
     distrusts_cache: bool,
 }
@@ -74,7 +77,7 @@ impl Database {
     /// A handle on an open volume, for the database that SQLite calls `name`.
     pub(crate) fn new(instance: &'static Instance, open: Arc<OpenVolume>, name: &str, is_unlocked: bool) -> Database {
         instance.journals.add_database(name);
-        let pid = std::process::id();
+        let pid = process::id();
         Database {
             instance,
             snapshot: is_unlocked.then(|| open.volume.snapshot()),
@@ -88,14 +91,15 @@ impl Database {
             synchronous: Synchronous::Full,
             journal_mode: "delete",
             connection: std::ptr::null_mut(),
-            header: None,
+            first_page: FirstPage::default(),
+            guide: RefCell::default(),
             distrusts_cache: false,
         }
     }
 
     /// Whether this process is the one that opened it, not a fork's child.
     pub(crate) fn is_at_home(&self) -> bool {
-        self.pid == std::process::id()
+        self.pid == process::id()
     }
 
     fn check_process(&self) -> Result<()> {
@@ -104,7 +108,7 @@ impl Database {
         }
         Err(Error::new(
             ErrorKind::Denied,
-            format!("volume {}: opened by process {}, used in its fork {}", self.name, self.pid, std::process::id()),
+            format!("volume {}: opened by process {}, used in its fork {}", self.name, self.pid, process::id()),
         )
         .with_remedy("Open the database in the process that uses it, after fork(2)."))
     }
@@ -209,24 +213,18 @@ impl Database {
         if self.change.is_none() && offset + buf.len() as u64 <= HEADER_BYTES as u64 {
             return self.read_header(buf, offset as usize);
         }
-        self.view(|view| view.read(buf, offset))
+        self.view(|view| view.read(buf, offset, &self.guide))
     }
 
-    /// SQLite looks at the header at the beginning of every transaction, so it is kept.
+    /// SQLite looks at the header at the beginning of every transaction.
     fn read_header(&mut self, buf: &mut [u8], offset: usize) -> Result<bool> {
-        let known = self.header;
-        let found = self.view(|view| {
-            let version = view.snapshot.version();
-            match known {
-                Some((of, header)) if of == version => Ok(Some((version, header))),
-                _ => view.header().map(|header| header.map(|header| (version, header))),
-            }
-        })?;
-        let Some((_, mut header)) = found else {
+        let mut first_page = std::mem::take(&mut self.first_page);
+        let header = self.view(|view| view.header(&mut first_page));
+        self.first_page = first_page;
+        let Some(mut header) = header? else {
             buf.fill(0);
             return Ok(false);
         };
-        self.header = found;
         if self.distrusts_cache && self.level > ffi::SQLITE_LOCK_NONE {
             self.distrusts_cache = false;
             let counter = header::change_counter(&header);
@@ -284,7 +282,7 @@ impl Database {
         let Some(name) = super_journal else { return change.reserve() };
         let journals = &self.instance.journals;
         let group = journals.join_group(name, &self.open.engine);
-        let prepared = change.prepare(&group, durable);
+        let prepared = change.prepare(&mut self.first_page, &group, durable);
         match prepared {
             Ok(()) => change.super_journal = Some(name.to_owned()),
             Err(_) => journals.leave_group(name),
@@ -302,7 +300,7 @@ impl Database {
         // Decided already, unless the super-journal is another VFS's; then it is now.
         let decided = super_journal.as_ref().map_or(Ok(()), |name| self.instance.journals.decide(name));
         let (committed, next) = match decided {
-            Ok(()) => change.commit(durable, self.instance.base),
+            Ok(()) => change.commit(&mut self.first_page, durable, self.instance.base),
             Err(e) => (Err(e), change.go_on()),
         };
         self.leave_group(super_journal);

@@ -23,6 +23,7 @@ mod functions;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod guide;
 mod header;
 mod home;
 mod instance;
@@ -31,6 +32,7 @@ mod journalfile;
 mod linked;
 mod names;
 mod pragmas;
+mod process;
 mod rows;
 mod spool;
 mod tables;

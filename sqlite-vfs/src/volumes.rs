@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use quire_engine::{Engine, Error, Lsn, Moment, PageCount, PageIdx, Result, Snapshot, Volume, VolumeName};
 
+use crate::guide::Trees;
 use crate::header;
 
 /// The open volumes of one SQLite.
@@ -30,6 +31,8 @@ pub(crate) struct OpenVolume {
     /// Nothing is written to it.
     pub(crate) is_past: bool,
     writers: AtomicUsize,
+    /// What is known of the B-trees of a snapshot of it; see [`crate::guide`].
+    pub(crate) trees: Mutex<Option<Arc<Trees>>>,
     last_error: Mutex<Option<(String, Option<String>)>>,
 }
 
@@ -69,6 +72,7 @@ impl Volumes {
             counter_base,
             is_past: opened.1.is_some(),
             writers: AtomicUsize::new(0),
+            trees: Mutex::default(),
             last_error: Mutex::default(),
         });
         by_name.insert(opened, Arc::downgrade(&open));

@@ -21,10 +21,11 @@ pub(crate) const MAX_FILE_BYTES: u64 = 32 << 20;
 pub(crate) const MIN_FILE_BYTES: u64 = 64 << 10;
 /// Space is reserved this much ahead.
 const RESERVE_BYTES: u64 = 2 << 20;
-/// Where commits are synced, this much is filled with zeros ahead: syncing a
-/// write into blocks that were written before changes no metadata (5,300 a
-/// second measured, against 3,300 into reserved and 2,400 into new blocks).
-const ZERO_AHEAD_BYTES: u64 = 512 << 10;
+/// Where records are small, as much as the file has is filled with zeros ahead, within these bounds. Writing 4,180
+/// bytes takes 1.0 µs where something was written before, 2.5 µs into reserved blocks, 3.0 µs into new ones, and the
+/// zeros cost 0.6 µs for each. And syncing such a write changes no metadata: 10,500 a second, against 6,700 into
+/// reserved and 4,900 into new blocks (ext4, Linux 6.18).
+const ZERO_AHEAD_BYTES: (u64, u64) = (64 << 10, 1 << 20);
 
 /// Files that may have to be synced stay open, so as to hear of it if they
 /// cannot be. Beyond so many, the oldest is synced at once.
@@ -181,8 +182,10 @@ impl Appender {
         if tail.end + bytes <= tail.reserved {
             return Ok(());
         }
-        let zeros = tail.synced > FILE_HEADER_BYTES && bytes < ZERO_AHEAD_BYTES;
-        let step = if zeros { ZERO_AHEAD_BYTES } else { RESERVE_BYTES }.min(self.file_bytes);
+        let (least, most) = ZERO_AHEAD_BYTES;
+        let zeros = self.room == Room::Log && tail.end > FILE_HEADER_BYTES && bytes < most;
+        let ahead = tail.end.next_power_of_two().clamp(least, most);
+        let step = if zeros { ahead } else { RESERVE_BYTES }.min(self.file_bytes);
         let reserved = (tail.end + bytes).next_multiple_of(step);
         if zeros {
             tail.file.write_all(&vec![0; (reserved - tail.reserved) as usize], tail.reserved)?;

@@ -235,6 +235,7 @@ impl Drop for DataFile {
     fn drop(&mut self) {
         if self.doomed.load(Ordering::Relaxed)
             && let Err(e) = std::fs::remove_file(self.path())
+            && e.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!("removing {}: {e}", self.path().display());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quire_proto::Result;
 
 use super::{Core, Replica, SPARE_FILES};
-use crate::log::{Batch, FileId, Files, Place, Room};
+use crate::log::{Batch, DataFile, FileId, Files, Place, Room};
 use crate::snapshot::View;
 use crate::table::{Cell, Table};
 
@@ -152,21 +152,20 @@ impl Replica {
         Ok(())
     }
 
-    /// Unlinks retired files that no snapshot can read any more.
-    pub(crate) fn reclaim(&self, core: &mut Core) {
+    /// Retired files that no snapshot can read any more. Each is unlinked when it is dropped, which takes milliseconds.
+    pub(crate) fn reclaim(&self, core: &mut Core) -> Vec<Arc<DataFile>> {
+        let mut all = Vec::new();
         while core.doomed.first().is_some_and(|(pin, _)| pin.strong_count() == 0) {
             let (_, ids) = core.doomed.remove(0);
-            self.files.rcu(|files| {
+            let before = self.files.rcu(|files| {
                 let mut files = Files::clone(files);
-                files.retain(|id, file| {
-                    let goes = ids.contains(id);
-                    if goes {
-                        file.doom();
-                    }
-                    !goes
-                });
+                files.retain(|id, _| !ids.contains(id));
                 files
             });
+            let gone: Vec<_> = before.iter().filter(|(id, _)| ids.contains(id)).map(|(_, file)| file.clone()).collect();
+            gone.iter().for_each(|file| file.doom());
+            all.extend(gone);
         }
+        all
     }
 }

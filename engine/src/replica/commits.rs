@@ -10,7 +10,7 @@ use crate::log::{Batch, DataFile, FILE_HEADER_BYTES, Files, Place, RecordKind};
 use crate::recover::{StateRecord, Undecided, apply_commit};
 use crate::snapshot::{Snapshot, View};
 use crate::state::{CommitRecord, Pending, State};
-use crate::table::{Cell, Table};
+use crate::table::{Cell, Pages, Table};
 
 impl Replica {
     /// Reserves disk space for a batch of this many bytes and its commit record.
@@ -90,7 +90,7 @@ impl Replica {
         commit: &mut CommitRecord,
         seq: u64,
         durable: bool,
-    ) -> Result<Table> {
+    ) -> Result<Pages> {
         let mut crcs = crc32fast::Hasher::new();
         for n in 0..batch.len() {
             crcs.update(&batch.payload(n)[..batch.payload(n).len().min(64)]);
@@ -110,11 +110,8 @@ impl Replica {
         if core.first_unpushed.is_none() {
             core.first_unpushed = Some(core.writing_from.map_or(first.file, |from| from.file));
         }
-        let mut pages = spilled.clone();
-        for (page, place) in batch.pages(first).filter(|(page, _)| commit.changed.contains(*page)) {
-            pages.set(page, Cell::At { place, verified: true });
-        }
-        Ok(pages)
+        let staged = batch.pages(first).filter(|(page, _)| commit.changed.contains(*page)).collect();
+        Ok(Pages { spilled: spilled.clone(), staged })
     }
 
     /// The records from `place` on were written and could not be made durable:
@@ -145,7 +142,7 @@ impl Replica {
         mut commit: CommitRecord,
         seq: u64,
         durable: bool,
-    ) -> Result<(CommitRecord, Table)> {
+    ) -> Result<(CommitRecord, Pages)> {
         let pages = self.append_commit(&mut self.core(), batch, spilled, &mut commit, seq, durable)?;
         Ok((commit, pages))
     }
@@ -201,7 +198,7 @@ impl Replica {
         self: &Arc<Self>,
         seq: u64,
         commit: &CommitRecord,
-        pages: &Table,
+        pages: &Pages,
     ) -> (Snapshot, bool) {
         let mut core = self.core();
         let settled = self.settle_locked(&mut core, seq, true);
@@ -214,7 +211,7 @@ impl Replica {
     }
 
     /// Applies a commit whose record counts to state and table.
-    pub(crate) fn make_visible(self: &Arc<Self>, core: &mut Core, commit: &CommitRecord, pages: &Table) -> Snapshot {
+    pub(crate) fn make_visible(self: &Arc<Self>, core: &mut Core, commit: &CommitRecord, pages: &Pages) -> Snapshot {
         let mut table = self.visible.load().table().clone();
         // What it wrote is in the table from now on.
         core.writing_from = None;

@@ -25,7 +25,7 @@ use quire_proto::{CommitHash, Error, ErrorKind, Lsn, PageIdx, PageSet, Result, V
 
 use crate::catalog::remove_folder;
 use crate::engine::Shared;
-use crate::log::{Appender, FileId, Files, Place, Room};
+use crate::log::{Appender, DataFile, FileId, Files, Place, Room};
 use crate::recover::{self, Recovered, Undecided};
 use crate::snapshot::{Snapshot, View};
 use crate::state::{BaseState, Pending, State};
@@ -81,6 +81,8 @@ pub(crate) struct Core {
     pin: Arc<()>,
     /// Files that go once the snapshots of their pin are gone, oldest first.
     doomed: Vec<(Weak<()>, Vec<FileId>)>,
+    /// Files that go with their last reader, which the keeper will be.
+    gone: Vec<Arc<DataFile>>,
     /// Oldest first.
     pub(crate) log_files: Vec<FileId>,
     /// How long they are together.
@@ -158,6 +160,7 @@ impl Replica {
                 undecided,
                 pin,
                 doomed: Vec::new(),
+                gone: Vec::new(),
                 log_files,
                 log_bytes,
                 writing_from: None,

@@ -17,15 +17,23 @@ const TABLE_EVERY_BYTES: u64 = 32 << 20;
 
 impl Replica {
     pub(super) fn after_append(self: &Arc<Self>, core: &mut Core) {
-        self.reclaim(core);
+        let gone = self.reclaim(core);
+        core.gone.extend(gone);
         let busy = core.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished());
         let compacts = compact::is_due(core, self.engine.file_bytes());
-        if busy || !(compacts || core.since_table > TABLE_EVERY_BYTES) {
+        let saves = core.since_table > TABLE_EVERY_BYTES;
+        if busy || !(compacts || saves || !core.gone.is_empty()) {
             return;
         }
         let replica = self.clone();
+        let gone = std::mem::take(&mut core.gone);
         let keeper = std::thread::Builder::new().name("quire-keeper".into()).spawn(move || {
-            let kept = if compacts { compact::compact(&replica) } else { replica.save_table() };
+            drop(gone);
+            let kept = match compacts {
+                true => compact::compact(&replica),
+                false if saves => replica.save_table(),
+                false => Ok(()),
+            };
             if let Err(e) = kept {
                 tracing::warn!("volume {}: {e}", replica.name());
             }
@@ -70,6 +78,7 @@ impl Replica {
 
     /// Leaves the replica so that the next opening is quick. Called once, when its last user goes.
     pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
+        self.fetching.close(self.engine());
         let keeper = self.core().keeper.take();
         if let Some(keeper) = keeper {
             // Its table is older than the one written below.
@@ -77,6 +86,7 @@ impl Replica {
         }
         let mut cache = self.cache.lock();
         let mut core = self.core();
+        core.gone.clear();
         self.reclaim(&mut core);
         if core.registered && core.log.end().is_some() && core.broken.is_none() && !self.is_past() {
             core.log.seal();

@@ -9,14 +9,15 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use quire_engine::{Lsn, Stores, VolumeName};
 use quire_proto::{
-    Appended, CheckpointPlace, CommitHeader, FrameAddress, FrameIndex, FrameStream, Marker, Metastore, Pagestore,
-    Result, SealedCommit, SegmentId, Statement, VolumeState,
+    Appended, CheckpointPlace, CommitHeader, FrameAddress, FrameIndex, FrameStream, LogPart, Marker, Metastore, Opened,
+    Pagestore, Result, SealedCommit, SegmentId, Statement, VolumeState,
 };
 
 /// What the stores are asked to do. Streams begin with no call of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     Head,
+    Open,
     Append,
     Commit,
     Headers,
@@ -87,8 +88,11 @@ impl Metastore for Hooked {
     async fn header(&self, volume: &VolumeName, lsn: Lsn) -> Result<CommitHeader> {
         self.around(Call::Headers, self.metastore.header(volume, lsn)).await
     }
-    async fn headers(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<Vec<CommitHeader>> {
-        self.around(Call::Headers, self.metastore.headers(volume, first, last)).await
+    async fn open(&self, volume: &VolumeName, known: Option<Lsn>) -> Result<Opened> {
+        self.around(Call::Open, self.metastore.open(volume, known)).await
+    }
+    async fn log(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<LogPart> {
+        self.around(Call::Headers, self.metastore.log(volume, first, last)).await
     }
     fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {
         self.metastore.watch(volume, after)
