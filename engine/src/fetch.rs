@@ -172,19 +172,18 @@ async fn fetch_page(
         if along.is_some() && !unit.is_scan {
             unit.frames = 0;
         }
-        let after = last.get().saturating_add(1);
+        // Neither what lies ahead nor what is to come along must fail the page that was asked for.
+        let left_out = |e: &Error| tracing::debug!("volume {}: nothing comes along: {e}", replica.name());
         let next = page.get().saturating_add(1);
-        let (more, reach) = frames_from(engine, snapshot, &lineage, (next, unit.frames), Some(&key)).await?;
-        let reach = reach.max(after);
-        let more = match along {
-            Some(along) if !along.is_empty() => {
-                let absent = along.iter().copied().filter(|page| snapshot.table().get(*page) == Cell::Absent).collect();
-                let along = frames_of(engine, &lineage, absent, engine.most_ahead_frames(), Some(&key)).await?;
-                more.into_iter().chain(along.into_iter().map(|(key, _)| key)).collect()
-            }
-            _ => more,
-        };
+        let ahead = frames_from(engine, snapshot, &lineage, (next, unit.frames), Some(&key)).await;
+        let (mut more, reach) = ahead.inspect_err(left_out).unwrap_or((Vec::new(), next));
+        let reach = reach.max(last.get().saturating_add(1));
         replica.fetching.ahead.lock().fetched(page, reach);
+        if let Some(along) = along.filter(|along| !along.is_empty()) {
+            let absent = along.iter().copied().filter(|page| snapshot.table().get(*page) == Cell::Absent).collect();
+            let along = frames_of(engine, &lineage, absent, engine.most_ahead_frames(), Some(&key)).await;
+            more.extend(along.inspect_err(left_out).unwrap_or_default().into_iter().map(|(key, _)| key));
+        }
         for more in more {
             if begin(&replica.fetching, &more) {
                 guard.keys.push(more.clone());

@@ -106,8 +106,8 @@ pub type Front = Option<(CheckpointPlace, Bytes)>;
 pub struct Opened {
     /// What the name stands for.
     pub state: VolumeState,
-    /// The newest checkpoint and its first [`CHECKPOINT_FRONT_BYTES`], or that there is none; nothing if it could not be
-    /// read.
+    /// The newest checkpoint and its first [`CHECKPOINT_FRONT_BYTES`](crate::CHECKPOINT_FRONT_BYTES), or that there is none;
+    /// nothing if it could not be read, or is not needed.
     pub front: Option<Front>,
     /// The end of the log: from the checkpoint's commit on, from LSN 1, or from the LSN after the one that the caller
     /// knows. Empty where it is long.
