@@ -5,12 +5,15 @@ use quire_proto::fuzz::Check;
 use quire_proto::{PageCount, PageIdx, PageSet, PageSize, Result};
 
 use crate::{
-    DatabaseHeader, Depth, Owner, Owners, Pages, Schema, TreeLevel, order, read_header, read_schema, upper_levels,
+    DatabaseHeader, Depth, Leaves, Owner, Owners, Pages, Schema, TreeLevel, order, read_header, read_schema,
+    rows_of_index_leaf, upper_levels,
 };
 
 /// Every check with its name.
 pub const TARGETS: [Check; 1] = [("sqlite_pages", sqlite_pages)];
 
+/// So many trees, and pages, are looked at more closely.
+const MOST_TREES: usize = 32;
 /// A damaged page is read so many times at most, whatever names it.
 const READS_A_PAGE: u64 = 12;
 
@@ -109,6 +112,26 @@ fn database(data: &[u8]) {
         assert!(upper.len() <= budget);
         let set: PageSet = upper.iter().copied().collect();
         assert!(set.len() == upper.len() as u64 && PageSet::first(pages.page_count()).contains_all(&set));
+    }
+    for (n, object) in schema.objects.iter().enumerate().take(MOST_TREES) {
+        for most in [3, usize::MAX] {
+            pages.forget();
+            // Some pages are elsewhere.
+            let is_here = |page: PageIdx| !(page.get() as usize + n).is_multiple_of(5);
+            let found = Leaves::find(&mut pages, &header, object.root, most, is_here);
+            assert!(pages.reads <= bound, "leaves: {} reads of {} pages", pages.reads, pages.page_count());
+            assert!(pages.seen.iter().all(is_here));
+            let Ok(Some(leaves)) = found else { continue };
+            assert!(leaves.pages().len() <= most.max(1));
+            for row in [i64::MIN, -1, 0, 1, i64::MAX] {
+                assert!(leaves.of_row(row).is_none_or(|page| leaves.pages().contains(&page)));
+            }
+        }
+    }
+    let mut page = vec![0; header.page_size.bytes()];
+    for at in PageSet::first(pages.page_count()).iter().take(MOST_TREES) {
+        pages.read(at, &mut page).expect("no read fails");
+        assert!(rows_of_index_leaf(at, &page, &header).len() <= page.len());
     }
     let owners = Owners::find(&mut pages, &header, &schema, Depth::Trees).expect("no read fails");
     if owners.damaged().is_empty() {

@@ -30,6 +30,8 @@ impl Leaves {
         most: usize,
         is_here: impl Fn(PageIdx) -> bool,
     ) -> Result<Option<Leaves>> {
+        let count = pages.page_count();
+        let is_here = |page| count.contains(page) && is_here(page);
         let mut level = Leaves { pages: vec![root], bounds: Vec::new() };
         let mut seen = HashSet::from([root]);
         let mut buf = vec![0; pages.page_size().bytes()];
@@ -57,8 +59,11 @@ impl Leaves {
                 below.pages.extend(rightmost);
                 // The rightmost child of a page goes as far as the page.
                 below.bounds.extend(level.bounds.get(n).filter(|_| kind == PageKind::TableInterior));
+                if below.pages.len() > most {
+                    return Ok(None);
+                }
             }
-            if below.pages.len() > most || !below.pages.iter().all(|page| seen.insert(*page) || !is_here(*page)) {
+            if !below.pages.iter().all(|page| seen.insert(*page) || !is_here(*page)) {
                 return Ok(None);
             }
             level = below;
