@@ -149,10 +149,10 @@ impl Table {
         &mut Arc::make_mut(group).chunks[chunk % GROUP_CHUNKS]
     }
 
-    /// Whether no page of a chunk is known.
-    fn is_absent(&self, chunk: usize) -> bool {
-        let group = self.groups.get(chunk / GROUP_CHUNKS).and_then(OnceLock::get);
-        group.is_none_or(|group| group.chunks[chunk % GROUP_CHUNKS].get().is_none())
+    /// Whether a chunk lies in no group: then nobody shares it, and all of it is absent. (One that is not there in a group
+    /// may be filled by whoever shares the group.)
+    fn is_nowhere(&self, chunk: usize) -> bool {
+        self.groups.get(chunk / GROUP_CHUNKS).and_then(OnceLock::get).is_none()
     }
 
     /// Where a page lies.
@@ -163,7 +163,7 @@ impl Table {
     /// Sets a cell of this table alone; a shared chunk is copied first.
     pub(crate) fn set(&mut self, page: PageIdx, cell: Cell) {
         let (chunk, n) = split(page);
-        if cell == Cell::Absent && self.is_absent(chunk) {
+        if cell == Cell::Absent && self.is_nowhere(chunk) {
             return;
         }
         let slot = self.chunk_mut(chunk);
@@ -184,7 +184,7 @@ impl Table {
                     Cell::Absent => OnceLock::new(),
                     _ => whole.get_or_insert_with(|| Arc::new(Chunk::filled(cell.to_bits()))).clone().into(),
                 };
-                if filled.get().is_some() || !self.is_absent(chunk) {
+                if filled.get().is_some() || !self.is_nowhere(chunk) {
                     *self.chunk_mut(chunk) = filled;
                 }
                 next = next.saturating_add(per);
@@ -318,6 +318,25 @@ mod tests {
         assert!(other.fill(page(10), place));
         assert_eq!(table.get(page(10)), Cell::At { place, verified: false });
         assert!(!table.fill(page(10), Place { file: FileId(4), offset: 1 }));
+    }
+
+    #[test]
+    fn what_becomes_absent_is_filled_for_none_but_those_who_have_it_so() {
+        let chunk = CHUNK_PAGES as u32;
+        let place = |offset| Place { file: FileId(3), offset };
+        let mut before = Table::default();
+        before.cover(PageCount::new(4 * chunk));
+        // The group is there; the chunks of the pages below are not.
+        assert!(before.fill(page(1), place(1)));
+        let mut after = before.clone();
+        after.set(page(chunk + 5), Cell::Absent);
+        after.set_range(2 * chunk + 1, 3 * chunk, Cell::Absent);
+        for n in [chunk + 5, 2 * chunk + 9] {
+            assert!(after.fill(page(n), place(n)));
+            assert_eq!(before.get(page(n)), Cell::Absent, "page {n} is another one there");
+            assert!(before.fill(page(n), place(n + 1)));
+            assert_eq!(after.get(page(n)), Cell::At { place: place(n), verified: false });
+        }
     }
 
     #[test]

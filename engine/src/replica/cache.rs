@@ -148,7 +148,10 @@ impl Replica {
         core.log.sync()?;
         self.retire(&mut core, vec![file]);
         self.save_table_locked(&mut core)?;
-        self.reclaim(&mut core);
+        let gone = self.reclaim(&mut core);
+        drop(core);
+        // Commits do not wait for it.
+        drop(gone);
         Ok(())
     }
 

@@ -22,7 +22,12 @@ impl Replica {
         let busy = core.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished());
         let compacts = compact::is_due(core, self.engine.file_bytes());
         let saves = core.since_table > TABLE_EVERY_BYTES;
-        if busy || !(compacts || saves || !core.gone.is_empty()) {
+        if busy {
+            // It may take long: what is to go must not become much meanwhile.
+            core.gone.truncate(1);
+            return;
+        }
+        if !(compacts || saves || !core.gone.is_empty()) {
             return;
         }
         let replica = self.clone();
