@@ -97,7 +97,8 @@ impl Bench {
 
     fn update_and_push(&self, db: &Connection, i: i64) -> Result<()> {
         let id = data::scattered(i, self.sizes.rows);
-        db.prepare_cached("UPDATE t SET x = ? WHERE id = ?")?.execute((data::text(-id - i), id))?;
+        db.prepare_cached("UPDATE t SET x = ? WHERE id = ?")?
+            .execute((data::text(-id - i - 7 * self.sizes.rows), id))?;
         self.push_now(db)
     }
 
