@@ -54,18 +54,18 @@ pub(crate) fn tidy(replica: &Arc<Replica>, head: &CommitHeader, pages: u64) {
     let engine = replica.engine();
     let remote = replica.core().state.remote.clone();
     let is_large = head.segment_bytes >= LARGE_BYTES && pages * LARGE_PART >= head.page_count.get().into();
+    let ends_span = head.lsn.get().is_multiple_of(ROLLUP_SPAN);
     let tidied = || {
-        if head.lsn.get().is_multiple_of(ROLLUP_SPAN) {
+        if ends_span {
             engine.bridge.wait(async { engine.stores().await?.metastore.tidy(&remote, head).await })?;
-            if !is_large && !is_due(engine, replica, head.lsn)? {
-                return Ok(());
-            }
-        } else if !is_large {
-            return Ok(());
         }
-        checkpoint(replica, head).map(|_| ())
+        if is_large || (ends_span && is_due(engine, replica, head.lsn)?) {
+            checkpoint(replica, head)?;
+        }
+        Ok(())
     };
-    if let Err(e) = tidied() {
+    let tidied: Result<()> = tidied();
+    if let Err(e) = tidied {
         tracing::warn!("volume {remote}: after LSN {}: {e}", head.lsn);
     }
 }

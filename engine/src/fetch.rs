@@ -218,7 +218,6 @@ async fn fetch_page(
             if found.is_none() {
                 found = frame.iter().find(|(p, _)| *p == page).map(|(_, data)| frame.data.slice_ref(data));
             }
-            engine.counters.pages_fetched.fetch_add(frame.pages.len(), Ordering::Relaxed);
             keep(snapshot, &lineage, key, frame);
         }
         return match found {
@@ -422,7 +421,6 @@ async fn fetch_before_missed(snapshot: &Snapshot) -> Result<()> {
         if let Some(fetched) = under_way.next().await {
             let (_guard, keys, frames) = fetched?;
             for (key, frame) in keys.iter().zip(&frames) {
-                engine.counters.pages_fetched.fetch_add(frame.pages.len(), Ordering::Relaxed);
                 keep(snapshot, &lineage, key, frame);
             }
         }
@@ -482,8 +480,10 @@ async fn frames_of(
     Ok(frames)
 }
 
-/// Keeps the pages of a fetched frame that `snapshot` takes from it.
+/// Counts the pages of a fetched frame, and keeps those that `snapshot` takes from it.
 fn keep(snapshot: &Snapshot, lineage: &Lineage, key: &Located, frame: &DecodedFrame) {
+    let fetched = &snapshot.replica().engine().counters.pages_fetched;
+    fetched.fetch_add(frame.pages.len(), Ordering::Relaxed);
     keep_pages(snapshot, frame, key.frame.owner, |page| lineage.takes(page, key));
 }
 
@@ -611,7 +611,6 @@ async fn hydrate_pages(
         let (batch, frames) = batch?;
         let mut brought = 0;
         for (key, frame) in batch.iter().zip(&frames) {
-            engine.counters.pages_fetched.fetch_add(frame.pages.len(), Ordering::Relaxed);
             keep(snapshot, &lineage, key, frame);
             brought += brings.get(key).copied().unwrap_or(0);
         }

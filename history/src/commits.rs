@@ -58,7 +58,7 @@ impl Reader {
     /// LSN, and is kept for him.
     pub async fn head(&self, volume: &VolumeName, known: Option<Lsn>) -> Result<VolumeState> {
         let Opened { state, front, log: LogPart { headers, commits } } = self.metastore.open(volume, known).await?;
-        commits.into_iter().for_each(|commit| drop(self.remember(volume.clone(), commit)));
+        self.remember_all(volume, commits);
         if let Some(head) = state.head() {
             self.remember(volume.clone(), head.clone());
             let mut ahead = self.ahead.lock();
@@ -93,7 +93,7 @@ impl Reader {
             return Ok(ahead);
         }
         let LogPart { headers, commits } = self.metastore.log(volume, first, last).await?;
-        commits.into_iter().for_each(|commit| drop(self.remember(volume.clone(), commit)));
+        self.remember_all(volume, commits);
         Ok(headers)
     }
 
@@ -143,6 +143,12 @@ impl Reader {
         let mut commits = self.commits.lock();
         if let Some(commit) = commits.by_place.remove(&(volume.clone(), lsn)) {
             commits.bytes = commits.bytes.saturating_sub(commit.object().len());
+        }
+    }
+
+    fn remember_all(&self, volume: &VolumeName, commits: Vec<SealedCommit>) {
+        for commit in commits {
+            self.remember(volume.clone(), commit);
         }
     }
 
