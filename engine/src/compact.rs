@@ -13,6 +13,8 @@ use crate::table::Cell;
 
 /// The log may be this much longer than twice the live pages.
 const SLACK_BYTES: u64 = 48 << 20;
+/// And so much longer than that before commits wait for it.
+const OVERDUE_BYTES: u64 = 16 << 20;
 /// Pages that move together; commits wait no longer than this takes.
 const MOVE_PAGES: usize = 64;
 
@@ -25,6 +27,11 @@ fn bound(core: &Core) -> u64 {
 /// Whether the log is longer than it should be, or in more files: each session begins one.
 pub(crate) fn is_due(core: &Core, file_bytes: u64) -> bool {
     core.log_bytes > bound(core) || core.log_files.len() > most_files(core, file_bytes) + SPARE_FILES
+}
+
+/// Whether commits must wait until it is shorter.
+pub(crate) fn is_overdue(core: &Core) -> bool {
+    core.log_bytes > bound(core) + OVERDUE_BYTES
 }
 
 fn most_files(core: &Core, file_bytes: u64) -> usize {

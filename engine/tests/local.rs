@@ -255,8 +255,7 @@ fn a_replica_that_never_pushes_does_not_grow_for_ever() {
         }
     }
     let size = dir_bytes(dir.path());
-    // The keeper may be a few files behind where other tests have the processors.
-    assert!(size < 170 << 20, "{} MiB on disk", size >> 20);
+    assert!(size < 110 << 20, "{} MiB on disk", size >> 20);
     for replica in std::fs::read_dir(dir.path().join("replicas")).unwrap() {
         std::fs::remove_file(replica.unwrap().path().join("table.qtab")).unwrap();
     }

@@ -150,6 +150,7 @@ impl Replica {
         self.save_table_locked(&mut core)?;
         let gone = self.reclaim(&mut core);
         drop(core);
+        self.kept.notify_all();
         // Commits do not wait for it.
         drop(gone);
         Ok(())

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use quire_history::Lineage;
 use quire_proto::{CommitHash, Error, ErrorKind, Lsn, PageIdx, PageSet, Result, VolumeName};
 
@@ -49,6 +49,8 @@ pub(crate) struct Replica {
     /// Serializes push, pull, fetch and reset.
     pub(crate) traffic: Mutex<()>,
     core: Mutex<Core>,
+    /// The keeper has shortened the log, or finished.
+    kept: Condvar,
     /// Held while a table file is made and written, before `core`, so that an
     /// older one never replaces a newer one.
     saving: Mutex<()>,
@@ -97,6 +99,8 @@ pub(crate) struct Core {
     since_table: u64,
     /// The thread that writes a table file or compacts, if one was started.
     keeper: Option<std::thread::JoinHandle<()>>,
+    /// It has not finished.
+    keeping: bool,
     /// The catalogue has the replica.
     registered: bool,
     /// Why nothing may be written any more.
@@ -169,9 +173,11 @@ impl Replica {
                 since_freeze: Pending::default(),
                 since_table: replayed_bytes,
                 keeper: None,
+                keeping: false,
                 registered,
                 broken: None,
             }),
+            kept: Condvar::new(),
             saving: Mutex::new(()),
             cache: Mutex::new(Appender::new(Room::Cache, dir.clone(), file_bytes, next_file.clone())),
             lineage: Mutex::new(None),
@@ -311,6 +317,7 @@ impl Replica {
     }
 
     fn begin_or_release(self: &Arc<Self>, begin: impl FnOnce() -> Result<Writer>) -> Result<Writer> {
+        self.wait_for_keeper();
         let begun = self.clear_doubt().and_then(|()| begin());
         if begun.is_err() {
             self.release_writer(false);

@@ -15,14 +15,23 @@ use crate::tablefile::{self, StoredTable};
 /// After this much log a table file is written, so that a crash leaves little to replay.
 const TABLE_EVERY_BYTES: u64 = 32 << 20;
 
+/// The keeper is at work, until this is dropped.
+struct Keeping<'a>(&'a Replica);
+
+impl Drop for Keeping<'_> {
+    fn drop(&mut self) {
+        self.0.core().keeping = false;
+        self.0.kept.notify_all();
+    }
+}
+
 impl Replica {
     pub(super) fn after_append(self: &Arc<Self>, core: &mut Core) {
         let gone = self.reclaim(core);
         core.gone.extend(gone);
-        let busy = core.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished());
         let compacts = compact::is_due(core, self.engine.file_bytes());
         let saves = core.since_table > TABLE_EVERY_BYTES;
-        if busy {
+        if core.keeping {
             // It may take long: what is to go must not become much meanwhile.
             core.gone.truncate(1);
             return;
@@ -33,6 +42,7 @@ impl Replica {
         let replica = self.clone();
         let gone = std::mem::take(&mut core.gone);
         let keeper = std::thread::Builder::new().name("quire-keeper".into()).spawn(move || {
+            let _keeping = Keeping(&replica);
             drop(gone);
             let kept = match compacts {
                 true => compact::compact(&replica),
@@ -44,8 +54,19 @@ impl Replica {
             }
         });
         match keeper {
-            Ok(keeper) => core.keeper = Some(keeper),
+            Ok(keeper) => {
+                core.keeping = true;
+                core.keeper = Some(keeper);
+            }
             Err(e) => tracing::warn!("volume {}: starting a thread: {e}", self.name()),
+        }
+    }
+
+    /// Waits while the log is far too long and the keeper shortens it: commits must not outrun it.
+    pub(super) fn wait_for_keeper(&self) {
+        let mut core = self.core();
+        while core.keeping && compact::is_overdue(&core) {
+            self.kept.wait(&mut core);
         }
     }
 
