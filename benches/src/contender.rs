@@ -2,15 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 
 /// One way to have a SQLite database.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Contender {
     pub(crate) name: String,
     /// The extension and its VFS; none for plain SQLite.
     pub(crate) vfs: Option<(PathBuf, String)>,
+    /// Where the extension is entered, if SQLite cannot tell from its name.
+    pub(crate) entry: Option<String>,
+    /// Variables of its environment, in which `{data}` stands for its data directory.
+    pub(crate) variables: Vec<(String, String)>,
     /// Run on every connection.
     pub(crate) setup: String,
     /// SQL that pushes.
@@ -30,6 +35,7 @@ pub(crate) fn standard(extension: &Path) -> Vec<Contender> {
         vfs: vfs.map(|vfs| (extension.to_owned(), vfs.to_owned())),
         setup: setup.to_owned(),
         push: push.map(str::to_owned),
+        ..Contender::default()
     };
     let push = Some("SELECT quire_push()");
     vec![
@@ -40,17 +46,31 @@ pub(crate) fn standard(extension: &Path) -> Vec<Contender> {
     ]
 }
 
-/// Reads `name=PATH,vfs=NAME[,push=SQL]`; the SQL comes last and may hold commas.
+/// Reads `name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,push=SQL]`; the SQL comes last and may hold commas.
 pub(crate) fn parse_peer(text: &str) -> Result<Contender> {
-    let usage = "wanted: name=PATH,vfs=NAME[,push=SQL]";
+    let usage = "wanted: name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,push=SQL]";
     let (front, push) = match text.split_once(",push=") {
         Some((front, push)) => (front, Some(push.to_owned())),
         None => (text, None),
     };
-    let (named, vfs) = front.split_once(",vfs=").context(usage)?;
-    let (name, path) = named.split_once('=').context(usage)?;
+    let mut words = front.split(',');
+    let (name, path) = words.next().and_then(|word| word.split_once('=')).context(usage)?;
+    let mut peer = Contender { name: name.to_owned(), push, ..Contender::default() };
+    let mut vfs = None;
+    for word in words {
+        match word.split_once('=').context(usage)? {
+            ("vfs", value) => vfs = Some(value.to_owned()),
+            ("entry", value) => peer.entry = Some(value.to_owned()),
+            ("env", value) => {
+                let (variable, value) = value.split_once('=').context(usage)?;
+                peer.variables.push((variable.to_owned(), value.to_owned()));
+            }
+            _ => bail!(usage),
+        }
+    }
+    let vfs = vfs.context(usage)?;
     let path = PathBuf::from(path).canonicalize().with_context(|| format!("no extension at {path}"))?;
-    Ok(Contender { name: name.to_owned(), vfs: Some((path, vfs.to_owned())), setup: String::new(), push })
+    Ok(Contender { vfs: Some((path, vfs)), ..peer })
 }
 
 impl Contender {
@@ -73,7 +93,7 @@ impl Contender {
         // SAFETY: whoever runs the benchmark names the extension to measure.
         unsafe {
             loader.load_extension_enable()?;
-            loader.load_extension(extension, None::<&str>)?;
+            loader.load_extension(extension, self.entry.as_deref())?;
         }
         Ok(())
     }
@@ -89,6 +109,9 @@ mod tests {
         assert_eq!((peer.name.as_str(), peer.push.as_deref()), ("other", Some("SELECT push(1, 2)")));
         assert_eq!(peer.vfs, Some((PathBuf::from("/"), "theirs".to_owned())));
         assert_eq!(parse_peer("other=/,vfs=theirs").unwrap().push, None);
+        let peer = parse_peer("other=/,vfs=theirs,entry=begin,env=A=x={data},env=B=,push=x").unwrap();
+        assert_eq!(peer.entry.as_deref(), Some("begin"));
+        assert_eq!(peer.variables, [("A", "x={data}"), ("B", "")].map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use crate::contender::Contender;
-use crate::phase::{Phase, Sizes};
+use crate::phase::{Job, Phase, Sizes};
 use crate::remote::Remote;
 use crate::results::Measured;
 
@@ -51,7 +51,8 @@ struct Arguments {
     /// Where the databases are made: the disk to measure. Default: the folder for temporary files.
     #[arg(long)]
     work: Option<PathBuf>,
-    /// Another extension to measure, as `name=PATH,vfs=NAME[,push=SQL]`.
+    /// Another extension to measure, as `name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,push=SQL]`, on what does
+    /// not need a replica of Quire's. `{data}` in a value is a folder for its data.
     #[arg(long, value_parser = contender::parse_peer)]
     peer: Vec<Contender>,
     /// Only these phases, in their order; what they need must be among them. Default: all.
@@ -118,10 +119,13 @@ fn measure(phases: &[Phase], contender: &Contender, sizes: &Sizes, folder: &Path
         if !phase.concerns(contender) {
             continue;
         }
-        let job = phase::job(phase, contender, sizes, folder);
+        let job = serde_json::to_string(&Job::new(phase, contender, sizes, folder))?;
         let mut worker = Command::new(std::env::current_exe()?);
         worker.arg("--extension").arg("unused").arg("--worker").arg(job).stdin(Stdio::null()).stderr(Stdio::inherit());
-        worker.env("QUIRE_DATA_DIR", folder.join(phase.data_dir()));
+        let data = folder.join(phase.data_dir());
+        worker.env("QUIRE_DATA_DIR", &data);
+        let fill = |value: &str| value.replace("{data}", &data.to_string_lossy());
+        worker.envs(contender.variables.iter().map(|(name, value)| (name, fill(value))));
         remote.serve(&mut worker, &store, phase);
         let output = worker.output()?;
         ensure!(output.status.success(), "{}, phase {}: {}", contender.name, phase.name(), output.status);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::Metrics;
 use crate::contender::{self, Contender};
@@ -189,27 +189,25 @@ pub(crate) fn parse(name: &str) -> Result<Phase> {
 }
 
 /// Everything that a worker needs, as its argument.
-pub(crate) fn job(phase: Phase, contender: &Contender, sizes: &Sizes, folder: &Path) -> String {
-    let (extension, vfs) = contender.vfs.clone().unzip();
-    json!({
-        "phase": phase.name(), "name": contender.name, "extension": extension, "vfs": vfs,
-        "setup": contender.setup, "push": contender.push, "folder": folder, "rows": sizes.rows,
-    })
-    .to_string()
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Job {
+    phase: String,
+    contender: Contender,
+    folder: PathBuf,
+    rows: i64,
+}
+
+impl Job {
+    pub(crate) fn new(phase: Phase, contender: &Contender, sizes: &Sizes, folder: &Path) -> Job {
+        let (contender, folder) = (contender.clone(), folder.to_owned());
+        Job { phase: phase.name().to_owned(), contender, folder, rows: sizes.rows }
+    }
 }
 
 /// A worker's whole life: one phase, whose metrics it prints.
 pub(crate) fn work(job: &str) -> Result<()> {
-    let job: Value = serde_json::from_str(job)?;
-    let text = |key: &str| job[key].as_str().map(str::to_owned);
-    let contender = Contender {
-        name: text("name").context("no name")?,
-        vfs: text("extension").map(PathBuf::from).zip(text("vfs")),
-        setup: text("setup").context("no setup")?,
-        push: text("push"),
-    };
-    let phase = parse(&text("phase").context("no phase")?)?;
-    let folder = PathBuf::from(text("folder").context("no folder")?);
+    let Job { phase, contender, folder, rows } = serde_json::from_str(job)?;
+    let phase = parse(&phase)?;
     let local = folder.join(phase.data_dir());
     std::fs::create_dir_all(&local)?;
     contender.load()?;
@@ -217,7 +215,7 @@ pub(crate) fn work(job: &str) -> Result<()> {
         contender,
         volume: phase.volume(),
         local,
-        sizes: Sizes::of_rows(job["rows"].as_i64().context("no rows")?),
+        sizes: Sizes::of_rows(rows),
     };
     let metrics = match phase {
         Phase::Commits => bench.commits(),
