@@ -222,6 +222,7 @@ fn checked(frame: &[u8]) -> Result<&[u8]> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use quire_testkit::rows::interior_pages;
 
     fn any_frame() -> impl Strategy<Value = (PageSet, PageSize, Vec<u8>)> {
         (9u8..=12, proptest::collection::btree_set(1u32..1000, 1..20), any::<bool>(), any::<u64>()).prop_map(
@@ -276,32 +277,10 @@ mod tests {
         }
     }
 
-    /// Interior pages of a SQLite table, as full as they get, for rows of this many to a leaf.
-    fn interior_pages(count: u32, rowid_bytes: usize) -> (PageSet, Vec<u8>) {
-        let mut data = Vec::new();
-        let (mut child, mut rowid) = (7_u32, 1_u64 << (7 * (rowid_bytes - 1)));
-        for _ in 0..count {
-            let mut page = vec![0; 4096];
-            let cells = (4096 - 12) / (2 + 4 + rowid_bytes);
-            for n in 0..cells {
-                let at = 4096 - (n + 1) * (4 + rowid_bytes);
-                page[12 + 2 * n..14 + 2 * n].copy_from_slice(&(at as u16).to_be_bytes());
-                page[at..at + 4].copy_from_slice(&child.to_be_bytes());
-                for byte in 0..rowid_bytes {
-                    let more = if byte + 1 < rowid_bytes { 0x80 } else { 0 };
-                    page[at + 4 + byte] = (rowid >> (7 * (rowid_bytes - 1 - byte))) as u8 & 0x7f | more;
-                }
-                (child, rowid) = (child + 1, rowid + 37);
-            }
-            data.extend(page);
-        }
-        (PageSet::first(crate::PageCount::new(count)), data)
-    }
-
     #[test]
     fn the_upper_levels_of_a_tree_pack_well() {
         for rowid_bytes in [2, 3, 4, 5] {
-            let (pages, data) = interior_pages(8, rowid_bytes);
+            let (pages, data) = (PageSet::first(crate::PageCount::new(8)), interior_pages(8, rowid_bytes));
             let plain = encode_frame(&pages, PageSize::DEFAULT, &data).unwrap();
             let frame = encode_index_frame(&pages, PageSize::DEFAULT, &data).unwrap();
             assert_eq!(decode_frame(&frame.bytes, 8).unwrap().data, data);

@@ -1,6 +1,7 @@
 //! What the tests of every crate share: a real S3 server ([`S3Server`]), one
 //! that must be refused ([`OverwritingS3`]), a proxy that counts, delays and breaks requests ([`Proxy`]), a line that breaks whatever is spoken on it ([`Line`]), random seeds
-//! that replay ([`seed()`]), a real browser ([`browser_script`]), and the fuzzer's inputs ([`fuzz`]).
+//! that replay ([`seed()`]), a real browser ([`browser_script`]), the fuzzer's inputs ([`fuzz`]), and the
+//! rows of benchmarks ([`rows`]).
 //!
 //! Test-only: nothing here is part of Quire, and it knows nothing of Quire's
 //! crates, so that each of them can depend on it. Its functions panic with the
@@ -14,6 +15,7 @@ pub mod fuzz;
 mod line;
 mod overwriting;
 mod proxy;
+pub mod rows;
 mod s3;
 mod seed;
 mod venv;
