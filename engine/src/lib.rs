@@ -12,6 +12,9 @@
 //! disk (`FORMAT.md`); `push.rs` and `pull.rs` move it.
 
 mod ahead;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod catalog;
 mod checkpoint;
 mod compact;

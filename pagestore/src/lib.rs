@@ -8,6 +8,9 @@
 //! This crate knows nothing of commits, of their order, or of who reads the
 //! pages: whoever names a segment knows why it is there.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod embedded;

@@ -26,6 +26,7 @@ const FOOTER_BYTES: u64 = 1024;
 pub(crate) type Entry = (PageIdx, u32, u64, u32);
 
 /// Keeps the account of a segment while its bytes go by.
+#[cfg_attr(feature = "bench", derive(Clone))]
 pub(crate) struct SegmentBuilder {
     volume: VolumeName,
     id: SegmentId,
