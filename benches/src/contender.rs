@@ -111,7 +111,10 @@ mod tests {
         assert_eq!(parse_peer("other=/,vfs=theirs").unwrap().push, None);
         let peer = parse_peer("other=/,vfs=theirs,entry=begin,env=A=x={data},env=B=,push=x").unwrap();
         assert_eq!(peer.entry.as_deref(), Some("begin"));
-        assert_eq!(peer.variables, [("A", "x={data}"), ("B", "")].map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(
+            peer.variables,
+            [("A", "x={data}"), ("B", "")].map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 
     #[test]

@@ -211,12 +211,7 @@ pub(crate) fn work(job: &str) -> Result<()> {
     let local = folder.join(phase.data_dir());
     std::fs::create_dir_all(&local)?;
     contender.load()?;
-    let bench = Bench {
-        contender,
-        volume: phase.volume(),
-        local,
-        sizes: Sizes::of_rows(rows),
-    };
+    let bench = Bench { contender, volume: phase.volume(), local, sizes: Sizes::of_rows(rows) };
     let metrics = match phase {
         Phase::Commits => bench.commits(),
         Phase::Bulk => bench.bulk(),

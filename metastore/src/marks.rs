@@ -18,19 +18,20 @@ fn name(marker: &Marker) -> Option<Ulid> {
     }
 }
 
-/// Writes a marker, under a fresh name or its replica's, and looks whether what it is on is still kept. In this order: a collector
-/// publishes its statement first and looks for markers then, so one of the two sees the other.
+/// Writes a marker, under a fresh name or its replica's, and looks whether what it is on is still kept. In this order: a
+/// collector publishes its statement first and looks for markers then, so one of the two sees the other.
 pub(crate) async fn mark(bucket: &Bucket, marker: &Marker) -> Result<()> {
     let (volume, lsn, _) = &marker.base;
-    let name = match name(marker) {
-        Some(name) => name,
-        None => SegmentId::random(*lsn)?.ulid,
-    };
-    bucket.create(&keys::marker(volume, *lsn, name), marker.encode().into()).await?;
-    match statements::newest(bucket, volume).await?.keeps(*lsn) {
-        true => Ok(()),
-        false => Err(log::gone(volume, *lsn)),
+    let (own, fresh) = (name(marker), SegmentId::random(*lsn)?.ulid);
+    bucket.create(&keys::marker(volume, *lsn, own.unwrap_or(fresh)), marker.encode().into()).await?;
+    if statements::newest(bucket, volume).await?.keeps(*lsn) {
+        return Ok(());
     }
+    if own.is_none() {
+        // It came too late and holds nothing; nobody else could take it back. Where that fails it goes with time.
+        let _ = remove(bucket, volume, *lsn, fresh).await;
+    }
+    Err(log::gone(volume, *lsn))
 }
 
 /// All markers on snapshots of a volume.

@@ -24,6 +24,8 @@ struct Kept {
     span: String,
     /// Snapshots that are kept however old they are.
     snapshots: Vec<u64>,
+    /// Of what is older than this LSN a collector has let go already, but for the snapshots.
+    from: u64,
 }
 
 /// Says what to keep of a volume's history, or shows it.
@@ -51,7 +53,7 @@ pub(crate) fn keep(ctx: &Context, name: &str, what: &[String], no_longer: bool) 
         Some(moment) => Some(engine.info_at(&name, moment)?.lsn),
     };
     let stores = stores(ctx)?;
-    let retention = engine.maintain(&name, |_, volume| async move {
+    let (retention, statement) = engine.maintain(&name, |_, volume| async move {
         let change = |retention: &mut Retention| {
             if let Some(span) = span {
                 retention.span = span;
@@ -62,16 +64,17 @@ pub(crate) fn keep(ctx: &Context, name: &str, what: &[String], no_longer: bool) 
                 None => {}
             }
         };
-        let retention = retain(&stores, &volume, change).await?;
+        let kept = retain(&stores, &volume, change).await?;
         if let Some(lsn) = snapshot.filter(|_| no_longer) {
             give_up(&stores, &volume, lsn).await?;
         }
-        Ok(retention)
+        Ok(kept)
     })?;
     let kept = Kept {
         name: name.to_string(),
         span: retention.span.to_string(),
         snapshots: retention.named.iter().map(|lsn| lsn.get()).collect(),
+        from: statement.horizon.get(),
     };
     ctx.output.result(&kept, |kept| {
         let span = match retention.span {
@@ -84,7 +87,11 @@ pub(crate) fn keep(ctx: &Context, name: &str, what: &[String], no_longer: bool) 
             true => String::new(),
             false => format!(", and LSN {} however old", snapshots.join(", ")),
         };
-        format!("of {name} is kept: {span}{besides}; `quire gc` lets go the rest")
+        let gone = match kept.from {
+            1 => String::new(),
+            from => format!("; what was before LSN {from} is let go already"),
+        };
+        format!("of {name} is kept: {span}{besides}; `quire gc` lets go the rest{gone}")
     })
 }
 

@@ -92,9 +92,13 @@ impl Markers {
         Ok(markers)
     }
 
-    /// The snapshots that the next statement must keep, given what the one before it kept.
+    /// The snapshots that the next statement must keep, given what the one before it kept. Of what that one did not keep,
+    /// only the base of a commit that is there: it was marked before that statement came, and every collector that goes by
+    /// the statement has seen the marker. Any other marker may be one that was refused, and left there by somebody who
+    /// was killed; keeping its snapshot again would invite others, while a collector may be letting it go.
     pub(super) fn held(&self, before: &Statement) -> BTreeSet<Lsn> {
-        let held = self.holds.iter().filter(|hold| hold.holder.is_settled() || before.keeps(hold.lsn));
+        let is_held = |hold: &&Hold| before.keeps(hold.lsn) || matches!(hold.holder, Holder::Commit(..));
+        let held = self.holds.iter().filter(is_held);
         held.map(|hold| hold.lsn).collect()
     }
 

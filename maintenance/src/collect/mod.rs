@@ -98,20 +98,32 @@ impl Stores {
     }
 }
 
-/// Changes what is to be kept of a volume, and returns it. Nothing goes before somebody collects.
-pub async fn keep(stores: &Stores, volume: &VolumeName, change: impl Fn(&mut Retention) + Send) -> Result<Retention> {
+/// Changes what is to be kept of a volume, and returns it with what the newest statement keeps already. Nothing goes before
+/// somebody collects.
+pub async fn keep(
+    stores: &Stores,
+    volume: &VolumeName,
+    change: impl Fn(&mut Retention) + Send,
+) -> Result<(Retention, Statement)> {
     stores.log.head(volume).await?.head().ok_or_else(|| {
         Error::not_found(format!("the store has no volume {volume}")).with_remedy("`quire ls` lists what there is.")
     })?;
     for _ in 0..MOST_ATTEMPTS {
         let (number, before) = stores.log.retention(volume).await?;
+        // Also what was asked for before: whoever asked may have been killed before a collector had to hear of it.
+        let mut asked = Retention { named: BTreeSet::new(), ..before.clone() };
+        change(&mut asked);
+        let statement = stores.log.statement(volume).await?;
+        check_kept(volume, &statement, &asked.named)?;
         let mut retention = before.clone();
         change(&mut retention);
-        let named: BTreeSet<Lsn> = retention.named.difference(&before.named).copied().collect();
-        check_kept(volume, &stores.log.statement(volume).await?, &named)?;
+        retention.named.retain(|lsn| statement.keeps(*lsn));
+        if retention == before && asked.named.is_empty() {
+            return Ok((retention, statement));
+        }
         if retention == before || stores.log.retain(volume, number + 1, &retention).await? {
-            claim(stores, volume, &named).await?;
-            return Ok(retention);
+            let statement = claim(stores, volume, &asked.named).await?;
+            return Ok((retention, statement));
         }
     }
     Err(Error::new(ErrorKind::Busy, format!("volume {volume}: others are changing what is kept of it"))
@@ -120,12 +132,12 @@ pub async fn keep(stores: &Stores, volume: &VolumeName, change: impl Fn(&mut Ret
 
 /// Makes sure that snapshots stay which are wanted now. A collector that has not heard of it, as it looked at what is
 /// wanted before, may be about to publish: its number is taken, so that it has to look again.
-async fn claim(stores: &Stores, volume: &VolumeName, lsns: &BTreeSet<Lsn>) -> Result<()> {
+async fn claim(stores: &Stores, volume: &VolumeName, lsns: &BTreeSet<Lsn>) -> Result<Statement> {
     for _ in 0..MOST_ATTEMPTS {
         let Stated { number, statement, .. } = newest(stores, volume).await?;
         check_kept(volume, &statement, lsns)?;
-        if lsns.is_empty() || stores.log.state(volume, number + 1, &statement).await? {
-            return Ok(());
+        if stores.log.state(volume, number + 1, &statement).await? {
+            return Ok(statement);
         }
     }
     Err(overtaken(volume))

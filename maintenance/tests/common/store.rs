@@ -78,7 +78,7 @@ impl Store {
         let retention = Retention { span, named: named.iter().copied().map(lsn).collect() };
         let volume = name(volume);
         let kept = keep(&self.stores, &volume, |kept| *kept = retention.clone());
-        assert_eq!(self.runtime.block_on(kept).unwrap(), retention);
+        assert_eq!(self.runtime.block_on(kept).unwrap().0, retention);
     }
 
     /// Collects, with nobody's reading in the way.

@@ -1,0 +1,132 @@
+//! What is wanted again while a collector is about to let it go.
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/line.rs"]
+mod line;
+#[path = "common/store.rs"]
+mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use line::Line;
+use quire_bucket::keys;
+use quire_engine::{ErrorKind, Moment};
+use quire_maintenance::collect::{Options, collect, keep};
+use quire_proto::{Marker, MarkerTarget, SegmentId, Span};
+use store::*;
+
+const NOW: Options = Options { grace_ms: 0, abandoned_ms: 3_600_000, report_at_ms: None };
+
+/// A volume of eight commits of which little is wanted, and what each LSN shows.
+fn little_is_wanted(store: &Store) -> Vec<Vec<u64>> {
+    let volume = store.client("a").volume(&name("v")).unwrap();
+    let shown = grow(&volume, 8);
+    store.keep("v", Span::Last(1), &[]);
+    shown
+}
+
+/// Collects, and lets somebody come in before the collector publishes.
+fn overtaken(store: &Arc<Store>, options: &Options, other: impl Fn(&Store) + Send + Sync + 'static) {
+    let line = Arc::new(Line::before(1, |_, what, key| what == "put" && key.contains("/keep/"), {
+        let store = store.clone();
+        move || other(&store)
+    }));
+    let stores = stores_on(&line.to(&store.bucket));
+    store.runtime.block_on(collect(&stores, &name("v"), options)).unwrap();
+}
+
+#[test]
+fn all_that_is_there_is_kept_from_when_somebody_was_told_so() {
+    let store = Arc::new(Store::memory());
+    let shown = little_is_wanted(&store);
+    overtaken(&store, &NOW, |store| store.keep("v", Span::All, &[]));
+    assert_eq!(shows(&store.client("b"), "v", 4), shown[3]);
+}
+
+#[test]
+fn a_longer_span_holds_from_when_somebody_was_told_so() {
+    let store = Arc::new(Store::memory());
+    let shown = little_is_wanted(&store);
+    overtaken(&store, &NOW, |store| store.keep("v", Span::Last(6), &[]));
+    assert_eq!(shows(&store.client("b"), "v", 3), shown[2]);
+    let gone = store.client("c").info_at(&name("v"), Moment::Lsn(lsn(2))).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Gone);
+}
+
+#[test]
+fn a_snapshot_that_is_named_again_after_a_kill_is_kept_or_refused() {
+    let store = Arc::new(Store::memory());
+    let shown = little_is_wanted(&store);
+    let told = Arc::new(AtomicUsize::new(0));
+    overtaken(&store, &NOW, {
+        let told = told.clone();
+        move |store| {
+            // Killed before the collector had to hear of it.
+            let (number, mut retention) = store.runtime.block_on(store.log().retention(&name("v"))).unwrap();
+            retention.named.insert(lsn(3));
+            assert!(store.runtime.block_on(store.log().retain(&name("v"), number + 1, &retention)).unwrap());
+            told.store(1, SeqCst);
+        }
+    });
+    assert_eq!(told.load(SeqCst), 1);
+    let volume = name("v");
+    let named = keep(&store.stores, &volume, |kept| {
+        kept.named.insert(lsn(3));
+    });
+    assert_eq!(store.runtime.block_on(named).unwrap_err().kind(), ErrorKind::Gone);
+    // What cannot be kept is not said to be any longer.
+    let last = keep(&store.stores, &volume, |kept| kept.span = Span::Last(2));
+    let (kept, statement) = store.runtime.block_on(last).unwrap();
+    assert!(kept.named.is_empty() && statement.horizon == lsn(8), "{kept:?}, {statement:?}");
+    assert_eq!(stamps(&store.client("b").existing(&name("v")).unwrap()), shown[7]);
+}
+
+/// A reader's marker that came too late, and stayed, as its author was killed. A later statement must not keep the snapshot
+/// again, and so let somebody rely on it, while a collector goes on letting it go by an earlier one.
+#[test]
+fn what_was_let_go_does_not_come_back_by_a_marker_that_was_refused() {
+    let store = Arc::new(Store::memory());
+    let volume = store.client("a").volume(&name("v")).unwrap();
+    grow(&volume, 12);
+    store.keep("v", Span::Last(1), &[4]);
+    store.collect("v");
+    grow(&volume, 1);
+    store.keep("v", Span::Last(1), &[]);
+    let state = Arc::new(AtomicUsize::new(0));
+    let after_the_markers = {
+        let state = state.clone();
+        move |_, what: &str, key: &str| {
+            match state.load(SeqCst) {
+                0 if what == "put" && key.contains("/keep/") => state.store(1, SeqCst),
+                1 if what == "list" && key.contains("/mark") => state.store(2, SeqCst),
+                2 if what == "get" && key.contains("/ck/") => {
+                    state.store(3, SeqCst);
+                    return true;
+                }
+                _ => {}
+            }
+            false
+        }
+    };
+    let line = Arc::new(Line::before(1, after_the_markers, {
+        let store = store.clone();
+        move || {
+            let header = store.runtime.block_on(store.log().header(&name("v"), lsn(4))).unwrap();
+            let target = MarkerTarget::Reader { span_ms: 7_200_000, author: "r".into() };
+            let marker = Marker { base: (name("v"), lsn(4), header.hash()), target };
+            let refused = store.runtime.block_on(store.log().mark(&marker)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Gone);
+            assert!(store.collect("v").holds.is_empty(), "who is refused leaves nothing");
+            let key = keys::marker(&name("v"), lsn(4), SegmentId::random(lsn(4)).unwrap().ulid);
+            store.runtime.block_on(store.bucket.create(&key, marker.encode().into())).unwrap();
+            let second = store.collect("v");
+            assert_eq!((second.holds.len(), second.blocked), (1, Some(lsn(4))));
+            let fork = store.client("f").fork(&name("v"), Some(Moment::Lsn(lsn(4))), &name("fork"));
+            assert_eq!(fork.map(drop).unwrap_err().kind(), ErrorKind::Gone);
+        }
+    }));
+    let stores = stores_on(&line.to(&store.bucket));
+    store.runtime.block_on(collect(&stores, &name("v"), &NOW)).unwrap();
+    assert_eq!(state.load(SeqCst), 3);
+}
