@@ -12,3 +12,19 @@ pub mod verify;
 mod wire;
 
 pub use server::Server;
+
+use quire_proto::{CommitHeader, CommitKind, Metastore, Result, VolumeName};
+
+/// Whether an LSN is a snapshot that can be read: a volume lived there, and not since that LSN only.
+async fn shows_pages<M>(log: &M, volume: &VolumeName, header: &CommitHeader) -> Result<bool>
+where
+    M: Metastore + ?Sized,
+{
+    let mut at = header.clone();
+    while at.kind == CommitKind::Void {
+        let Some(before) = at.lsn.prev() else { return Ok(false) };
+        at = log.header(volume, before).await?;
+    }
+    // What has just begun needs no commit before it.
+    Ok(!at.kind.ends() && (at.page_count.get() > 0 || !at.kind.begins()))
+}

@@ -3,15 +3,132 @@
 
 mod common;
 
-use common::{World, lsn, name, on_each_store};
-use quire_maintenance::verify::Object;
-use quire_proto::LogUpkeep;
+use std::sync::Arc;
 
-fn stub(world: &World, commits: impl IntoIterator<Item = u64>) {
+use common::{World, commit, lsn, name, on_each_store, options};
+use quire_bucket::keys;
+use quire_engine::{Engine, Moment};
+use quire_maintenance::collect::{Options, Stores, collect, keep};
+use quire_maintenance::verify::{Object, Report};
+use quire_proto::{CheckpointPlace, LogUpkeep, Retention, Span, Statement};
+
+/// As if a collector that keeps what is from `horizon` on had let go the first commits, up to `last`.
+fn stub(world: &World, last: u64, horizon: u64) {
     let store = quire_metastore::Embedded::new(world.bucket.clone(), quire_metastore::Options::default());
-    for n in commits {
+    let statement = Statement { horizon: lsn(horizon), ..Statement::all() };
+    assert!(world.wait(store.state(&name("app"), 1, &statement)).unwrap());
+    for n in 1..=last {
         world.wait(store.stub(&name("app"), lsn(n))).unwrap();
     }
+}
+
+/// A volume of seven commits of which the last and LSN 3 were kept.
+fn collected(world: &World) {
+    for n in 1..=7 {
+        world.push("app", 20 * n..20 * n + 60);
+    }
+    let store = Arc::new(quire_metastore::Embedded::new(world.bucket.clone(), quire_metastore::Options::default()));
+    let stores = Stores::new(store, Arc::new(quire_pagestore::Embedded::new(world.bucket.clone())));
+    let app = name("app");
+    let wanted = keep(&stores, &app, |kept| *kept = Retention { span: Span::Last(1), named: [lsn(3)].into() });
+    world.wait(wanted).unwrap();
+    let options = Options { grace_ms: 0, ..Options::default() };
+    world.wait(collect(&stores, &app, &options)).unwrap().unwrap();
+    for report in [world.plain("app"), world.deep("app")] {
+        assert!(report.is_sound(), "{report:?}");
+        assert_eq!((report.collected, report.readable), (5, Some(lsn(7))));
+    }
+}
+
+fn checkpoint(n: u64) -> quire_bucket::Key {
+    keys::checkpoint(&name("app"), CheckpointPlace { lsn: lsn(n), generation: 0 })
+}
+
+/// A copy of the newest snapshot that can be read according to a report.
+fn can_be_saved(world: &World, report: &Report) {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(options(dir.path(), &world.bucket)).unwrap();
+    let at = engine.volume_at(&name("app"), Moment::Lsn(report.readable.unwrap())).unwrap();
+    at.hydrate(&mut |_, _| ()).unwrap();
+}
+
+#[test]
+fn a_checkpoint_without_which_nothing_can_be_read_is_missed() {
+    on_each_store(|world| {
+        collected(world);
+        world.delete(&checkpoint(7));
+        for report in [world.plain("app"), world.deep("app")] {
+            let damage = &report.damage[0];
+            assert_eq!(damage.object, Object::Checkpoint(CheckpointPlace { lsn: lsn(7), generation: 0 }), "{report:?}");
+            assert!(damage.problem.contains("LSN 7, which is to be kept, cannot be read"), "{damage:?}");
+            assert_eq!((report.damage.len(), &report.lost), (1, &None));
+            assert_eq!((&report.touched[..], report.readable), (&[(lsn(7), lsn(7))][..], Some(lsn(3))));
+            can_be_saved(world, &report);
+        }
+    });
+}
+
+#[test]
+fn the_checkpoint_of_a_snapshot_that_is_kept_is_missed() {
+    on_each_store(|world| {
+        collected(world);
+        world.engine.fork(&name("app"), Some(Moment::Lsn(lsn(3))), &name("fork")).unwrap();
+        world.delete(&checkpoint(3));
+        for report in [world.plain("app"), world.deep("app")] {
+            assert_eq!(report.damage.len(), 1, "{report:?}");
+            assert!(report.damage[0].problem.contains("LSN 3, which is to be kept, cannot be read"), "{report:?}");
+            assert_eq!((&report.touched[..], report.readable), (&[(lsn(3), lsn(3))][..], Some(lsn(7))));
+            can_be_saved(world, &report);
+        }
+        for report in [world.plain("fork"), world.deep("fork")] {
+            assert!(report.damage[0].problem.contains("LSN 3, which somebody stands on"), "{report:?}");
+            assert_eq!((&report.lost, report.readable), (&None, None));
+        }
+    });
+}
+
+#[test]
+fn a_segment_of_a_collected_commit_is_missed_by_those_who_need_it() {
+    on_each_store(|world| {
+        collected(world);
+        let lost = world.segment("app", 2);
+        let bytes = world.read(&lost);
+        world.delete(&lost);
+        for report in [world.plain("app"), world.deep("app")] {
+            assert_eq!(report.damage.len(), 1, "{report:?}");
+            // LSN 7 takes pages 40 to 59 from it, and LSN 3 too.
+            assert_eq!(report.damage[0].pages.ranges().collect::<Vec<_>>(), [(40, 59)], "{report:?}");
+            assert_eq!(report.lost.as_ref().unwrap().ranges().collect::<Vec<_>>(), [(40, 59)]);
+            assert_eq!(report.touched, [(lsn(3), lsn(3)), (lsn(7), lsn(7))]);
+            assert_eq!(report.readable, None);
+        }
+        world.replace(&lost, bytes);
+        world.flip(&world.segment("app", 6), 100);
+        assert!(world.plain("app").is_sound());
+        let report = world.deep("app");
+        assert_eq!((report.damage.len(), report.readable), (1, Some(lsn(3))), "{report:?}");
+        assert!(!report.lost.as_ref().unwrap().is_empty());
+        can_be_saved(world, &report);
+    });
+}
+
+#[test]
+fn a_stub_of_another_commit_is_noticed() {
+    on_each_store(|world| {
+        collected(world);
+        for n in 1..=5 {
+            world.push("other", n..20);
+        }
+        let store = quire_metastore::Embedded::new(world.bucket.clone(), quire_metastore::Options::default());
+        world.wait(store.stub(&name("other"), lsn(4))).unwrap();
+        world.replace(&commit("app", 4), world.read(&commit("other", 4)));
+        for report in [world.plain("app"), world.deep("app")] {
+            assert_eq!(report.damage.len(), 1, "{report:?}");
+            assert_eq!(report.damage[0].object, Object::Commit { lsn: lsn(4) });
+            assert!(report.damage[0].problem.contains("commit 5 names as its parent"), "{report:?}");
+            assert_eq!((&report.touched[..], report.readable), (&[][..], Some(lsn(7))), "nobody needs it");
+        }
+    });
 }
 
 #[test]
@@ -23,7 +140,7 @@ fn collected_commits_are_no_damage() {
         world.volume("app").checkpoint().unwrap();
         world.push("app", [5]);
         // Of the first nobody needs anything any more, of the second its segment.
-        stub(world, [1, 2]);
+        stub(world, 2, 3);
         world.delete(&world.segment("app", 1));
         for report in [world.plain("app"), world.deep("app")] {
             assert!(report.is_sound() && report.touched.is_empty(), "{report:?}");
@@ -39,7 +156,7 @@ fn what_a_checkpoint_needs_of_a_collected_commit_is_damage() {
         world.volume("app").checkpoint().unwrap();
         world.push("app", [7]);
         // LSN 2 has page 3 of the newest snapshot in itself.
-        stub(world, [1, 2]);
+        stub(world, 2, 5);
         for report in [world.plain("app"), world.deep("app")] {
             assert_eq!(report.damage.len(), 1, "{report:?}");
             let damage = &report.damage[0];

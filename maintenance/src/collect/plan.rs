@@ -9,6 +9,7 @@ use quire_proto::{
 
 use super::Stores;
 use super::markers::Markers;
+use crate::shows_pages;
 
 /// Headers are read in pieces of so many.
 const HEADERS_AT_ONCE: u64 = 1024;
@@ -57,7 +58,7 @@ impl Plan {
     pub(super) async fn ensure_checkpoints(&mut self, stores: &Stores, volume: &VolumeName) -> Result<()> {
         for lsn in self.kept.clone().into_iter().chain([self.horizon]) {
             let header = stores.log.header(volume, lsn).await?;
-            if lsn == Lsn::FIRST || !shows_pages(stores, volume, &header).await? {
+            if lsn == Lsn::FIRST || !shows_pages(&*stores.log, volume, &header).await? {
                 continue;
             }
             match quire_history::checkpoint(&stores.reader, volume, &header, &[]).await {
@@ -124,17 +125,6 @@ async fn newest_with_a_meaning(stores: &Stores, volume: &VolumeName, head: &Comm
         at = stores.log.header(volume, before).await?;
     }
     Ok(at.lsn)
-}
-
-/// Whether an LSN is a snapshot that can be read: a volume lived there, and not since that LSN only.
-async fn shows_pages(stores: &Stores, volume: &VolumeName, header: &CommitHeader) -> Result<bool> {
-    let mut at = header.clone();
-    while at.kind == CommitKind::Void {
-        let Some(before) = at.lsn.prev() else { return Ok(false) };
-        at = stores.log.header(volume, before).await?;
-    }
-    // What has just begun needs no commit before it.
-    Ok(!at.kind.ends() && (at.page_count.get() > 0 || !at.kind.begins()))
 }
 
 /// Checks that the checkpoint of a snapshot is of it, complete, and that all it names is there.

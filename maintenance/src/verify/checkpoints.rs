@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use quire_history::Reader;
 use quire_proto::{
     CHECKPOINT_FRONT_BYTES, CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointPlace, CommitHeader, Error,
-    FrameObject, LeafRef, Lsn, PageRun, PageSet, PageSource, Result, SegmentId, SegmentRef, VolumeName,
+    FrameLocation, FrameObject, LeafRef, Lsn, PageRun, PageSet, PageSource, Result, SegmentId, SegmentRef, VolumeName,
 };
 
 use super::log::{Bad, Walk};
@@ -147,6 +147,19 @@ impl Job {
         Ok((checked, spare))
     }
 
+    /// Looks at one checkpoint that was not there when they were listed.
+    pub(super) async fn checked(&mut self, volume: &VolumeName, place: CheckpointPlace) -> Result<Checked> {
+        let info = match self.open_checked(volume, place, true).await {
+            Ok((opened, _)) => Some(opened.head.info().clone()),
+            Err(e) if is_damage(&e) => {
+                self.damaged_checkpoint(volume, place, e.to_string());
+                None
+            }
+            Err(e) => return Err(e),
+        };
+        Ok(Checked { place, info, wrong: PageSet::new() })
+    }
+
     async fn open_checked(
         &self,
         volume: &VolumeName,
@@ -195,14 +208,18 @@ impl Job {
         let mut lacks = checked.wrong.clone();
         // What of collected commits the snapshot still needs.
         let mut needed: BTreeMap<Lsn, PageSet> = BTreeMap::new();
+        let mut in_bad: BTreeMap<SegmentId, PageSet> = BTreeMap::new();
         let mut add = |run: PageRun| {
             let mut pages = PageSet::new();
             pages.insert_range(run.first.get(), run.last().get());
             let among = match (run.source, &origin) {
-                (PageSource::Frame(frame), _) if frame.is_compacted() => match frame.object {
-                    FrameObject::Segment(id) if walk.bad_segments.contains(&id) => Some(&pages),
-                    _ => None,
-                },
+                (PageSource::Frame(FrameLocation { object: FrameObject::Segment(id), .. }), _)
+                    if walk.bad_segments.contains_key(&id) =>
+                {
+                    in_bad.entry(id).or_default().union_with(&pages);
+                    Some(&pages)
+                }
+                (PageSource::Frame(frame), _) if frame.is_compacted() => None,
                 (PageSource::Frame(frame), _) => match (walk.bad.get(&frame.owner), frame.object) {
                     (Some(Bad::Object), FrameObject::Commit) => Some(&pages),
                     (Some(Bad::Collected), FrameObject::Commit) => {
@@ -228,6 +245,10 @@ impl Job {
             opened.each_run(&self.reader, walk.volume, &mut add).await
         };
         let seen = seen.await;
+        for (id, pages) in in_bad {
+            let lsn = walk.bad_segments[&id];
+            self.findings.add_pages(walk.volume, Object::Segment { id, lsn }, &pages);
+        }
         for (lsn, pages) in needed {
             let problem = format!("it was collected, and the checkpoint of LSN {} needs it", checked.place.lsn);
             let (volume, object) = (walk.volume.clone(), Object::Commit { lsn });

@@ -17,8 +17,8 @@ pub(super) enum Examined {
     There(Box<Content>),
     /// What should be a commit, or nothing.
     Broken(Lsn, Error),
-    /// It was collected.
-    Collected(Lsn),
+    /// It was collected; its header stays.
+    Collected(Box<CommitHeader>),
 }
 
 /// A commit that is whole, and its pages.
@@ -36,7 +36,13 @@ impl Job {
     pub(super) async fn examine(&self, volume: &VolumeName, lsn: Lsn) -> Result<Examined> {
         let commit = match self.reader.metastore().commit(volume, lsn).await {
             Ok(commit) => commit,
-            Err(e) if e.kind() == ErrorKind::Gone => return Ok(Examined::Collected(lsn)),
+            Err(e) if e.kind() == ErrorKind::Gone => {
+                return match self.reader.metastore().header(volume, lsn).await {
+                    Ok(header) => Ok(Examined::Collected(Box::new(header))),
+                    Err(e) if is_damage(&e) => Ok(Examined::Broken(lsn, e)),
+                    Err(e) => Err(e),
+                };
+            }
             Err(e) if is_damage(&e) => return Ok(Examined::Broken(lsn, e)),
             Err(e) => return Err(e),
         };

@@ -95,6 +95,14 @@ impl Findings {
         self.listed.push(damage);
     }
 
+    /// Pages turned out to lie in an object that is listed.
+    pub(super) fn add_pages(&mut self, volume: &VolumeName, object: Object, pages: &PageSet) {
+        let listed = self.listed.iter_mut().find(|damage| damage.volume == *volume && damage.object == object);
+        if let Some(damage) = listed {
+            damage.pages.union_with(pages);
+        }
+    }
+
     pub(super) fn add_all(&mut self, others: Findings) {
         self.more += others.more;
         others.listed.into_iter().for_each(|damage| self.add(damage));

@@ -1,11 +1,12 @@
 //! The log from one commit to another: each is there, names the one before it, and its pages are; and how the
 //! snapshots stand that they make.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt};
 use quire_proto::{
-    Base, CommitHash, CommitHeader, CommitKind, Error, ErrorKind, Lsn, PageSet, Result, Rollup, SegmentId, VolumeName,
+    Base, CheckpointPlace, CommitHash, CommitHeader, CommitKind, Error, ErrorKind, Lsn, PageSet, Result, Rollup,
+    SegmentId, Statement, VolumeName,
 };
 
 use super::checkpoints::{Checked, Spare};
@@ -21,9 +22,14 @@ pub(super) struct Walk<'a> {
     /// What cannot be read, by the commit that owns it.
     pub(super) bad: HashMap<Lsn, Bad>,
     checkpoints: BTreeMap<Lsn, Checked>,
+    /// What collectors keep.
+    statement: Statement,
+    /// The snapshot that somebody stands on who is verified.
+    base: Option<Lsn>,
     segments: HashSet<SegmentId>,
-    /// Segments of compactions that cannot be read: only checkpoints name them.
-    pub(super) bad_segments: HashSet<SegmentId>,
+    /// Segments that cannot be read and that only checkpoints name, each with the LSN of one that does: those of
+    /// compactions, and of commits that were collected.
+    pub(super) bad_segments: HashMap<SegmentId, Lsn>,
 }
 
 /// What cannot be read of a commit.
@@ -49,12 +55,20 @@ enum Known {
 enum Waiting {
     There(Box<Content>),
     Broken(Lsn, Error, Known),
-    Collected(Lsn),
+    Collected(Box<CommitHeader>),
 }
 
 impl Waiting {
+    fn header(&self) -> Option<&CommitHeader> {
+        match self {
+            Waiting::There(content) => Some(&content.header),
+            Waiting::Collected(header) => Some(header),
+            Waiting::Broken(..) => None,
+        }
+    }
+
     fn is_parent_of(&self, next: &CommitHeader) -> bool {
-        matches!(self, Waiting::There(content) if next.parent == Some(content.header.hash()))
+        self.header().is_some_and(|header| next.parent == Some(header.hash()))
     }
 }
 
@@ -75,17 +89,22 @@ impl Job {
         first: Lsn,
         (last, hash): (Lsn, Option<CommitHash>),
     ) -> Result<Path> {
+        let statement = self.reader.metastore().statement(volume).await?;
         let (checkpoints, spare) = self.checkpoints(volume, first, last).await?;
         let mut walk = Walk {
             volume,
             path: Path::default(),
             bad: HashMap::new(),
             checkpoints,
+            statement,
+            base: hash.map(|_| last),
             segments: HashSet::new(),
-            bad_segments: HashSet::new(),
+            bad_segments: HashMap::new(),
         };
-        let (compacted, spare): (Spare, Spare) = spare.into_iter().partition(|(id, _)| id.generation > 0);
-        walk.bad_segments = self.spare_segments(&walk, &compacted).await?;
+        let untold = self.untold(&walk, &spare).await?;
+        let (untold, spare): (Spare, Spare) =
+            spare.into_iter().partition(|(id, _)| id.generation > 0 || untold.contains(&id.target));
+        walk.bad_segments = self.spare_segments(&walk, &untold).await?;
         let mut waiting: Vec<Waiting> = Vec::new();
         let mut from = first;
         while from <= last {
@@ -98,26 +117,27 @@ impl Job {
                 reads.buffered(COMMITS_AT_ONCE).try_collect().await?
             };
             for examined in found {
-                match examined {
-                    Examined::Broken(lsn, e) => waiting.push(Waiting::Broken(lsn, e, Known::Nothing)),
-                    Examined::Collected(lsn) => waiting.push(Waiting::Collected(lsn)),
-                    Examined::There(content) => {
-                        // Only a commit that the next one names tells who was replaced below it.
-                        if waiting.last().is_some_and(|before| before.is_parent_of(&content.header)) {
-                            self.link(volume, &mut waiting, Some(&content.header), last).await?;
-                            for one in waiting.drain(..) {
-                                self.take(&mut walk, one).await?;
-                            }
-                        }
-                        waiting.push(Waiting::There(content));
+                let one = match examined {
+                    Examined::Broken(lsn, e) => Waiting::Broken(lsn, e, Known::Nothing),
+                    Examined::Collected(header) => Waiting::Collected(header),
+                    Examined::There(content) => Waiting::There(content),
+                };
+                // Only a commit that the next one names tells who was replaced below it.
+                if let Some(header) = one.header()
+                    && waiting.last().is_some_and(|before| before.is_parent_of(header))
+                {
+                    self.link(volume, &mut waiting, Some(header), last).await?;
+                    for one in waiting.drain(..) {
+                        self.take(&mut walk, one).await?;
                     }
                 }
+                waiting.push(one);
             }
             let Some(next) = to.get().checked_add(1).and_then(Lsn::new) else { break };
             from = next;
         }
-        if let (Some(hash), Some(Waiting::There(content))) = (hash, waiting.last())
-            && content.header.hash() != hash
+        if let (Some(hash), Some(header)) = (hash, waiting.last().and_then(Waiting::header))
+            && header.hash() != hash
         {
             let problem = Error::corrupt("it is not the commit that a fork names as its base");
             waiting.pop();
@@ -142,19 +162,16 @@ impl Job {
     ) -> Result<()> {
         let mut next = next.cloned();
         for one in waiting.iter_mut().rev() {
-            if let Waiting::There(content) = one {
-                if next.as_ref().is_none_or(|next| next.parent == Some(content.header.hash())) {
-                    next = Some(content.header.clone());
+            if let Some(header) = one.header() {
+                if next.as_ref().is_none_or(|next| next.parent == Some(header.hash())) {
+                    next = Some(header.clone());
                     continue;
                 }
-                let after = content.header.lsn.next();
+                let (lsn, after) = (header.lsn, header.lsn.next());
                 let problem = Error::corrupt(format!("it is not the commit that commit {after} names as its parent"));
-                *one = Waiting::Broken(content.header.lsn, problem, Known::Nothing);
+                *one = Waiting::Broken(lsn, problem, Known::Nothing);
             }
-            let Waiting::Broken(lsn, _, known) = one else {
-                next = None;
-                continue;
-            };
+            let Waiting::Broken(lsn, _, known) = one else { continue };
             if let Some(next) = &next {
                 *known = self.known(volume, *lsn, next, last).await?;
             }
@@ -189,10 +206,10 @@ impl Job {
         self.tally.commits += 1;
         let before = walk.path.newest();
         let (lsn, header, state) = match one {
-            Waiting::Collected(lsn) => {
+            Waiting::Collected(header) => {
                 self.tally.collected += 1;
-                walk.bad.insert(lsn, Bad::Collected);
-                (lsn, None, State::same(Standing::Collected))
+                walk.bad.insert(header.lsn, Bad::Collected);
+                (header.lsn, Some(*header), State::same(Standing::Collected))
             }
             Waiting::Broken(lsn, error, known) => {
                 let (header, rolled) = match known {
@@ -218,6 +235,8 @@ impl Job {
                             None => state,
                         }
                     }
+                    // Nobody is to read it, nor what follows by the log only.
+                    _ if !walk.statement.keeps(lsn) => State::same(Standing::Collected),
                     _ => State::same(Standing::Unreadable),
                 };
                 (lsn, header.map(|header| *header), state)
@@ -244,8 +263,43 @@ impl Job {
             Some(checked) => self.indexed(walk, &checked, header.as_ref(), state).await?,
             None => state,
         };
+        let state = match &header {
+            Some(header) if state.seen == Standing::Collected => self.kept(walk, header, state).await?,
+            _ => state,
+        };
         walk.path.push(lsn, state);
         Ok(())
+    }
+
+    /// How a snapshot stands of which nothing is left but its header: if it is to be kept, that is damage.
+    async fn kept(&mut self, walk: &Walk<'_>, header: &CommitHeader, state: State) -> Result<State> {
+        let (volume, lsn) = (walk.volume, header.lsn);
+        let is_base = walk.base == Some(lsn);
+        if !(is_base || walk.statement.keeps(lsn)) {
+            return Ok(state);
+        }
+        let reader = self.reader.clone();
+        let metastore = reader.metastore();
+        match crate::shows_pages(metastore, volume, header).await {
+            Ok(false) => return Ok(state),
+            Err(e) if !is_damage(&e) => return Err(e),
+            Ok(true) | Err(_) => {}
+        }
+        // A collector may have been here since the statement was read, and the checkpoints were listed.
+        if !is_base && !metastore.statement(volume).await?.keeps(lsn) {
+            return Ok(state);
+        }
+        let place = CheckpointPlace { lsn, generation: 0 };
+        let now = metastore.checkpoint(volume, Some(CheckpointPlace::last_of(lsn))).await?;
+        if let Some(now) = now.filter(|now| now.lsn == lsn) {
+            let checked = self.checked(volume, now).await?;
+            return self.indexed(walk, &checked, Some(header), state).await;
+        }
+        let wanted = if is_base { "somebody stands on" } else { "is to be kept" };
+        let problem = format!("it is missing, and without it LSN {lsn}, which {wanted}, cannot be read");
+        let object = Object::Checkpoint(place);
+        self.findings.add(Damage { volume: volume.clone(), object, problem, pages: PageSet::new() });
+        Ok(State { seen: Standing::Unreadable, ..state })
     }
 
     /// How the snapshot of a commit stands, by what it stands on.
@@ -291,9 +345,24 @@ impl Job {
         }
     }
 
+    /// Of the commits of which checkpoints name segments, those that were collected: nobody else looks at the segments.
+    async fn untold(&self, walk: &Walk<'_>, spare: &Spare) -> Result<BTreeSet<Lsn>> {
+        let targets = spare.keys().filter(|id| id.generation == 0).map(|id| id.target);
+        let targets: BTreeSet<Lsn> = targets.filter(|lsn| !walk.statement.keeps(*lsn)).collect();
+        let reads = futures::stream::iter(targets).map(|lsn| async move {
+            match self.reader.metastore().commit(walk.volume, lsn).await {
+                Ok(_) => Ok(None),
+                Err(e) if is_damage(&e) || e.kind() == ErrorKind::Gone => Ok(Some(lsn)),
+                Err(e) => Err(e),
+            }
+        });
+        let read: Vec<Option<Lsn>> = reads.buffered(COMMITS_AT_ONCE).try_collect().await?;
+        Ok(read.into_iter().flatten().collect())
+    }
+
     /// Looks for segments that only checkpoints name, and with `--deep` reads them. Returns the bad ones.
-    async fn spare_segments(&mut self, walk: &Walk<'_>, spare: &Spare) -> Result<HashSet<SegmentId>> {
-        let mut bad = HashSet::new();
+    async fn spare_segments(&mut self, walk: &Walk<'_>, spare: &Spare) -> Result<HashMap<SegmentId, Lsn>> {
+        let mut bad = HashMap::new();
         for (id, (segment, lsn)) in spare.iter().filter(|(id, _)| !walk.segments.contains(id)) {
             self.tally.segments += 1;
             let problem = match self.reader.pagestore().verify(walk.volume, *id, segment.len_bytes).await {
@@ -309,7 +378,7 @@ impl Job {
             if let Some(problem) = problem {
                 let (volume, object) = (walk.volume.clone(), Object::Segment { id: *id, lsn: *lsn });
                 self.findings.add(Damage { volume, object, problem, pages: PageSet::new() });
-                bad.insert(*id);
+                bad.insert(*id, *lsn);
             }
         }
         Ok(bad)
