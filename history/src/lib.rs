@@ -29,7 +29,7 @@ pub use headers::{beginning, changed_by, replaced};
 pub use index::Index;
 pub use kept::{MOST_LOOKS, gone_or};
 pub use lineage::{Lineage, Located};
-pub use write::{Checkpointed, checkpoint};
+pub use write::{Checkpointed, checkpoint, compose};
 
 /// How many commits are read at the same time.
 const COMMITS_AT_ONCE: usize = 32;

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use quire_proto::{
     Base, CheckpointInfo, CheckpointPlace, CheckpointWriter, CommitHash, CommitHeader, CommitId, EncodedFrame, Error,
@@ -76,6 +77,20 @@ async fn write(
     place: CheckpointPlace,
     boot: &[EncodedFrame],
 ) -> Result<Checkpointed> {
+    let object = compose(reader, volume, head, boot).await?;
+    let bytes = object.len() as u64;
+    reader.metastore.put_checkpoint(volume, place, object).await?;
+    Ok(Checkpointed { lsn: head.lsn, bytes })
+}
+
+/// What the checkpoint of generation 0 of a snapshot is, written or not.
+pub async fn compose(
+    reader: &Reader,
+    volume: &VolumeName,
+    head: &CommitHeader,
+    boot: &[EncodedFrame],
+) -> Result<Bytes> {
+    let place = CheckpointPlace { lsn: head.lsn, generation: 0 };
     let path = path(reader, volume, head).await?;
     let info = info(reader, volume, head, place, &path).await?;
     let mut known = segments_below(reader, path.below.as_ref()).await?;
@@ -92,10 +107,7 @@ async fn write(
         }
     }
     overlay.finish(|run| writer.push(run))?;
-    let object = writer.finish(known, boot)?;
-    let bytes = object.len() as u64;
-    reader.metastore.put_checkpoint(volume, place, object).await?;
-    Ok(Checkpointed { lsn: head.lsn, bytes })
+    writer.finish(known, boot)
 }
 
 /// Goes back from `head`: over a restore from the snapshot that was restored, to the newest index, or to the root.

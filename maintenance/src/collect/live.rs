@@ -1,9 +1,13 @@
 //! What is still needed: everything that the checkpoints in force name.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
 
 use quire_history::Index;
-use quire_proto::{CheckpointPlace, ErrorKind, FrameObject, Lsn, PageSource, Result, SegmentId, Statement, VolumeName};
+use quire_proto::{
+    CheckpointHead, CheckpointLeaf, CheckpointPlace, CommitHeader, ErrorKind, FrameObject, Lsn, PageSource, Result,
+    SegmentId, SegmentRef, Statement, VolumeName,
+};
 
 use super::Stores;
 
@@ -36,18 +40,43 @@ impl Live {
                 Err(e) if e.kind() == ErrorKind::NotFound => return Err(super::overtaken(volume)),
                 Err(e) => return Err(e),
             };
-            live.segments.extend(index.segments(&stores.reader).await?.into_iter().map(|segment| segment.id));
+            live.add_segments(index.segments(&stores.reader).await?);
             for leaf in index.head().leaves() {
-                for run in index.leaf(&stores.reader, &leaf).await?.runs() {
-                    if let PageSource::Frame(frame) = run.source
-                        && frame.object == FrameObject::Commit
-                    {
-                        live.commits.insert(frame.owner);
-                    }
-                }
+                live.add_leaf(&*index.leaf(&stores.reader, &leaf).await?);
                 index.forget(&leaf);
             }
         }
         Ok(live)
+    }
+
+    /// Adds what a checkpoint would name that is not written yet.
+    pub(super) async fn add_unwritten(
+        &mut self,
+        stores: &Stores,
+        volume: &VolumeName,
+        header: &CommitHeader,
+    ) -> Result<()> {
+        let object = quire_history::compose(&stores.reader, volume, header, &[]).await?;
+        let head = CheckpointHead::decode(&object)?;
+        let part = |range: Range<u64>| object.slice(range.start as usize..range.end as usize);
+        self.add_segments(head.decode_segments(&part(head.segments_range()))?);
+        for place in head.leaves() {
+            self.add_leaf(&CheckpointLeaf::decode(&place, &part(place.range()))?);
+        }
+        Ok(())
+    }
+
+    fn add_segments(&mut self, segments: Vec<SegmentRef>) {
+        self.segments.extend(segments.into_iter().map(|segment| segment.id));
+    }
+
+    fn add_leaf(&mut self, leaf: &CheckpointLeaf) {
+        for run in leaf.runs() {
+            if let PageSource::Frame(frame) = run.source
+                && frame.object == FrameObject::Commit
+            {
+                self.commits.insert(frame.owner);
+            }
+        }
     }
 }

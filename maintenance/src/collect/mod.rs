@@ -28,7 +28,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use quire_history::Reader;
 use quire_proto::{
-    CheckpointPlace, Error, ErrorKind, LogUpkeep, Lsn, PageUpkeep, Result, Stated, Statement, VolumeName,
+    CheckpointPlace, CommitHeader, Error, ErrorKind, LogUpkeep, Lsn, PageUpkeep, Result, Stated, Statement, VolumeName,
 };
 pub use quire_proto::{Retention, Span};
 
@@ -236,9 +236,10 @@ async fn attempt(stores: &Stores, volume: &VolumeName, options: &Options, before
         plan.ensure_checkpoints(stores, volume).await?;
     }
     let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
-    if options.report_only() {
-        plan.stay_with(&places);
-    }
+    let unwritten = match options.report_only() {
+        true => plan.without_checkpoint(stores, volume, &places).await?,
+        false => Vec::new(),
+    };
     let statement = plan.statement(&places, &before.statement);
     if stores.log.retention(volume).await?.0 != wanted {
         // Somebody has said something else while checkpoints were written.
@@ -250,18 +251,19 @@ async fn attempt(stores: &Stores, volume: &VolumeName, options: &Options, before
     {
         return Ok(Attempt::Overtaken);
     }
-    let collected = sweep(stores, volume, options, head.lsn, retention, statement).await?;
+    let collected = sweep(stores, volume, options, head.lsn, retention, (statement, unwritten)).await?;
     Ok(Attempt::Done(Some(Box::new(collected))))
 }
 
-/// Lets go what statements allow, after looking once more at who holds something.
+/// Lets go what statements allow, after looking once more at who holds something. What is planned comes with the snapshots
+/// whose checkpoints are not written yet.
 async fn sweep(
     stores: &Stores,
     volume: &VolumeName,
     options: &Options,
     head: Lsn,
     retention: Retention,
-    planned: Statement,
+    (planned, unwritten): (Statement, Vec<CommitHeader>),
 ) -> Result<Collected> {
     let notes = newest(stores, volume).await?;
     let now_ms = options.now_ms(stores, volume).await?;
@@ -279,7 +281,14 @@ async fn sweep(
     let markers = Markers::list(stores, volume, &ripe, &header, (now_ms, None)).await?;
     let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
     let blocked = markers.blocked(&ripe);
-    let live = Live::find(stores, volume, &ripe, &places, blocked).await?;
+    let mut live = Live::find(stores, volume, &ripe, &places, blocked).await?;
+    for header in &unwritten {
+        match live.add_unwritten(stores, volume, header).await {
+            // Its holder blocks what is below it.
+            Err(e) if e.kind() == ErrorKind::Gone && header.lsn < ripe.horizon => {}
+            added => added?,
+        }
+    }
     let sweep = Sweep { stores, volume, head, ripe: &ripe, blocked, live: &live, places: &places, options };
     let mut collected = Collected {
         retention,

@@ -45,26 +45,25 @@ impl Plan {
         Ok(Plan { horizon, kept })
     }
 
-    /// For a report, which writes no checkpoint: keeps as much more as is needed without it.
-    pub(super) fn stay_with(&mut self, places: &[(CheckpointPlace, u64)]) {
-        let ends: Vec<Lsn> = self.kept.iter().copied().chain([self.horizon]).collect();
-        for end in ends {
-            let below = places.iter().map(|(place, _)| place.lsn).find(|lsn| *lsn <= end);
-            self.horizon = self.horizon.min(below.unwrap_or(Lsn::FIRST));
+    /// The snapshots at the lower ends of what is kept which a checkpoint of their own makes independent of all before.
+    async fn ends(&self, stores: &Stores, volume: &VolumeName) -> Result<Vec<CommitHeader>> {
+        let mut ends = Vec::new();
+        for lsn in self.kept.iter().copied().chain([self.horizon]).filter(|lsn| *lsn != Lsn::FIRST) {
+            let header = stores.log.header(volume, lsn).await?;
+            if shows_pages(&*stores.log, volume, &header).await? {
+                ends.push(header);
+            }
         }
+        Ok(ends)
     }
 
-    /// Makes sure that every snapshot at the lower ends of what is kept has a sound checkpoint of its own.
+    /// Makes sure that each of these has a sound checkpoint.
     pub(super) async fn ensure_checkpoints(&mut self, stores: &Stores, volume: &VolumeName) -> Result<()> {
-        for lsn in self.kept.clone().into_iter().chain([self.horizon]) {
-            let header = stores.log.header(volume, lsn).await?;
-            if lsn == Lsn::FIRST || !shows_pages(&*stores.log, volume, &header).await? {
-                continue;
-            }
+        for header in self.ends(stores, volume).await? {
             match quire_history::checkpoint(&stores.reader, volume, &header, &[]).await {
                 // A statement had let it go before its holder was seen: the holder blocks what is below it.
-                Err(e) if e.kind() == ErrorKind::Gone && lsn < self.horizon => {
-                    self.kept.remove(&lsn);
+                Err(e) if e.kind() == ErrorKind::Gone && header.lsn < self.horizon => {
+                    self.kept.remove(&header.lsn);
                     continue;
                 }
                 made => made?,
@@ -72,6 +71,18 @@ impl Plan {
             verify(stores, volume, &header).await?;
         }
         Ok(())
+    }
+
+    /// For a report, which writes none: those that have no checkpoint yet.
+    pub(super) async fn without_checkpoint(
+        &self,
+        stores: &Stores,
+        volume: &VolumeName,
+        places: &[(CheckpointPlace, u64)],
+    ) -> Result<Vec<CommitHeader>> {
+        let mut ends = self.ends(stores, volume).await?;
+        ends.retain(|header| places.iter().all(|(place, _)| place.lsn != header.lsn));
+        Ok(ends)
     }
 
     /// The statement that says it.
