@@ -1,4 +1,4 @@
-//! What is wanted again while a collector is about to let it go.
+//! What is wanted while a collector is about to let it go.
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/line.rs"]
@@ -6,14 +6,16 @@ mod line;
 #[path = "common/store.rs"]
 mod store;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use line::Line;
 use quire_bucket::keys;
-use quire_engine::{ErrorKind, Moment};
+use quire_engine::{Engine, ErrorKind, Moment};
 use quire_maintenance::collect::{Options, collect, keep};
-use quire_proto::{Marker, MarkerTarget, SegmentId, Span};
+use quire_maintenance::compact::{self, compact};
+use quire_proto::{FAR_COMMITS, Marker, MarkerTarget, SegmentId, Span};
 use store::*;
 
 const NOW: Options = Options { grace_ms: 0, abandoned_ms: 3_600_000, report_at_ms: None };
@@ -129,4 +131,134 @@ fn what_was_let_go_does_not_come_back_by_a_marker_that_was_refused() {
     let stores = stores_on(&line.to(&store.bucket));
     store.runtime.block_on(collect(&stores, &name("v"), &NOW)).unwrap();
     assert_eq!(state.load(SeqCst), 3);
+}
+
+/// Work in a data directory, before each request of which in turn somebody else cares for the volume: `check` gets the store
+/// afterwards, and what came of it.
+fn cared_for_before_each_request<T>(
+    prepare: impl Fn(&Store, &Path),
+    care: impl Fn(&Store) + Clone + Send + 'static,
+    work: impl Fn(&Engine) -> quire_engine::Result<T>,
+    check: impl Fn(&Store, quire_engine::Result<T>),
+) {
+    let mut at = 0;
+    loop {
+        at += 1;
+        let (store, dir) = (Arc::new(Store::memory()), tempfile::tempdir().unwrap());
+        prepare(&store, dir.path());
+        let was_there = Arc::new(AtomicUsize::new(0));
+        let line = Arc::new(Line::before(1, move |number, _, _| number == at, {
+            let (store, was_there, care) = (store.clone(), was_there.clone(), care.clone());
+            move || {
+                care(&store);
+                was_there.store(1, SeqCst);
+            }
+        }));
+        let client = engine(dir.path(), &line.to(&store.bucket));
+        let done = work(&client);
+        drop(client);
+        if was_there.load(SeqCst) == 0 {
+            assert!(at > 3 && done.is_ok(), "{:?}", line.requests());
+            return;
+        }
+        check(&store, done);
+        // What it stands on stays, also when the next collector comes.
+        assert!(store.collect_abandoned("v").blocked.is_none());
+    }
+}
+
+/// Twelve commits and a checkpoint in between; all of it is there and wanted.
+fn twelve(store: &Store, _: &Path) {
+    let volume = store.client("a").volume(&name("v")).unwrap();
+    grow(&volume, 6);
+    volume.checkpoint().unwrap();
+    grow(&volume, 6);
+}
+
+/// What LSN 4 of it shows.
+fn fourth() -> Vec<u64> {
+    let store = Store::memory();
+    grow(&store.client("a").volume(&name("v")).unwrap(), 4).remove(3)
+}
+
+fn little_stays(store: &Store) {
+    store.keep("v", Span::Last(1), &[]);
+    store.collect("v");
+}
+
+#[test]
+fn a_fork_of_what_is_being_collected_is_whole_or_refused() {
+    let shown = fourth();
+    cared_for_before_each_request(
+        twelve,
+        little_stays,
+        |client| client.fork(&name("v"), Some(Moment::Lsn(lsn(4))), &name("fork")).map(drop),
+        |store, forked| match forked {
+            Ok(()) => {
+                store.collect("v");
+                assert_eq!(stamps(&store.client("b").existing(&name("fork")).unwrap()), shown);
+            }
+            Err(e) => assert_eq!(e.kind(), ErrorKind::Gone, "{e:?}"),
+        },
+    );
+}
+
+#[test]
+fn a_restore_of_what_is_being_collected_is_whole_or_refused() {
+    let shown = fourth();
+    cared_for_before_each_request(
+        twelve,
+        little_stays,
+        |client| client.restore(&name("v"), Moment::Lsn(lsn(4))).map(drop),
+        |store, restored| {
+            let newest = stamps(&store.client("b").existing(&name("v")).unwrap());
+            match restored {
+                Ok(()) => {
+                    store.collect("v");
+                    assert_eq!(newest, shown);
+                    assert_eq!(stamps(&store.client("c").existing(&name("v")).unwrap()), shown);
+                }
+                Err(e) => assert!(e.kind() == ErrorKind::Gone && newest != shown, "{e:?}"),
+            }
+        },
+    );
+}
+
+#[test]
+fn a_follower_catches_up_by_a_checkpoint_that_a_compaction_rewrites_meanwhile() {
+    cared_for_before_each_request(
+        |store, dir| {
+            let volume = store.client("a").volume(&name("v")).unwrap();
+            grow(&volume, 1);
+            let follower = engine(dir, &store.bucket).existing(&name("v")).unwrap();
+            follower.hydrate(&mut |_, _| ()).unwrap();
+            // So far that it is caught up with by a checkpoint.
+            grow(&volume, 3);
+            for n in 0..FAR_COMMITS + 5 {
+                write(&volume, [(1 + n as u32 % 7, n)]);
+                volume.push().unwrap();
+            }
+        },
+        |store| {
+            store.keep("v", Span::Last(1), &[]);
+            store.collect("v");
+            let (reader, pages) = (store.stores.reader.clone(), store.stores.pages.clone());
+            let options = compact::Options { budget_bytes: 1 << 20 };
+            store.runtime.block_on(compact(reader, pages, name("v"), options)).unwrap();
+            store.collect("v");
+        },
+        |client| {
+            let volume = client.existing(&name("v"))?;
+            volume.pull()?;
+            volume.hydrate(&mut |_, _| ())?;
+            Ok(stamps(&volume))
+        },
+        |store, caught_up| {
+            let newest = stamps(&store.client("b").existing(&name("v")).unwrap());
+            match caught_up {
+                Ok(shown) => assert_eq!(shown, newest),
+                Err(e) => panic!("{e:?}"),
+            }
+        },
+    );
 }
