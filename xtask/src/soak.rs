@@ -59,6 +59,12 @@ const SEARCHES: &[Search] = &[
         tests: &["--package=quire-maintenance", "--test=life"],
     },
     Search {
+        name: "databases",
+        about: "5,000 steps of the lives of databases, cared for by programs that are killed",
+        length: ("QUIRE_STEPS", "5000"),
+        tests: &["--package=quire-e2e", "--test=life"],
+    },
+    Search {
         name: "space",
         about: "10,000 pushes of one row each: what they take in the store, cared for and not",
         length: ("QUIRE_PUSHES", "10000"),
