@@ -16,7 +16,7 @@ use crate::budget::Budget;
 use crate::counters::{Request, Tally};
 use crate::failure::Failure;
 use crate::marker::Marker;
-use crate::store::{Listing, Store};
+use crate::store::{Listing, Store, Trust};
 use crate::{Counters, Key, Limits};
 
 /// How a bucket is opened.
@@ -112,6 +112,14 @@ impl Bucket {
             budget: None,
         };
         Bucket { inner: Arc::new(inner) }
+    }
+
+    /// The time that reading an object says of one which a listing dates to `listed_ms`: over HTTP, the whole second.
+    pub fn read_time_ms(&self, listed_ms: u64) -> u64 {
+        match self.inner.store.trust {
+            Trust::Nothing => listed_ms - listed_ms % 1000,
+            Trust::Memory | Trust::FileSystem => listed_ms,
+        }
     }
 
     /// The same store, for work that takes no more than so many bytes of bodies a second, both ways together; without a

@@ -89,6 +89,8 @@ async fn an_object_comes_back(bucket: Bucket) {
     assert_eq!((meta.len_bytes, meta.last_modified_ms / 1000), (8, object.last_modified_ms / 1000));
     assert!(object.last_modified_ms > 1_700_000_000_000, "{} is no time of today", object.last_modified_ms);
     assert_eq!(meta.etag, object.etag);
+    let listed = bucket.list_first(&keys::commits_prefix(&volume("team/caf\u{e9} +x")), 1).await.unwrap();
+    assert_eq!(bucket.read_time_ms(listed[0].last_modified_ms), object.last_modified_ms);
     let counters = bucket.counters();
     assert_eq!(counters.retries, 0);
     assert!(counters.bytes_in >= 8 && counters.bytes_out >= 8 && counters.requests() >= 3, "{counters:?}");

@@ -50,6 +50,30 @@ fn any_moment_can_be_read_exported_and_verified() {
 }
 
 #[test]
+fn the_time_shown_for_a_commit_names_it() {
+    let world = World::new();
+    let (here, there) = (world.machine("here"), world.machine("there"));
+    app(&here);
+    let log = here.json(&["log", "app"]);
+    let entries = log.as_array().unwrap();
+    assert_eq!(entries.len(), 3);
+    for entry in entries {
+        let moment = format!("app@{}", entry["time"].as_str().unwrap());
+        assert_eq!(here.json(&["info", &moment]), *entry);
+        assert_eq!(here.json(&["info", &format!("app@{}", entry["lsn"])]), *entry);
+    }
+    assert_eq!(there.json(&["info", "app"])["commit"], entries[0]);
+    assert_eq!(there.json(&["fork", &format!("app@{}", entries[1]["time"].as_str().unwrap()), "try"])["from_lsn"], 2);
+    // What is not kept has its author's time, and says so.
+    here.ok(&["keep", "app", "last", "1"]);
+    here.ok(&["gc", "app", "--grace", "0s"]);
+    let log = here.json(&["log", "app"]);
+    assert_eq!((&log[0], &log[2]["time"]), (&entries[0], &serde_json::Value::Null));
+    let author_time = entries[2]["author_time"].as_str().unwrap();
+    assert!(here.ok(&["log", "app"]).contains(&format!("({author_time})")));
+}
+
+#[test]
 fn forks_go_their_own_way() {
     let world = World::new();
     let (here, there) = (world.machine("here"), world.machine("there"));

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use quire_history::Reader;
-use quire_proto::{Error, ErrorKind, FRAME_TARGET_BYTES, Lsn, Result, SealedCommit, VolumeName, VolumeState};
+use quire_proto::{
+    CommitHeader, Error, ErrorKind, FRAME_TARGET_BYTES, Lsn, Result, SealedCommit, VolumeName, VolumeState,
+};
 use tokio::sync::OnceCell;
 
 use crate::catalog::{Catalog, Change, Entry, ReplicaId, is_removed, remove_folder};
@@ -432,7 +434,8 @@ impl Engine {
 
     /// The newest commit of a volume in the store; no replica is needed.
     pub fn store_info(&self, name: &VolumeName) -> Result<LogEntry> {
-        Ok(LogEntry::of(self.live(name)?.header()))
+        let head = self.live(name)?;
+        self.shared.bridge.wait(self.shared.entry(name, head.header()))
     }
 }
 
@@ -658,6 +661,12 @@ impl Shared {
     /// A whole commit of the store.
     pub(crate) async fn commit(&self, volume: &VolumeName, lsn: Lsn) -> Result<Arc<SealedCommit>> {
         self.reader().await?.commit(volume, lsn).await
+    }
+
+    /// A commit of the store, with the time at which it came there.
+    pub(crate) async fn entry(&self, volume: &VolumeName, header: &CommitHeader) -> Result<LogEntry> {
+        let times = self.stores().await?.metastore.stored_times(volume, header.lsn, header.lsn).await?;
+        Ok(LogEntry::of(header, times.get(&header.lsn).copied()))
     }
 
     /// Keeps a commit that the store has at hand.

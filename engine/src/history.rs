@@ -93,8 +93,11 @@ impl Engine {
 
     /// The commit that made a snapshot of a volume.
     pub fn info_at(&self, name: &VolumeName, moment: Moment) -> Result<LogEntry> {
-        let commit = self.shared.bridge.wait(snapshot_commit(&self.shared, &self.remote_of(name), moment))?;
-        Ok(LogEntry::of(commit.header()))
+        let (shared, remote) = (&self.shared, self.remote_of(name));
+        shared.bridge.wait(async {
+            let commit = snapshot_commit(shared, &remote, moment).await?;
+            shared.entry(&remote, commit.header()).await
+        })
     }
 
     /// What changed between two snapshots of a volume, whichever is the older.
@@ -121,7 +124,7 @@ impl Engine {
                     pages.truncate(most_pages);
                 }
             }
-            Ok(Between { from: LogEntry::of(older), to: LogEntry::of(newer), pages })
+            Ok(Between { from: LogEntry::of(older, None), to: LogEntry::of(newer, None), pages })
         })
     }
 

@@ -220,15 +220,21 @@ impl Volume {
         let replica = self.replica();
         let engine = replica.engine();
         let remote = replica.core().state.remote.clone();
-        let headers = engine.bridge.wait(async {
+        engine.bridge.wait(async {
             let metastore = &engine.stores().await?.metastore;
-            match metastore.head(&remote).await?.head() {
-                None => Ok(Vec::new()),
-                Some(head) if head.lsn() == Lsn::FIRST => Ok(vec![head.header().clone()]),
-                Some(head) => metastore.headers(&remote, Lsn::FIRST, head.header()).await,
-            }
-        })?;
-        Ok(headers.iter().rev().map(LogEntry::of).collect())
+            let state = metastore.head(&remote).await?;
+            let Some(head) = state.head() else { return Ok(Vec::new()) };
+            let headers = async {
+                match head.lsn() {
+                    Lsn::FIRST => Ok(vec![head.header().clone()]),
+                    _ => metastore.headers(&remote, Lsn::FIRST, head.header()).await,
+                }
+            };
+            let times = metastore.stored_times(&remote, Lsn::FIRST, head.lsn());
+            let (headers, times) = futures::future::try_join(headers, times).await?;
+            let entry = |header: &CommitHeader| LogEntry::of(header, times.get(&header.lsn).copied());
+            Ok(headers.iter().rev().map(entry).collect())
+        })
     }
 
     /// Hands over every commit after `after` as it appears in the store, until
@@ -240,7 +246,7 @@ impl Volume {
         engine.bridge.wait(async {
             let mut commits = engine.stores().await?.metastore.watch(&remote, after);
             while let Some(commit) = commits.next().await {
-                if !each(LogEntry::of(commit?.header())) {
+                if !each(engine.entry(&remote, commit?.header()).await?) {
                     break;
                 }
             }
@@ -592,8 +598,11 @@ pub struct LogEntry {
     pub lsn: Lsn,
     /// What it did: create, write, void, deleted, moved, fork or restore.
     pub kind: &'static str,
-    /// When, by its author's clock, in milliseconds since 1970 UTC.
-    pub time_ms: u64,
+    /// When the store got it, by the store's clock, in milliseconds since 1970 UTC: at that moment it was the newest.
+    /// None where nobody asked, or where the log was listed and history does not keep the commit.
+    pub stored_ms: Option<u64>,
+    /// When it was made, by its author's clock, in milliseconds since 1970 UTC: informative only.
+    pub author_ms: u64,
     /// Pages that it changed; unknown for changes so scattered that only the commit's body lists them.
     pub pages_changed: Option<u64>,
     /// Pages of the snapshot.
@@ -611,11 +620,12 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    pub(crate) fn of(header: &CommitHeader) -> LogEntry {
+    pub(crate) fn of(header: &CommitHeader, stored_ms: Option<u64>) -> LogEntry {
         LogEntry {
             lsn: header.lsn,
             kind: header.kind.as_str(),
-            time_ms: header.time_ms,
+            stored_ms,
+            author_ms: header.time_ms,
             pages_changed: header.sets.as_ref().map(|sets| sets.changed.len()),
             page_count: header.page_count,
             page_size: header.page_size,

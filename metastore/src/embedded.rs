@@ -1,5 +1,6 @@
 //! The metastore inside the client's own process, straight on a bucket.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -118,6 +119,10 @@ impl Metastore for Embedded {
 
     async fn at_time(&self, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>> {
         moments::at_time(&self.bucket, volume, time_ms).await
+    }
+
+    async fn stored_times(&self, volume: &VolumeName, first: Lsn, last: Lsn) -> Result<BTreeMap<Lsn, u64>> {
+        moments::stored_times(&self.bucket, volume, first, last).await
     }
 
     async fn checkpoint(

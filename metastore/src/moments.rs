@@ -1,11 +1,14 @@
-//! Which commit was the newest at a moment. Only the store's clock counts: it
+//! Which commit was the newest at a moment, and when each came. Only the store's clock counts: it
 //! stamps each commit as it arrives (a collected one keeps its stamp), so the stamps ascend with the LSNs, and a
 //! search by halves finds the place.
 
-use quire_bucket::Bucket;
-use quire_proto::{Lsn, Result, VolumeName};
+use std::collections::BTreeMap;
 
-use crate::log;
+use futures::TryStreamExt;
+use quire_bucket::{Bucket, keys};
+use quire_proto::{Error, Lsn, Result, VolumeName};
+
+use crate::{log, statements};
 
 /// The newest commit that the store had at `time_ms`.
 pub(crate) async fn at_time(bucket: &Bucket, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>> {
@@ -33,4 +36,30 @@ pub(crate) async fn at_time(bucket: &Bucket, volume: &VolumeName, time_ms: u64) 
 /// When the store got a commit.
 async fn stamp(bucket: &Bucket, volume: &VolumeName, lsn: Lsn) -> Result<u64> {
     log::read_front(bucket, volume, lsn).await.map(|front| front.stored_ms)
+}
+
+/// When the store got the commits `first ..= last`. A stub's object is younger than its commit, so of several commits
+/// those are left out that history does not keep; it is asked after listing them, as it may only keep less.
+pub(crate) async fn stored_times(
+    bucket: &Bucket,
+    volume: &VolumeName,
+    first: Lsn,
+    last: Lsn,
+) -> Result<BTreeMap<Lsn, u64>> {
+    if first == last {
+        return Ok(BTreeMap::from([(first, stamp(bucket, volume, first).await?)]));
+    }
+    let place = |e: Error| e.context(format_args!("listing the commits of volume {volume}"));
+    let mut times = BTreeMap::new();
+    let mut listed = bucket.list(&keys::commits_prefix(volume));
+    while let Some(meta) = listed.try_next().await.map_err(place)? {
+        let Some(lsn) = keys::lsn_of_commit(&meta.key).filter(|lsn| *lsn <= last) else { continue };
+        if lsn < first {
+            break;
+        }
+        times.insert(lsn, bucket.read_time_ms(meta.last_modified_ms));
+    }
+    let statement = statements::newest(bucket, volume).await?;
+    times.retain(|lsn, _| statement.keeps(*lsn));
+    Ok(times)
 }

@@ -1,5 +1,6 @@
 //! A metastore behind a Quire server.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 
@@ -225,6 +226,15 @@ impl Metastore for Remote {
         let request = wire::AtTimeRequest { volume: text(volume), time_ms };
         let answer = ask!(self.at_time, request).await?;
         Ok(Lsn::new(answer.lsn))
+    }
+
+    async fn stored_times(&self, volume: &VolumeName, first: Lsn, last: Lsn) -> Result<BTreeMap<Lsn, u64>> {
+        let request =
+            wire::GetStoredTimesRequest { volume: text(volume), first_lsn: first.get(), last_lsn: last.get() };
+        let batches = stream!(self.get_stored_times, request);
+        let batches: Vec<wire::GetStoredTimesResponse> = batches.try_collect().await?;
+        let times = batches.into_iter().flat_map(|batch| batch.times);
+        times.map(|time| Ok((Lsn::try_new(time.lsn)?, time.stored_ms))).collect()
     }
 
     async fn checkpoint(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
 use quire_channel::pieces;
+use quire_proto::wire::get_stored_times_response::StoredTime;
 use quire_proto::wire::metastore_server::Metastore;
 use quire_proto::wire::{self, authorized, head_response, place_of, required, status_of, status_of_lost};
 use quire_proto::{
@@ -323,6 +324,22 @@ impl Metastore for Service {
             Ok(wire::AtTimeResponse { lsn: found.map_or(0, Lsn::get) })
         })
         .await
+    }
+
+    type GetStoredTimesStream = Answers<wire::GetStoredTimesResponse>;
+    async fn get_stored_times(
+        &self,
+        request: Request<wire::GetStoredTimesRequest>,
+    ) -> Answer<Self::GetStoredTimesStream> {
+        let (grant, wire::GetStoredTimesRequest { volume, first_lsn, last_lsn }) = authorized(request)?;
+        let times = async {
+            let (volume, first) = readable(&grant, &volume, first_lsn)?;
+            self.log.stored_times(&volume, first, lsn(last_lsn)?).await
+        };
+        let times = times.await.map_err(|e| status_of(&e))?;
+        let times = times.into_iter().map(|(lsn, stored_ms)| StoredTime { lsn: lsn.get(), stored_ms });
+        let batches = stream::iter(times).chunks(BATCH);
+        answers(batches.map(|times| Ok(wire::GetStoredTimesResponse { times })))
     }
 
     async fn find_checkpoint(

@@ -1,5 +1,6 @@
 //! The trait of whatever orders a volume's commits.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use async_trait::async_trait;
@@ -197,6 +198,11 @@ pub trait Metastore: Send + Sync + 'static {
     /// The newest commit that the store had at `time_ms`, in milliseconds since 1970 by the store's own clock; none
     /// if the volume began later.
     async fn at_time(&self, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>>;
+
+    /// When the store got the commits `first ..= last`, in milliseconds since 1970 by its own clock, as
+    /// [`at_time`](Self::at_time) goes by: the time of a commit names that one, or the last one of the same time. Of
+    /// several, only those that history keeps are known: listings tell, and a collected commit has its time inside.
+    async fn stored_times(&self, volume: &VolumeName, first: Lsn, last: Lsn) -> Result<BTreeMap<Lsn, u64>>;
 
     /// The newest checkpoint of a volume, or of those at or before a place: the highest generation of the highest LSN.
     async fn checkpoint(

@@ -132,8 +132,8 @@ const OF_OPERATORS: [&str; 5] = ["GetServer", "ListClients", "GetLogFilter", "Se
 
 /// What each method asks of its caller, on [`VOLUME`].
 fn rights() -> BTreeMap<&'static str, Right> {
-    let read = "Head Open GetCommit GetHeader GetHeaders Watch AtTime FindCheckpoint ReadCheckpoint Mark Unmark GetStatement \
-                ReadClock GetRetention ListStatements ListMarkers ListCheckpoints ReadFrames VerifySegment ScanSegment \
+    let read = "Head Open GetCommit GetHeader GetHeaders Watch AtTime GetStoredTimes FindCheckpoint ReadCheckpoint Mark Unmark \
+                GetStatement ReadClock GetRetention ListStatements ListMarkers ListCheckpoints ReadFrames VerifySegment ScanSegment \
                 ListSegments DescribeVolume GetLog RunMaintenance ListRuns";
     let write = "Append Tidy Restore PutCheckpoint WriteFrames CreateVolume";
     let admin =

@@ -112,7 +112,7 @@ fn log(database: Option<&Database>, name: Option<&str>) -> Result<Vec<Row>> {
     let row = |entry: LogEntry| {
         vec![
             entry.lsn.get().into(),
-            time(entry.time_ms).into(),
+            entry.stored_ms.and_then(time).into(),
             entry.pages_changed.into(),
             entry.page_count.get().into(),
             entry.bytes.into(),

@@ -13,7 +13,9 @@ use crate::stop::Outcome;
 pub(crate) struct Entry {
     lsn: u64,
     kind: &'static str,
-    time: String,
+    /// By the store's clock; `None`: history does not keep the commit.
+    time: Option<String>,
+    author_time: String,
     /// `None`: so scattered that only the commit's body lists them.
     pages_changed: Option<u64>,
     page_count: u32,
@@ -29,7 +31,8 @@ impl From<&LogEntry> for Entry {
         Entry {
             lsn: entry.lsn.get(),
             kind: entry.kind,
-            time: time(entry.time_ms),
+            time: entry.stored_ms.map(time),
+            author_time: time(entry.author_ms),
             pages_changed: entry.pages_changed,
             page_count: entry.page_count.get(),
             page_size: entry.page_size.bytes(),
@@ -41,12 +44,19 @@ impl From<&LogEntry> for Entry {
     }
 }
 
+impl Entry {
+    /// The time to show; where only that of the author's clock is known, that in brackets.
+    fn shown_time(&self) -> String {
+        self.time.clone().unwrap_or_else(|| format!("({})", self.author_time))
+    }
+}
+
 /// One commit's facts, one a line.
 pub(crate) fn entry_facts(entry: &Entry) -> String {
     facts([
         ("lsn", Some(entry.lsn.to_string())),
         ("kind", Some(entry.kind.to_owned())),
-        ("time", Some(entry.time.clone())),
+        ("time", Some(entry.shown_time())),
         ("author", Some(entry.author.clone())),
         ("pages changed", entry.pages_changed.map(|pages| pages.to_string())),
         ("pages", Some(entry.page_count.to_string())),
@@ -72,7 +82,7 @@ pub(crate) fn log(ctx: &Context, name: &str) -> Outcome {
             entries.iter().map(|entry| {
                 [
                     entry.lsn.to_string(),
-                    entry.time.clone(),
+                    entry.shown_time(),
                     entry.kind.to_owned(),
                     or_dash(entry.pages_changed),
                     entry.page_count.to_string(),
@@ -97,7 +107,7 @@ pub(crate) fn watch(ctx: &Context, name: &str, after: Option<u64>) -> Outcome {
     volume.watch(after, &mut |entry| {
         printed = output.event(&Entry::from(&entry), |entry| {
             let changed = entry.pages_changed.map_or("many pages".to_owned(), |pages| count(pages, "page"));
-            format!("{}  {}  {changed} changed  {}", entry.lsn, entry.time, entry.author)
+            format!("{}  {}  {changed} changed  {}", entry.lsn, entry.shown_time(), entry.author)
         });
         printed.is_ok()
     })?;

@@ -1,6 +1,7 @@
 //! Stores in front of others. A test's hook is asked before and after each call, where it may do something, or fail
 //! the call: before it, nothing has happened; after it, only the reply is lost.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub enum Call {
     Rename,
     Restore,
     AtTime,
+    StoredTimes,
     Checkpoint,
     ReadCheckpoint,
     PutCheckpoint,
@@ -114,6 +116,9 @@ impl Metastore for Hooked {
     }
     async fn at_time(&self, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>> {
         self.around(Call::AtTime, self.metastore.at_time(volume, time_ms)).await
+    }
+    async fn stored_times(&self, volume: &VolumeName, first: Lsn, last: Lsn) -> Result<BTreeMap<Lsn, u64>> {
+        self.around(Call::StoredTimes, self.metastore.stored_times(volume, first, last)).await
     }
     async fn checkpoint(
         &self,

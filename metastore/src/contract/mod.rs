@@ -89,6 +89,8 @@ macro_rules! metastore_contract {
             a_restore_stands_on_the_old_snapshot_and_changes_what_came_since
             a_restore_of_what_is_not_older_or_not_there_is_refused
             a_moment_names_the_newest_commit_that_was_there
+            the_time_of_a_commit_names_the_last_one_of_that_time
+            the_time_of_what_is_not_kept_is_told_of_single_commits_only
             markers_lie_beside_the_snapshot_they_are_about
             the_newest_checkpoint_at_or_before_a_place_is_found
             a_checkpoint_is_made_once_and_read_in_parts

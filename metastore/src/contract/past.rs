@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quire_bucket::keys;
-use quire_proto::{Base, CheckpointPlace, CommitKind, ErrorKind, Marker, MarkerTarget, PageIdx, PageSet};
+use quire_proto::{Base, CheckpointPlace, CommitKind, ErrorKind, Marker, MarkerTarget, PageIdx, PageSet, Statement};
 
 use super::commits::write;
 use super::{Subject, assert_live, grow, lsn, volume, win};
@@ -49,6 +49,36 @@ pub async fn a_moment_names_the_newest_commit_that_was_there(s: &Subject) {
         let stamp = s.bucket.head(&keys::commit(&v, lsn(n))).await.unwrap().last_modified_ms;
         let found = store.at_time(&v, stamp).await.unwrap();
         assert!(found >= Some(lsn(n)), "LSN {n} was there at {stamp}, and {found:?} is the newest");
+    }
+}
+
+pub async fn the_time_of_a_commit_names_the_last_one_of_that_time(s: &Subject) {
+    let (v, store) = (volume("app"), s.client());
+    let log = grow(&*store, &v, 5).await;
+    let times = s.client().stored_times(&v, lsn(1), lsn(5)).await.unwrap();
+    assert_eq!(times.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5].map(lsn));
+    for (n, time_ms) in &times {
+        let last = *times.iter().rfind(|(_, other_ms)| *other_ms == time_ms).unwrap().0;
+        assert_eq!(store.at_time(&v, *time_ms).await.unwrap(), Some(last), "LSN {n} in {times:?}");
+        assert_eq!(store.stored_times(&v, *n, *n).await.unwrap()[n], *time_ms, "alone, and in a listing");
+    }
+    let some = s.client().stored_times(&v, lsn(2), lsn(4)).await.unwrap();
+    assert_eq!(some.into_iter().collect::<Vec<_>>(), [2, 3, 4].map(|n| (lsn(n), times[&lsn(n)])));
+    assert!(times.values().all(|time_ms| *time_ms > log[4].header().time_ms), "{times:?} are no author's");
+}
+
+pub async fn the_time_of_what_is_not_kept_is_told_of_single_commits_only(s: &Subject) {
+    let (v, store) = (volume("app"), s.client());
+    grow(&*store, &v, 4).await;
+    let times = store.stored_times(&v, lsn(1), lsn(4)).await.unwrap();
+    let kept = Statement { horizon: lsn(4), kept: [lsn(2)].into(), ..Statement::all() };
+    assert!(store.state(&v, 1, &kept).await.unwrap());
+    store.stub(&v, lsn(1)).await.unwrap();
+    store.stub(&v, lsn(3)).await.unwrap();
+    let still = s.client().stored_times(&v, lsn(1), lsn(4)).await.unwrap();
+    assert_eq!(still.into_iter().collect::<Vec<_>>(), [2, 4].map(|n| (lsn(n), times[&lsn(n)])));
+    for n in [1, 3].map(lsn) {
+        assert_eq!(s.client().stored_times(&v, n, n).await.unwrap()[&n], times[&n]);
     }
 }
 
