@@ -86,6 +86,30 @@ fn what_cannot_be_meant_is_refused_with_what_can() {
     here.run(&["gc", "app@3"]).failed(2, "app@3");
 }
 
+#[test]
+fn what_is_told_of_a_collection_names_what_is_collected_and_what_helps() {
+    let world = World::new();
+    let here = world.machine("here");
+    here.ok(&["create", "app"]);
+    here.ok(&["sql", "app", "CREATE TABLE orders(id INTEGER PRIMARY KEY, what BLOB)"]);
+    here.ok(&["push", "app"]);
+    for _ in 2..=6 {
+        here.ok(&["sql", "app", "INSERT INTO orders(what) VALUES (randomblob(6000))"]);
+        here.ok(&["push", "app"]);
+    }
+    here.ok(&["keep", "app", "last", "2"]);
+    let swept = here.ok(&["gc", "app", "--grace", "0s"]);
+    assert!(swept.contains("what older snapshots need stays while they are kept"), "{swept}");
+    here.ok(&["keep", "app", "last", "1"]);
+    let swept = here.ok(&["gc", "app", "--grace", "0s"]);
+    assert!(swept.contains("still needed: `quire compact app` moves them"), "{swept}");
+    here.ok(&["compact", "app"]);
+    here.ok(&["gc", "app", "--grace", "0s"]);
+    let verified = here.ok(&["verify", "--deep", "app"]);
+    assert!(verified.contains("every byte of 1 commit and"), "{verified}");
+    assert!(verified.contains("5 commits more: collected"), "{verified}");
+}
+
 /// A store that cannot be reached.
 const AWAY: &str = "http://127.0.0.1:9";
 

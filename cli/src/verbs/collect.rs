@@ -275,9 +275,22 @@ fn describe(swept: &Swept) -> String {
         text += &format!("  more goes when gc is run again after {seconds} s: readers may still be there\n");
     }
     if swept.commits_left > 0 {
-        let left = count(swept.commits_left, "old commit");
-        let hold = if swept.commits_left == 1 { "holds" } else { "hold" };
-        text += &format!("  {left} {hold} pages that are still needed: `quire compact {}` moves them\n", swept.name);
+        text += &still_needed(swept);
     }
     text
+}
+
+/// Why commits stay that are not kept. A compaction moves what the newest snapshot needs, and changes no older one.
+fn still_needed(swept: &Swept) -> String {
+    let (name, left) = (&swept.name, count(swept.commits_left, "old commit"));
+    let hold = if swept.commits_left == 1 { "holds" } else { "hold" };
+    let only_newest = swept.horizon == swept.lsn && swept.kept.is_empty();
+    let what = if only_newest {
+        format!("`quire compact {name}` moves them")
+    } else {
+        format!(
+            "what older snapshots need stays while they are kept; `quire compact {name}` moves what only the newest needs"
+        )
+    };
+    format!("  {left} {hold} pages that are still needed: {what}\n")
 }

@@ -165,12 +165,17 @@ impl InStore {
     }
 
     pub(crate) fn sound_in_words(&self) -> String {
-        let (commits, segments) = (count(self.commits, "commit"), count(self.segments, "segment"));
+        let whole = count(self.commits - self.collected, "commit");
+        let (segments, checkpoints) = (count(self.segments, "segment"), count(self.checkpoints, "checkpoint"));
         let read = match self.depth {
-            "deep" => format!("every byte of {commits} and {segments}, {}", size(self.bytes)),
-            _ => format!("{commits} read, {segments} there"),
+            "deep" => format!("every byte of {whole} and {segments}, {}", size(self.bytes)),
+            _ => format!("{whole} read, {segments} there"),
         };
-        format!("the store is sound up to LSN {}: {read}, {}", self.lsn, count(self.checkpoints, "checkpoint"))
+        let collected = match self.collected {
+            0 => String::new(),
+            collected => format!("; {} more: collected, only the header is left", count(collected, "commit")),
+        };
+        format!("the store is sound up to LSN {}: {read}, {checkpoints}{collected}", self.lsn)
     }
 
     pub(crate) fn damage_in_words(&self, name: &str) -> String {
