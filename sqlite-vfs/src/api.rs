@@ -88,6 +88,7 @@ routines! {
     result_text64: unsafe extern "C" fn(*mut ffi::sqlite3_context, *const c_char, u64, Option<Destroy>, c_uchar);
     step: unsafe extern "C" fn(*mut ffi::sqlite3_stmt) -> c_int;
     uri_boolean: unsafe extern "C" fn(*const c_char, *const c_char, c_int) -> c_int;
+    uri_key: unsafe extern "C" fn(*const c_char, c_int) -> *const c_char;
     uri_parameter: unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char;
     user_data: unsafe extern "C" fn(*mut ffi::sqlite3_context) -> *mut c_void;
     value_bytes: unsafe extern "C" fn(*mut ffi::sqlite3_value) -> c_int;

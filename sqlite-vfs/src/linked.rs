@@ -45,6 +45,7 @@ fn linked_api() -> Api {
         result_text64: ffi::sqlite3_result_text64,
         step: ffi::sqlite3_step,
         uri_boolean: ffi::sqlite3_uri_boolean,
+        uri_key: ffi::sqlite3_uri_key,
         uri_parameter: ffi::sqlite3_uri_parameter,
         user_data: ffi::sqlite3_user_data,
         value_bytes: ffi::sqlite3_value_bytes,

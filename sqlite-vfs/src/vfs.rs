@@ -152,6 +152,11 @@ unsafe fn open_named(
     Ok(flags)
 }
 
+/// The URI parameters that Quire reads.
+const OURS: [&str; 3] = ["lsn", "at", "sync"];
+/// Those that SQLite reads itself.
+const OF_SQLITE: [&str; 7] = ["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof"];
+
 /// What the URI says beyond the name.
 struct Parameters {
     sync: Option<String>,
@@ -168,10 +173,30 @@ impl Parameters {
         let value = |key: &CStr| unsafe { text((api.uri_parameter)(name, key.as_ptr())) };
         // SAFETY: the same.
         let is_set = |key: &CStr| unsafe { (api.uri_boolean)(name, key.as_ptr(), 0) != 0 };
+        // As the default VFS, Quire gets URIs that were not written for it.
+        if value(c"vfs")?.is_some() {
+            // SAFETY: the same.
+            let keys = (0..).map(|n| unsafe { text((api.uri_key)(name, n)) });
+            for key in keys.map_while(Result::transpose) {
+                check_key(key?)?;
+            }
+        }
         let moment = moment(value(c"lsn")?, value(c"at")?)?;
         let is_unlocked = is_set(c"immutable") || is_set(c"nolock");
         Ok(Parameters { sync: value(c"sync")?.map(str::to_owned), moment, is_unlocked })
     }
+}
+
+/// A parameter that nobody reads is a misspelt one.
+fn check_key(key: &str) -> Result<()> {
+    if OURS.contains(&key) || OF_SQLITE.contains(&key) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("URI parameter {key}: there is none of that name")).with_remedy(format!(
+        "Quire knows {}; SQLite itself {}.",
+        OURS.join(", "),
+        OF_SQLITE.join(", ")
+    )))
 }
 
 /// The snapshot that the parameters `lsn` and `at` name.

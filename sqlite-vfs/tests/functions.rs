@@ -200,6 +200,7 @@ fn wrong_names_and_parameters_are_refused_with_the_reason() {
         ("a", "vfs=quire&lsn=0", "not an LSN"),
         ("a", "vfs=quire&at=2026-01-01", "RFC 3339"),
         ("a", "vfs=quire&at=2026-01-01T00:00:00Z&lsn=3", "one of them"),
+        ("a", "vfs=quire&lns=3", "Quire knows lsn, at, sync"),
         ("nobody-has-it", "vfs=quire&lsn=3", "no LSN 3"),
         (&"long/".repeat(200), "vfs=quire", "too long"),
         (&"y".repeat(201), "vfs=quire", "200 bytes"),
