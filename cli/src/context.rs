@@ -99,7 +99,7 @@ impl Named {
     }
 }
 
-/// Reads NAME, NAME@LSN or NAME@TIME. Any other '@' is a part of the name.
+/// Reads NAME, NAME@LSN or NAME@TIME. Any other '@' is a part of the name, unless a moment was meant.
 pub(crate) fn named(text: &str) -> Result<Named> {
     if let Some((name, moment)) = text.rsplit_once('@') {
         if let Ok(lsn) = moment.parse() {
@@ -108,8 +108,19 @@ pub(crate) fn named(text: &str) -> Result<Named> {
         if let Some(time_ms) = quire_settings::parse_time(moment) {
             return Ok(Named::AtTime(VolumeName::parse(name)?, time_ms));
         }
+        if looks_like_a_moment(moment) {
+            return Err(Error::invalid(format!("{text}: {moment:?} is neither an LSN nor a time")).with_remedy(
+                format!("An LSN is a whole number from 1: {name}@7; a time has a zone: {name}@2026-01-31T12:00:00Z."),
+            ));
+        }
     }
     Ok(Named::Now(VolumeName::parse(text)?))
+}
+
+/// Whether somebody who wrote this behind an '@' meant a moment.
+fn looks_like_a_moment(text: &str) -> bool {
+    let is_of_one = |char: char| char.is_ascii_digit() || "-:TZ.+".contains(char);
+    text.chars().all(is_of_one) && text.contains(|char: char| char.is_ascii_digit())
 }
 
 /// Reads a NAME where a snapshot of the past makes no sense.
@@ -137,6 +148,13 @@ mod tests {
         assert_eq!(named("app@2026-01-31T12:00:00Z").unwrap(), Named::AtTime(name("app"), 1_769_860_800_000));
         assert_eq!(named("me@home").unwrap(), Named::Now(name("me@home")));
         assert!(named("app@0").is_err());
+        for text in ["app@2026-11-28", "app@-1", "app@2026-11-28T12:00", "app@99999999999999999999", "app@1.5"] {
+            let refused = named(text).unwrap_err();
+            assert!(refused.remedy().is_some_and(|remedy| remedy.contains("app@2026-01-31T12:00:00Z")), "{refused:?}");
+        }
+        for text in ["app@v1.2", "app@", "app@T", "app@2026-11-28/db"] {
+            assert_eq!(named(text).unwrap(), Named::Now(name(text)));
+        }
         assert!(plain_name("app@7").unwrap_err().remedy().is_some_and(|remedy| remedy.ends_with(": app")));
     }
 }
