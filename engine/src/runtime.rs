@@ -3,14 +3,18 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use quire_proto::{Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
 /// How many threads drive the traffic with the stores.
 const DRIVERS: usize = 2;
+/// How long what they are in the middle of may take when the engine goes; then it is left to itself.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// The engine's own runtime. Nothing of it runs until the store is needed.
 pub(crate) struct Bridge {
@@ -67,10 +71,23 @@ impl Bridge {
 }
 
 impl Drop for Bridge {
+    /// Its threads end before their handles go: glibc's `pthread_detach` reads a thread once more after it has let go of it,
+    /// and if that is ending at this very moment the host program crashes.
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Waiting here could block a host that drops the engine inside its own runtime.
-            runtime.shutdown_background();
+        let Some(runtime) = self.runtime.take() else { return };
+        if Handle::try_current().is_err() {
+            runtime.shutdown_timeout(ENDING);
+            return;
+        }
+        // Inside a runtime, perhaps this one, nobody may wait; a thread does, whose handle is kept for the same reason.
+        let runtime = Arc::new(Mutex::new(Some(runtime)));
+        let ends = {
+            let runtime = runtime.clone();
+            move || drop(runtime.lock().take().map(|runtime| runtime.shutdown_timeout(ENDING)))
+        };
+        match std::thread::Builder::new().name("quire-end".into()).spawn(ends) {
+            Ok(thread) => std::mem::forget(thread),
+            Err(_) => drop(runtime.lock().take().map(Runtime::shutdown_background)),
         }
     }
 }

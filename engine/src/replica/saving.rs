@@ -56,7 +56,8 @@ impl Replica {
         match keeper {
             Ok(keeper) => {
                 core.keeping = true;
-                core.keeper = Some(keeper);
+                // The one before it has finished. It is waited for all the same: see `Bridge`.
+                drop(core.keeper.replace(keeper).map(std::thread::JoinHandle::join));
             }
             Err(e) => tracing::warn!("volume {}: starting a thread: {e}", self.name()),
         }
