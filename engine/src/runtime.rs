@@ -81,13 +81,19 @@ impl Drop for Bridge {
         }
         // Inside a runtime, perhaps this one, nobody may wait; a thread does, whose handle is kept for the same reason.
         let runtime = Arc::new(Mutex::new(Some(runtime)));
-        let ends = {
-            let runtime = runtime.clone();
-            move || drop(runtime.lock().take().map(|runtime| runtime.shutdown_timeout(ENDING)))
+        let theirs = runtime.clone();
+        let ends = move || {
+            if let Some(runtime) = theirs.lock().take() {
+                runtime.shutdown_timeout(ENDING);
+            }
         };
         match std::thread::Builder::new().name("quire-end".into()).spawn(ends) {
             Ok(thread) => std::mem::forget(thread),
-            Err(_) => drop(runtime.lock().take().map(Runtime::shutdown_background)),
+            Err(_) => {
+                if let Some(runtime) = runtime.lock().take() {
+                    runtime.shutdown_background();
+                }
+            }
         }
     }
 }
