@@ -41,7 +41,6 @@ mod snapshot;
 mod state;
 mod table;
 mod tablefile;
-mod unheld;
 mod volume;
 mod writer;
 

@@ -144,9 +144,7 @@ pub(crate) fn settle_doubt(replica: &Arc<Replica>) -> Result<()> {
         return Ok(());
     }
     let _traffic = replica.traffic.lock();
-    let settled = settle_intent(replica).map(|_| ()).inspect_err(|e| replica.note_error(e));
-    hold::settled(replica);
-    settled
+    settle_intent(replica).map(|_| ()).inspect_err(|e| replica.note_error(e))
 }
 
 /// A commit that awaits its push and has none never left this machine: it has
