@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has failed")]
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use quire_engine::{Engine, Error, LEASE_AFTER, Options, PageIdx, PageSize, Snapshot, SyncMode, Volume, VolumeName};
+use quire_testkit::measure;
 use quire_testkit::rows::{PAGE_BYTES, leaf_page, scattered};
 use tempfile::TempDir;
 
@@ -18,14 +18,10 @@ const SEALED_PAGES: u32 = 20_000;
 const SPILLED_PAGES: u32 = 1024;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(50)
-        .configure_from_args();
-    reads(&mut criterion);
-    commits(&mut criterion);
-    criterion.final_summary();
+    measure(50, |criterion| {
+        reads(criterion);
+        commits(criterion);
+    });
 }
 
 /// A volume in a folder of its own, which goes with it.

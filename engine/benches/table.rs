@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has failed")]
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::measurement::WallTime;
-use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput};
+use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Throughput};
 use quire_engine::bench::PageTable;
 use quire_engine::{PageCount, PageIdx};
+use quire_testkit::measure;
 use quire_testkit::rows::scattered;
 
 /// The pages of volumes of 105 MiB and of 10 GiB.
@@ -17,19 +17,15 @@ const SIZES: [u32; 2] = [27_000, 2_500_000];
 const LOOK_UPS: u32 = 1000;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(50)
-        .configure_from_args();
-    for pages in SIZES {
-        let mut group = criterion.benchmark_group(format!("table of {pages} pages"));
-        one_by_one(&mut group, pages);
-        commits(&mut group, pages);
-        unions(&mut group, pages);
-        group.finish();
-    }
-    criterion.final_summary();
+    measure(50, |criterion| {
+        for pages in SIZES {
+            let mut group = criterion.benchmark_group(format!("table of {pages} pages"));
+            one_by_one(&mut group, pages);
+            commits(&mut group, pages);
+            unions(&mut group, pages);
+            group.finish();
+        }
+    });
 }
 
 /// The table of a snapshot that has all of its pages here.

@@ -4,11 +4,10 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkGroup, BenchmarkId, Throughput};
 use futures::FutureExt;
 use quire_bucket::Bucket;
 use quire_history::{CHECKPOINT_SPAN, Lineage, Located, Reader, checkpoint};
@@ -16,6 +15,7 @@ use quire_proto::{
     Appended, Body, CommitHeader, CommitId, CommitKind, FrameIndex, FrameRef, Lsn, Metastore, ObjectHash, PageCount,
     PageIdx, PageSet, PageSets, PageSize, SealedCommit, SegmentId, SegmentRef, VolumeName, encode_frame,
 };
+use quire_testkit::measure;
 use quire_testkit::rows::{leaf_page, scattered};
 use tokio::runtime::Runtime;
 use ulid::Ulid;
@@ -29,16 +29,12 @@ const COMMITS: u64 = CHECKPOINT_SPAN - 1;
 const LOOK_UPS: u32 = 1000;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(50)
-        .configure_from_args();
-    let mut group = criterion.benchmark_group("locate");
-    in_checkpoints(&mut group);
-    below_commits(&mut group);
-    group.finish();
-    criterion.final_summary();
+    measure(50, |criterion| {
+        let mut group = criterion.benchmark_group("locate");
+        in_checkpoints(&mut group);
+        below_commits(&mut group);
+        group.finish();
+    });
 }
 
 fn page(n: u32) -> PageIdx {

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has failed")]
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use quire_pagestore::bench::Account;
 use quire_pagestore::{MAX_SEGMENT_BYTES, SegmentTable};
 use quire_proto::{EncodedFrame, Lsn, PageCount, PageIdx, PageSet, PageSize, SegmentId, VolumeName, encode_frame};
+use quire_testkit::measure;
 use quire_testkit::rows::leaf_page;
 use ulid::Ulid;
 
@@ -16,13 +16,9 @@ use ulid::Ulid;
 const PAGES_A_FRAME: u32 = 32;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(20)
-        .configure_from_args();
-    segments(&mut criterion);
-    criterion.final_summary();
+    measure(20, |criterion| {
+        segments(criterion);
+    });
 }
 
 /// One frame of rows, as if it were that of the pages from `first` on.

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has failed")]
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::measurement::WallTime;
@@ -14,6 +13,7 @@ use quire_proto::{
     OverlayBase, OverlayStep, PageCount, PageIdx, PageRun, PageSet, PageSets, PageSize, PageSource, Reader, Result,
     SealedCommit, SegmentId, SegmentRef, Writer, decode_frame, encode_frame, encode_index_frame,
 };
+use quire_testkit::measure;
 use quire_testkit::rows::{interior_pages, leaf_page, noise_page, scattered};
 use ulid::Ulid;
 
@@ -24,16 +24,12 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 const IMPORTED_PAGES: u32 = 1_000_000;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(50)
-        .configure_from_args();
-    frames(&mut criterion);
-    commits(&mut criterion);
-    frame_indexes(&mut criterion);
-    checkpoints(&mut criterion);
-    criterion.final_summary();
+    measure(50, |criterion| {
+        frames(criterion);
+        commits(criterion);
+        frame_indexes(criterion);
+        checkpoints(criterion);
+    });
 }
 
 fn page(n: u32) -> PageIdx {

@@ -3,26 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has failed")]
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use quire_proto::{PageIdx, PageSet, Reader, Writer};
+use quire_testkit::measure;
 use quire_testkit::rows::scattered;
 
 /// The pages of a volume of 10 GiB.
 const VOLUME_PAGES: i64 = 2_500_000;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(50)
-        .configure_from_args();
-    members(&mut criterion);
-    unions(&mut criterion);
-    ranges(&mut criterion);
-    codecs(&mut criterion);
-    criterion.final_summary();
+    measure(50, |criterion| {
+        members(criterion);
+        unions(criterion);
+        ranges(criterion);
+        codecs(criterion);
+    });
 }
 
 /// Pages of a volume in no order, others for each `seed`; a few of many come twice.

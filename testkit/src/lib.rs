@@ -13,6 +13,8 @@ mod child;
 mod debian;
 pub mod fuzz;
 mod line;
+#[cfg(feature = "criterion")]
+mod measure;
 mod overwriting;
 mod proxy;
 pub mod rows;
@@ -23,6 +25,8 @@ mod venv;
 pub use browser::browser_script;
 pub use debian::debian_program;
 pub use line::{Line, Trouble};
+#[cfg(feature = "criterion")]
+pub use measure::measure;
 pub use overwriting::OverwritingS3;
 pub use proxy::{Fault, Proxy, Request, Traffic};
 pub use s3::{S3Server, SHARED_S3_VARIABLE};

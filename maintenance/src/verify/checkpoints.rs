@@ -120,14 +120,9 @@ impl Job {
         for (lsn, place) in places {
             self.tally.checkpoints += 1;
             let with_leaves = self.depth == Depth::Deep || Some(lsn) == newest;
-            let (opened, segments) = match self.open_checked(volume, place, with_leaves).await {
-                Ok(sound) => sound,
-                Err(e) if is_damage(&e) => {
-                    self.damaged_checkpoint(volume, place, e.to_string());
-                    checked.insert(lsn, Checked { place, info: None, wrong: PageSet::new() });
-                    continue;
-                }
-                Err(e) => return Err(e),
+            let Some((opened, segments)) = self.open_sound(volume, place, with_leaves).await? else {
+                checked.insert(lsn, Checked { place, info: None, wrong: PageSet::new() });
+                continue;
             };
             spare.extend(segments.into_iter().map(|segment| (segment.id, (segment, lsn))));
             let mut wrong = PageSet::new();
@@ -149,26 +144,31 @@ impl Job {
 
     /// Looks at one checkpoint that was not there when they were listed.
     pub(super) async fn checked(&mut self, volume: &VolumeName, place: CheckpointPlace) -> Result<Checked> {
-        let info = match self.open_checked(volume, place, true).await {
-            Ok((opened, _)) => Some(opened.head.info().clone()),
-            Err(e) if is_damage(&e) => {
-                self.damaged_checkpoint(volume, place, e.to_string());
-                None
-            }
-            Err(e) => return Err(e),
-        };
+        let sound = self.open_sound(volume, place, true).await?;
+        let info = sound.map(|(opened, _)| opened.head.info().clone());
         Ok(Checked { place, info, wrong: PageSet::new() })
     }
 
-    async fn open_checked(
-        &self,
+    /// Opens a checkpoint, with the segments that it names; none if it is damaged, which is noted.
+    async fn open_sound(
+        &mut self,
         volume: &VolumeName,
         place: CheckpointPlace,
         with_leaves: bool,
-    ) -> Result<(Opened, Vec<SegmentRef>)> {
-        let opened = Opened::open(&self.reader, volume, place).await?;
-        let segments = opened.check(&self.reader, volume, with_leaves).await?;
-        Ok((opened, segments))
+    ) -> Result<Option<(Opened, Vec<SegmentRef>)>> {
+        let sound = async {
+            let opened = Opened::open(&self.reader, volume, place).await?;
+            let segments = opened.check(&self.reader, volume, with_leaves).await?;
+            Ok((opened, segments))
+        };
+        match sound.await {
+            Ok(sound) => Ok(Some(sound)),
+            Err(e) if is_damage(&e) => {
+                self.damaged_checkpoint(volume, place, e.to_string());
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     fn damaged_checkpoint(&mut self, volume: &VolumeName, place: CheckpointPlace, problem: String) {
