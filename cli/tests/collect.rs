@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Machine, World, noise};
+use common::{Ended, Machine, World, noise};
 
 /// Twelve pushes; each rewrites 300 large rows, so there are segments.
 fn app(machine: &Machine<'_>) {
@@ -108,4 +108,66 @@ fn what_is_told_of_a_collection_names_what_is_collected_and_what_helps() {
     let verified = here.ok(&["verify", "--deep", "app"]);
     assert!(verified.contains("every byte of 1 commit and"), "{verified}");
     assert!(verified.contains("5 commits more: collected"), "{verified}");
+}
+
+/// A store that cannot be reached.
+const AWAY: &str = "http://127.0.0.1:9";
+
+fn fork_offline(machine: &Machine<'_>) {
+    let forked = Ended::of(machine.command(&["--store", AWAY, "fork", "app", "away"]).output().unwrap());
+    assert_eq!(forked.status, Some(0), "{forked:?}");
+}
+
+/// Somebody else goes on, and lets go all but the newest snapshot.
+fn move_on(machine: &Machine<'_>) -> serde_json::Value {
+    for _ in 0..2 {
+        machine.ok(&["sql", "app", "UPDATE orders SET round = 99, what = randomblob(1000)"]);
+        machine.ok(&["push", "app"]);
+    }
+    machine.ok(&["keep", "app", "last", "1"]);
+    machine.json(&["gc", "app", "--grace", "0s"])[0].clone()
+}
+
+#[test]
+fn what_a_fork_made_offline_stands_on_is_held_by_any_traffic_of_its_data_directory() {
+    let world = World::new();
+    let (here, there) = (world.machine("here"), world.machine("there"));
+    app(&here);
+    fork_offline(&here);
+    here.ok(&["pull", "app"]);
+    let swept = move_on(&there);
+    assert_eq!(swept["held"][0]["lsn"], 12, "{swept}");
+    here.ok(&["push", "away"]);
+    assert_eq!(round(&world.machine("fresh"), "away"), 12);
+    let swept = there.json(&["gc", "app", "--grace", "0s"])[0].clone();
+    assert_eq!(swept["held"][0]["by"], "LSN 1 of away stands on it", "{swept}");
+    assert_eq!(swept["held"].as_array().unwrap().len(), 1, "{swept}");
+    assert!(common::names_in(&here.data_dir().join("unheld")).is_empty());
+}
+
+#[test]
+fn a_fork_whose_base_is_gone_is_told_what_saves_it() {
+    let world = World::new();
+    let (here, cold, there) = (world.machine("here"), world.machine("cold"), world.machine("there"));
+    app(&here);
+    cold.ok(&["clone", "app"]);
+    cold.ok(&["sql", "app", "SELECT name FROM sqlite_schema"]);
+    fork_offline(&here);
+    fork_offline(&cold);
+    move_on(&there);
+    let gone = here.run(&["push", "away"]);
+    gone.failed(1, "not kept any more");
+    assert!(gone.stderr.contains("`quire export away FILE`") && !gone.stderr.contains("quire reset"), "{gone:?}");
+    let file = world.path("saved.db");
+    here.ok(&["export", "away", file.to_str().unwrap()]);
+    here.ok(&["import", file.to_str().unwrap(), "back"]);
+    here.ok(&["push", "back"]);
+    assert_eq!(round(&there, "back"), 12);
+    here.ok(&["rm", "away", "--force"]);
+
+    let gone = cold.run(&["push", "away"]);
+    gone.failed(1, "not kept any more");
+    assert!(gone.stderr.contains("`quire sql away"), "{gone:?}");
+    assert_eq!(cold.json(&["sql", "away", "SELECT name FROM sqlite_schema"])[0]["name"], "orders");
+    cold.ok(&["rm", "away", "--force"]);
 }

@@ -26,6 +26,7 @@ use crate::recover::recover;
 use crate::replica::Replica;
 use crate::runtime::Bridge;
 use crate::state::State;
+use crate::unheld::Unheld;
 use crate::volume::{LogEntry, Open, Volume};
 use crate::writer::group_id;
 
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     stores: OnceCell<Connected>,
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) groups: Groups,
+    pub(crate) unheld: Unheld,
     pub(crate) volumes: Mutex<HashMap<VolumeName, Weak<Open>>>,
     pub(crate) past: Mutex<Past>,
     replicas: Mutex<HashMap<PathBuf, Weak<Replica>>>,
@@ -107,6 +109,7 @@ impl Engine {
             stores: OnceCell::new(),
             catalog: Mutex::new(Catalog::open(dir)?),
             groups: Groups::new(dir),
+            unheld: Unheld::open(dir)?,
             volumes: Mutex::default(),
             past: Mutex::default(),
             replicas: Mutex::default(),

@@ -179,7 +179,9 @@ impl Engine {
                     return Err(e);
                 }
             }
-        } else if !is_away && let Err(e) = hold::hold_now(&forked.volume.replica()) {
+        } else if is_away {
+            hold::hold_later(&forked.volume.replica());
+        } else if let Err(e) = hold::hold_now(&forked.volume.replica()) {
             tracing::warn!("{e}");
         }
         Ok(forked)

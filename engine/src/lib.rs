@@ -41,6 +41,7 @@ mod snapshot;
 mod state;
 mod table;
 mod tablefile;
+mod unheld;
 mod volume;
 mod writer;
 

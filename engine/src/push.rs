@@ -144,7 +144,9 @@ pub(crate) fn settle_doubt(replica: &Arc<Replica>) -> Result<()> {
         return Ok(());
     }
     let _traffic = replica.traffic.lock();
-    settle_intent(replica).map(|_| ()).inspect_err(|e| replica.note_error(e))
+    let settled = settle_intent(replica).map(|_| ()).inspect_err(|e| replica.note_error(e));
+    hold::settle(replica);
+    settled
 }
 
 /// A commit that awaits its push and has none never left this machine: it has
