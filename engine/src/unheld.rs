@@ -215,9 +215,11 @@ mod tests {
         unheld.add(ReplicaId(2), second.clone());
         let leave = |id, marker: &Marker| {
             if id == ReplicaId(1) {
-                unheld
-                    .leave(|_, other| Ok(store.borrow_mut().push(other.clone())), |_| panic!("nobody let go"))
-                    .unwrap();
+                let leave = |_, other: &Marker| {
+                    store.borrow_mut().push(other.clone());
+                    Ok(())
+                };
+                unheld.leave(leave, |_| panic!("nobody let go")).unwrap();
                 assert_eq!(*store.borrow(), std::slice::from_ref(&second), "what somebody is leaving is his");
                 assert!(!unheld.end(id, marker) && unheld.is_going(marker));
             }

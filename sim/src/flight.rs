@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use quire_engine::{Lsn, Moved, Reset, Result, Status, Volume};
+use quire_engine::{Condition, Lsn, Moved, Reset, Result, Status, Volume};
 use tokio::sync::oneshot;
 
 use crate::care::Care;
@@ -68,6 +68,7 @@ pub(crate) struct Flight {
     pub(crate) before: Before,
     /// For how many steps.
     pub(crate) steps: u32,
+    reads: bool,
     thread: Option<JoinHandle<Answer>>,
     goes_on: Option<oneshot::Sender<()>>,
 }
@@ -75,7 +76,15 @@ pub(crate) struct Flight {
 /// An operation ended at once, or one of its requests waits.
 pub(crate) enum Begun {
     Ended(Answer),
-    Waits { thread: JoinHandle<Answer>, goes_on: oneshot::Sender<()> },
+    Waits(Waiting),
+}
+
+/// An operation on its thread, of which a request waits.
+pub(crate) struct Waiting {
+    thread: JoinHandle<Answer>,
+    goes_on: oneshot::Sender<()>,
+    /// The request changes nothing.
+    reads: bool,
 }
 
 /// Begins an operation, with the requests faring as the step says.
@@ -94,7 +103,7 @@ pub(crate) fn begin(link: &Link, volume: &Volume, operation: &Operation, step: &
         perform(&volume, &operation)
     });
     match hears.recv() {
-        Ok(Progress::Waits) => Begun::Waits { thread, goes_on },
+        Ok(Progress::Waits { reads }) => Begun::Waits(Waiting { thread, goes_on, reads }),
         _ => Begun::Ended(join(thread)),
     }
 }
@@ -146,15 +155,19 @@ impl Flight {
         operation: Operation,
         before: Before,
         steps: u32,
-        thread: JoinHandle<Answer>,
-        goes_on: oneshot::Sender<()>,
+        Waiting { thread, goes_on, reads }: Waiting,
     ) -> Flight {
-        Flight { client, volume, operation, before, steps, thread: Some(thread), goes_on: Some(goes_on) }
+        Flight { client, volume, operation, before, steps, reads, thread: Some(thread), goes_on: Some(goes_on) }
     }
 
     /// Whether the request that waits may be for a page.
     pub(crate) fn fetches(&self) -> bool {
-        matches!(self.operation, Operation::Hydrate | Operation::Commit(_))
+        let Status { unpushed, state, .. } = &self.before.status;
+        match self.operation {
+            Operation::Hydrate | Operation::Commit(_) => true,
+            // Whoever has pushed makes a checkpoint, with pages that it may have to fetch.
+            _ => self.reads && (*unpushed > 0 || *state == Condition::InDoubt),
+        }
     }
 
     /// Whether it is a transaction.

@@ -82,7 +82,10 @@ struct LateWrite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The request waits.
-    Waits,
+    Waits {
+        /// It changes nothing: it may be for a page, for which others may wait too.
+        reads: bool,
+    },
     /// The operation has ended.
     Ended,
 }
@@ -137,6 +140,7 @@ pub(crate) struct Pass {
     pub(crate) fault: Option<Fault>,
     /// For choosing where a body is cut or flipped.
     pub(crate) dice: u64,
+    reads: bool,
     hold: Option<Hold>,
 }
 
@@ -235,7 +239,7 @@ impl Link {
             self.network.land_one().await;
         }
         if let Some(hold) = pass.hold.take_if(|hold| !hold.after) {
-            self.wait(hold).await;
+            self.wait(hold, pass.reads).await;
         }
         self.check_alive(path)?;
         match weather {
@@ -264,22 +268,24 @@ impl Link {
         let is_marker = path.as_ref().contains(".quire/") || path.as_ref().ends_with("/!/store");
         let hold = orders.hold.take_if(|hold| hold.request <= requests && !is_marker);
         let fault = goes_wrong.then(|| possible[which]).filter(|fault| !lock(&self.network.off).contains(fault));
-        let pass = Pass { fault, dice, hold };
+        // What changes something may have been done though no answer came.
+        let reads = !possible.contains(&Fault::LostReply);
+        let pass = Pass { fault, dice, reads, hold };
         (landing, orders.weather, requests, pass)
     }
 
     /// The store has acted: its answer sets out.
     pub(crate) async fn answer(&self, path: &Path, pass: &mut Pass) -> Result<()> {
         if let Some(hold) = pass.hold.take() {
-            self.wait(hold).await;
+            self.wait(hold, pass.reads).await;
         }
         self.check_alive(path)
     }
 
-    async fn wait(&self, hold: Hold) {
+    async fn wait(&self, hold: Hold, reads: bool) {
         self.network.tally.note(Fault::Held);
         // Whoever has gone does not mind.
-        let _ = hold.waits.send(Progress::Waits);
+        let _ = hold.waits.send(Progress::Waits { reads });
         let mut held = Held(Some(hold.goes_on));
         if let Some(goes_on) = &mut held.0 {
             let _ = goes_on.await;

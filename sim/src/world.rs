@@ -262,9 +262,9 @@ impl World {
         };
         match flight::begin(&client.link, &volume, &operation, step) {
             Begun::Ended(answer) => self.judge(c, v, &operation, &before, answer, false),
-            Begun::Waits { thread, goes_on } => {
+            Begun::Waits(waiting) => {
                 let steps = step.pause.map_or(1, |pause| pause.steps);
-                self.flights.push(Flight::new((c, v), operation, before, steps, thread, goes_on));
+                self.flights.push(Flight::new((c, v), operation, before, steps, waiting));
             }
         }
     }
