@@ -140,11 +140,11 @@ impl Engine {
         if shared.catalog.lock().get(new).is_some() || self.opened(new).is_some() {
             return Err(taken(new, "here"));
         }
-        let is_away = match shared.head(new) {
+        // Its first push will tell.
+        let away = match shared.head(new) {
             Ok(VolumeState::Live(_)) => return Err(taken(new, "in the store")),
-            Ok(_) => false,
-            // Its first push will tell.
-            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => true,
+            Ok(_) => None,
+            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => Some(e),
             Err(e) => return Err(e),
         };
         let here = self.here(name)?;
@@ -168,7 +168,11 @@ impl Engine {
             (base, core.state.unpushed() == 1 && core.state.pending.changed.is_empty())
         };
         let mut forked = Forked { volume, lsn: None, base, not_pushed: None };
-        if only_forked && forked.base.is_some() {
+        let to_push = only_forked && forked.base.is_some();
+        if let Some(e) = away {
+            hold::hold_later(&forked.volume.replica());
+            forked.not_pushed = Some(e).filter(|_| to_push);
+        } else if to_push {
             match forked.volume.push() {
                 Ok(moved) => forked.lsn = moved.pushed.map(|(lsn, _)| lsn),
                 Err(e) if e.kind() == ErrorKind::Unavailable => forked.not_pushed = Some(e),
@@ -179,8 +183,6 @@ impl Engine {
                     return Err(e);
                 }
             }
-        } else if is_away {
-            hold::hold_later(&forked.volume.replica());
         } else if let Err(e) = hold::hold_now(&forked.volume.replica()) {
             tracing::warn!("{e}");
         }

@@ -342,6 +342,12 @@ impl World {
             let commits = matches!(&flight.operation, Operation::Commit(transaction) if transaction.stamp == stamp);
             commits && (flight.client, flight.volume) == (c, v)
         });
+        // What a pull brought may be visible before: what waits is a request for what others of the client stand on.
+        let pulls =
+            |f: &Flight| (f.client, f.volume) == (c, v) && matches!(f.operation, Operation::Pull | Operation::Sync);
+        if stamp != self.clients[c].replicas[v].visible && self.flights.iter().any(pulls) {
+            self.take_pulled(c, v, status.base_lsn.map_or(0, |lsn| lsn.get()));
+        }
         let may_be_visible =
             is_flying && (!self.clients[c].commits_to_store || self.histories[v].place(stamp).is_some());
         let replica = &mut self.clients[c].replicas[v];
