@@ -29,7 +29,7 @@ use clap::Parser;
 
 use crate::contender::Contender;
 use crate::phase::{Job, Phase, Sizes};
-use crate::remote::Remote;
+use crate::remote::{Remote, Store};
 use crate::results::Measured;
 
 /// Measured values by name.
@@ -42,6 +42,9 @@ struct Arguments {
     /// The extension to measure.
     #[arg(long)]
     extension: PathBuf,
+    /// The command line, whose server is measured.
+    #[arg(long)]
+    program: PathBuf,
     /// Rows of about 100 bytes; 1,000,000 make a database of 106 MiB.
     #[arg(long, default_value_t = 1_000_000)]
     rows: i64,
@@ -99,7 +102,8 @@ fn main() -> Result<()> {
                 Some(work) => tempfile::tempdir_in(work),
                 None => tempfile::tempdir(),
             }?;
-            let metrics = measure(&phases, contender, &sizes, folder.path(), &remote)?;
+            let mut house = House { folder: folder.path(), store: remote.fresh_store(), program: &arguments.program };
+            let metrics = house.measure(&phases, contender, &sizes)?;
             measured.contenders.entry(contender.name.clone()).or_default().push(metrics);
         }
     }
@@ -111,30 +115,35 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Runs the phases of one contender in a fresh folder, with a fresh store.
-fn measure(phases: &[Phase], contender: &Contender, sizes: &Sizes, folder: &Path, remote: &Remote) -> Result<Metrics> {
-    let mut metrics = Metrics::new();
-    let store = remote.fresh_store();
-    for phase in phases.iter().copied() {
-        if !phase.concerns(contender) {
-            continue;
+/// Where one contender is measured: a fresh folder, and a fresh store.
+struct House<'a> {
+    folder: &'a Path,
+    store: Store<'a>,
+    program: &'a Path,
+}
+
+impl House<'_> {
+    fn measure(&mut self, phases: &[Phase], contender: &Contender, sizes: &Sizes) -> Result<Metrics> {
+        let mut metrics = Metrics::new();
+        for phase in phases.iter().copied().filter(|phase| phase.concerns(contender)) {
+            let job = serde_json::to_string(&Job::new(phase, contender, sizes, self.folder))?;
+            let mut worker = Command::new(std::env::current_exe()?);
+            worker.args(["--extension", "unused", "--program", "unused", "--worker"]).arg(job);
+            worker.stdin(Stdio::null()).stderr(Stdio::inherit());
+            let data = self.folder.join(phase.data_dir());
+            worker.env("QUIRE_DATA_DIR", &data);
+            let fill = |value: &str| value.replace("{data}", &data.to_string_lossy());
+            worker.envs(contender.variables.iter().map(|(name, value)| (name, fill(value))));
+            self.store.give(&mut worker, phase, self.program, self.folder);
+            let output = worker.output()?;
+            ensure!(output.status.success(), "{}, phase {}: {}", contender.name, phase.name(), output.status);
+            let measured: Metrics = serde_json::from_slice(&output.stdout)?;
+            metrics.extend(measured);
+            let trips = self.store.trips();
+            if trips > 0 {
+                metrics.insert(format!("{} trips", phase.name()), trips as f64);
+            }
         }
-        let job = serde_json::to_string(&Job::new(phase, contender, sizes, folder))?;
-        let mut worker = Command::new(std::env::current_exe()?);
-        worker.arg("--extension").arg("unused").arg("--worker").arg(job).stdin(Stdio::null()).stderr(Stdio::inherit());
-        let data = folder.join(phase.data_dir());
-        worker.env("QUIRE_DATA_DIR", &data);
-        let fill = |value: &str| value.replace("{data}", &data.to_string_lossy());
-        worker.envs(contender.variables.iter().map(|(name, value)| (name, fill(value))));
-        remote.serve(&mut worker, &store, phase);
-        let output = worker.output()?;
-        ensure!(output.status.success(), "{}, phase {}: {}", contender.name, phase.name(), output.status);
-        let measured: Metrics = serde_json::from_slice(&output.stdout)?;
-        metrics.extend(measured);
-        let trips = remote.trips();
-        if trips > 0 {
-            metrics.insert(format!("{} trips", phase.name()), trips as f64);
-        }
+        Ok(metrics)
     }
-    Ok(metrics)
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::Metrics;
 use crate::contender::{self, Contender};
 use crate::social::Question;
+use crate::travel::Trip;
 
 /// One thing to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +26,10 @@ pub(crate) enum Phase {
     Recover,
     Churn,
     Push,
-    SmallPushes,
-    FirstRow,
-    ColdLookups,
-    ColdScan,
-    Hydrate,
     ManyPushes,
-    CatchUp,
-    LateFirstRow,
+    Trip(Trip),
+    /// The same through a server.
+    Served(Trip),
     SocialImport,
     Social(Question),
     /// The same on a link of 100 Mbit/s.
@@ -40,7 +37,7 @@ pub(crate) enum Phase {
 }
 
 /// Phases in their order, but for the questions, which come after them.
-const PLAIN_PHASES: [Phase; 20] = [
+const PLAIN_PHASES: [Phase; 27] = [
     Phase::Commits,
     Phase::Bulk,
     Phase::Open,
@@ -52,14 +49,21 @@ const PLAIN_PHASES: [Phase; 20] = [
     Phase::Recover,
     Phase::Churn,
     Phase::Push,
-    Phase::FirstRow,
-    Phase::ColdLookups,
-    Phase::ColdScan,
-    Phase::Hydrate,
-    Phase::SmallPushes,
+    Phase::Trip(Trip::FirstRow),
+    Phase::Trip(Trip::ColdLookups),
+    Phase::Trip(Trip::ColdScan),
+    Phase::Trip(Trip::Hydrate),
+    Phase::Served(Trip::FirstRow),
+    Phase::Served(Trip::ColdLookups),
+    Phase::Served(Trip::ColdScan),
+    Phase::Served(Trip::Hydrate),
+    Phase::Trip(Trip::SmallPushes),
+    Phase::Served(Trip::SmallPushes),
     Phase::ManyPushes,
-    Phase::CatchUp,
-    Phase::LateFirstRow,
+    Phase::Trip(Trip::CatchUp),
+    Phase::Served(Trip::CatchUp),
+    Phase::Trip(Trip::LateFirstRow),
+    Phase::Served(Trip::LateFirstRow),
     Phase::SocialImport,
 ];
 
@@ -108,14 +112,9 @@ impl Phase {
             Phase::Recover => "recover",
             Phase::Churn => "churn",
             Phase::Push => "push",
-            Phase::SmallPushes => "small-pushes",
-            Phase::FirstRow => "first-row",
-            Phase::ColdLookups => "cold-lookups",
-            Phase::ColdScan => "cold-scan",
-            Phase::Hydrate => "hydrate",
             Phase::ManyPushes => "many-pushes",
-            Phase::CatchUp => "catch-up",
-            Phase::LateFirstRow => "late-first-row",
+            Phase::Trip(trip) => trip.names().0,
+            Phase::Served(trip) => trip.names().1,
             Phase::SocialImport => "social-import",
             Phase::Social(question) => question.names().0,
             Phase::SlowSocial(question) => question.names().1,
@@ -127,16 +126,14 @@ impl Phase {
         match self {
             Phase::Commits => "commits",
             Phase::Bulk | Phase::Open | Phase::Lookups | Phase::Scan | Phase::Updates | Phase::Together => "primary",
-            Phase::Push | Phase::SmallPushes | Phase::ManyPushes => "primary",
+            Phase::Push | Phase::ManyPushes => "primary",
+            Phase::Trip(Trip::SmallPushes) | Phase::Served(Trip::SmallPushes) => "primary",
             Phase::Crash | Phase::Recover => "crashed",
             Phase::Churn => "churned",
-            Phase::FirstRow | Phase::CatchUp => "replica",
-            Phase::ColdLookups => "looked-up",
-            Phase::ColdScan => "scanned",
-            Phase::Hydrate => "hydrated",
-            Phase::LateFirstRow => "late",
+            Phase::Trip(Trip::CatchUp) => Phase::Trip(Trip::FirstRow).data_dir(),
+            Phase::Served(Trip::CatchUp) => Phase::Served(Trip::FirstRow).data_dir(),
             Phase::SocialImport => "social",
-            Phase::Social(_) | Phase::SlowSocial(_) => self.name(),
+            Phase::Trip(_) | Phase::Served(_) | Phase::Social(_) | Phase::SlowSocial(_) => self.name(),
         }
     }
 
@@ -157,6 +154,11 @@ impl Phase {
         }
     }
 
+    /// Whether its store is a server.
+    pub(crate) fn is_served(self) -> bool {
+        matches!(self, Phase::Served(_))
+    }
+
     /// The volume that it works on.
     fn volume(self) -> &'static str {
         match self {
@@ -171,11 +173,8 @@ impl Phase {
         let synced = [contender::PLAIN_SYNCED, contender::QUIRE_SYNCED].contains(&contender.name.as_str());
         match self {
             Phase::Commits => true,
-            Phase::Push | Phase::SmallPushes => !synced && contender.push.is_some(),
-            Phase::FirstRow | Phase::ColdLookups | Phase::ColdScan | Phase::Hydrate => {
-                contender.name == contender::QUIRE
-            }
-            Phase::ManyPushes | Phase::CatchUp | Phase::LateFirstRow => contender.name == contender::QUIRE,
+            Phase::Push | Phase::Trip(Trip::SmallPushes) => !synced && contender.push.is_some(),
+            Phase::Trip(_) | Phase::Served(_) | Phase::ManyPushes => contender.name == contender::QUIRE,
             Phase::SocialImport | Phase::Social(_) | Phase::SlowSocial(_) => contender.name == contender::QUIRE,
             _ => !synced,
         }
@@ -224,20 +223,20 @@ pub(crate) fn work(job: &str) -> Result<()> {
         Phase::Recover => bench.recover(),
         Phase::Churn => bench.churn(),
         Phase::Push => bench.push(),
-        Phase::SmallPushes => bench.small_pushes(),
-        Phase::FirstRow => bench.first_row(""),
-        Phase::ColdLookups => bench.cold_lookups(),
-        Phase::ColdScan => bench.cold_scan(),
-        Phase::Hydrate => bench.hydrate(),
         Phase::ManyPushes => bench.many_pushes(),
-        Phase::CatchUp => bench.catch_up(),
-        Phase::LateFirstRow => bench.first_row("late "),
+        Phase::Trip(trip) => bench.trip(trip),
+        Phase::Served(trip) => bench.trip(trip).map(served),
         Phase::SocialImport => bench.social_import(),
         Phase::Social(question) => bench.social(question, "social"),
         Phase::SlowSocial(question) => bench.social(question, "slow"),
     }?;
     println!("{}", serde_json::to_string(&metrics)?);
     Ok(())
+}
+
+/// What was measured through a server, under names of its own.
+fn served(metrics: Metrics) -> Metrics {
+    metrics.into_iter().map(|(name, value)| (format!("served {name}"), value)).collect()
 }
 
 /// A worker at its phase.

@@ -1,10 +1,12 @@
-//! The store: a real S3 server behind a proxy that adds latency to each request.
+//! The store: a real S3 server behind a proxy that adds latency to each request, or `quire serve` beside that server, at
+//! the end of a line as long.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Result;
-use quire_testkit::{Fault, Proxy, S3Server};
+use quire_testkit::{Fault, Line, Proxy, S3Server, Served, Trouble};
 use tokio::runtime::Runtime;
 
 use crate::phase::Phase;
@@ -18,6 +20,15 @@ pub(crate) struct Remote {
     _runtime: Runtime,
 }
 
+/// A store that nobody has used, and the server that serves it, once one was needed.
+pub(crate) struct Store<'a> {
+    remote: &'a Remote,
+    url: String,
+    served: Option<Served>,
+    /// The lines to it end with it.
+    lines: Vec<Line>,
+}
+
 impl Remote {
     pub(crate) fn start(trace: bool) -> Result<Remote> {
         let server = S3Server::start();
@@ -26,29 +37,45 @@ impl Remote {
         Ok(Remote { server, proxy, trace, _runtime: runtime })
     }
 
-    /// A store that nobody has used.
-    pub(crate) fn fresh_store(&self) -> String {
-        self.server.url("bench")
+    pub(crate) fn fresh_store(&self) -> Store<'_> {
+        Store { remote: self, url: self.server.url("bench"), served: None, lines: Vec::new() }
     }
+}
 
-    /// The round trips in a row of the worker that was last served.
+impl Store<'_> {
+    /// The round trips in a row of the worker that was last given the bucket.
     pub(crate) fn trips(&self) -> u64 {
-        self.proxy.traffic().chain
+        self.remote.proxy.traffic().chain
     }
 
-    /// Gives a worker its store, with the phase's latency.
-    pub(crate) fn serve(&self, worker: &mut Command, store: &str, phase: Phase) {
-        self.proxy.set_latency(phase.latency());
-        self.proxy.set_bandwidth(phase.bandwidth());
-        if self.trace {
+    /// Gives a worker its store, with the phase's latency. `program` serves it if need be, with its files in `folder`.
+    pub(crate) fn give(&mut self, worker: &mut Command, phase: Phase, program: &Path, folder: &Path) {
+        let Remote { server, proxy, trace, .. } = self.remote;
+        proxy.reset_traffic();
+        if phase.is_served() {
+            let served = self.served.get_or_insert_with(|| {
+                let mut command = Command::new(program);
+                command.env("QUIRE_STORE", &self.url).env("QUIRE_DATA_DIR", folder.join("server"));
+                command.envs(server.variables());
+                Served::start(command, 0, &["--no-maintenance"])
+            });
+            let each_way = phase.latency() / 2;
+            let trouble = if each_way.is_zero() { Trouble::None } else { Trouble::Delay(each_way) };
+            let line = Line::start(served.address(), move || trouble);
+            worker.env("QUIRE_STORE", format!("http://{}", line.address()));
+            self.lines.push(line);
+            return;
+        }
+        proxy.set_latency(phase.latency());
+        proxy.set_bandwidth(phase.bandwidth());
+        if *trace {
             eprintln!("{}:", phase.name());
             let began = Instant::now();
-            self.proxy.set_script(move |request| {
+            proxy.set_script(move |request| {
                 eprintln!("{:>7} {} {}", began.elapsed().as_millis(), request.method, request.target);
                 Fault::None
             });
         }
-        self.proxy.reset_traffic();
-        worker.env("QUIRE_STORE", store).envs(self.server.variables_through(&self.proxy.address()));
+        worker.env("QUIRE_STORE", &self.url).envs(server.variables_through(&proxy.address()));
     }
 }

@@ -34,7 +34,7 @@ const fn row(title: &'static str, metric: &'static str, target: Target) -> Row {
 use Target::{AtLeast, AtMost, OfPlain, Within};
 
 /// What a release is held to, table by table. Figures for 1,000,000 rows.
-const TABLES: [(&str, &[Row]); 5] = [
+const TABLES: [(&str, &[Row]); 6] = [
     (
         "Local work",
         &[
@@ -79,6 +79,22 @@ const TABLES: [(&str, &[Row]); 5] = [
             row("  fetched, KiB", "catch up KiB in", AtMost(256.0)),
             row("first row after those pushes, ms", "late first row ms", AtMost(120.0)),
             row("  round trips, one after the other", "late-first-row trips", AtMost(3.0)),
+        ],
+    ),
+    (
+        "The same through a server beside the store, at the end of a line of 30 ms there and back",
+        &[
+            row("open by name and first row, ms", "served first row ms", AtMost(80.0)),
+            row("  fetched, KiB", "served first row KiB in", AtMost(256.0)),
+            row("1,000 random lookups, s", "served cold lookups s", AtMost(2.5)),
+            row("  fetched, KiB", "served cold lookups KiB in", AtMost(40.0 * 1024.0)),
+            row("full scan, MiB/s", "served cold scan MiB/s", AtLeast(80.0)),
+            row("hydrate, MiB/s", "served hydrate MiB/s", AtLeast(200.0)),
+            row("catch up with 1,000 pushes and read, ms", "served catch up ms", AtMost(400.0)),
+            row("  fetched, KiB", "served catch up KiB in", AtMost(256.0)),
+            row("first row after those pushes, ms", "served late first row ms", AtMost(80.0)),
+            row("push of a one-row update, ms", "served small push ms", AtMost(35.0)),
+            row("  sent, KiB", "served small push KiB out", AtMost(1600.0 / 1024.0)),
         ],
     ),
     (

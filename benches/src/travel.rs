@@ -1,5 +1,6 @@
 //! The phases that go to the store and back: pushes, and replicas that begin
-//! empty. The store is a real S3 server behind a proxy that adds latency.
+//! empty. The store is a real S3 server behind a proxy that adds latency, or `quire serve` beside it at the end of a long
+//! line.
 
 use anyhow::{Context, Result};
 use rusqlite::Connection;
@@ -7,7 +8,46 @@ use rusqlite::Connection;
 use crate::phase::{Bench, database_bytes, metrics, timed};
 use crate::{Metrics, data, machine};
 
+/// What a replica goes to its store for, which may be a bucket or a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trip {
+    SmallPushes,
+    FirstRow,
+    ColdLookups,
+    ColdScan,
+    Hydrate,
+    CatchUp,
+    LateFirstRow,
+}
+
+impl Trip {
+    /// The names of its phases, on a bucket and through a server.
+    pub(crate) fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Trip::SmallPushes => ("small-pushes", "served-small-pushes"),
+            Trip::FirstRow => ("first-row", "served-first-row"),
+            Trip::ColdLookups => ("cold-lookups", "served-cold-lookups"),
+            Trip::ColdScan => ("cold-scan", "served-cold-scan"),
+            Trip::Hydrate => ("hydrate", "served-hydrate"),
+            Trip::CatchUp => ("catch-up", "served-catch-up"),
+            Trip::LateFirstRow => ("late-first-row", "served-late-first-row"),
+        }
+    }
+}
+
 impl Bench {
+    pub(crate) fn trip(&self, trip: Trip) -> Result<Metrics> {
+        match trip {
+            Trip::SmallPushes => self.small_pushes(),
+            Trip::FirstRow => self.first_row(""),
+            Trip::ColdLookups => self.cold_lookups(),
+            Trip::ColdScan => self.cold_scan(),
+            Trip::Hydrate => self.hydrate(),
+            Trip::CatchUp => self.catch_up(),
+            Trip::LateFirstRow => self.first_row("late "),
+        }
+    }
+
     /// Everything to an empty store.
     pub(crate) fn push(&self) -> Result<Metrics> {
         let db = self.connect()?;
@@ -21,7 +61,7 @@ impl Bench {
     }
 
     /// One-row updates, each pushed by itself.
-    pub(crate) fn small_pushes(&self) -> Result<Metrics> {
+    fn small_pushes(&self) -> Result<Metrics> {
         let db = self.connect()?;
         self.look_up(&db, 1)?;
         self.update_and_push(&db, 0)?;
@@ -33,7 +73,7 @@ impl Bench {
     }
 
     /// Opens by name with an empty data directory and reads one row.
-    pub(crate) fn first_row(&self, when: &str) -> Result<Metrics> {
+    fn first_row(&self, when: &str) -> Result<Metrics> {
         let mut opened = None;
         let seconds = timed(|| {
             let db = opened.insert(self.connect()?);
@@ -47,7 +87,7 @@ impl Bench {
     }
 
     /// Scattered rows on an empty replica that has just opened.
-    pub(crate) fn cold_lookups(&self) -> Result<Metrics> {
+    fn cold_lookups(&self) -> Result<Metrics> {
         let db = self.connect()?;
         self.look_up(&db, 1)?;
         let before = traffic(&db)?;
@@ -59,14 +99,14 @@ impl Bench {
     }
 
     /// The whole table on an empty replica.
-    pub(crate) fn cold_scan(&self) -> Result<Metrics> {
+    fn cold_scan(&self) -> Result<Metrics> {
         let db = self.connect()?;
         let seconds = timed(|| self.scan_all(&db))?;
         Ok(metrics([("cold scan MiB/s", database_bytes(&db)? / seconds / 1_048_576.0)]))
     }
 
     /// All pages to an empty replica.
-    pub(crate) fn hydrate(&self) -> Result<Metrics> {
+    fn hydrate(&self) -> Result<Metrics> {
         let db = self.connect()?;
         self.look_up(&db, 1)?;
         let memory = machine::memory_mib("VmRSS")?;
@@ -83,7 +123,7 @@ impl Bench {
     }
 
     /// A replica that is many pushes behind pulls and reads one row.
-    pub(crate) fn catch_up(&self) -> Result<Metrics> {
+    fn catch_up(&self) -> Result<Metrics> {
         let db = self.connect()?;
         let before = traffic(&db)?;
         let seconds = timed(|| {

@@ -12,12 +12,11 @@ mod built;
 mod content;
 mod files;
 mod memory;
-mod server;
 mod world;
 
 pub use app::{Answer, App, Failure};
 pub use content::{Content, content, content_in};
 pub use files::{files_below, text_of};
 pub use memory::{Measured, measure};
-pub use server::Server;
+pub use quire_testkit::Served;
 pub use world::{Ended, Machine, World};

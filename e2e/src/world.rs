@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use quire_testkit::Served;
 use serde_json::Value;
 
 use crate::app::App;
@@ -42,6 +43,23 @@ impl World {
     /// A world whose store is a folder in it, with these variables.
     pub fn with_variables(variables: Vec<(String, String)>) -> World {
         World { variables, ..World::new() }
+    }
+
+    /// Serves the store; `port` 0 is any.
+    pub fn serve(&self, port: u16) -> Served {
+        self.serve_with(port, &[], Stdio::inherit())
+    }
+
+    /// As [`serve`](Self::serve), with more words, and with the server's log where one likes.
+    pub fn serve_with(&self, port: u16, words: &[&str], log: Stdio) -> Served {
+        self.serve_in(port, words, log, &[])
+    }
+
+    /// As [`serve_with`](Self::serve_with), with more variables in the server's environment.
+    pub fn serve_in(&self, port: u16, words: &[&str], log: Stdio, variables: &[(&str, String)]) -> Served {
+        let mut command = self.machine("server").command::<&str>(&[]);
+        command.envs(variables.iter().map(|(name, value)| (name, value))).stderr(log);
+        Served::start(command, port, words)
     }
 
     /// Its folder: the store is `store` in it, and a machine's data directory has the machine's name.

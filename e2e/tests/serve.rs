@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use quire_e2e::{Machine, Server, World};
+use quire_e2e::{Machine, World};
 use quire_testkit::{Line, Trouble, Venv};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -17,7 +17,7 @@ fn sum(machine: &Machine<'_>, volume: &str) -> String {
 #[test]
 fn what_one_client_pushes_through_a_server_others_read_with_and_without_it() {
     let there = World::new();
-    let server = Server::start(&there, 0);
+    let server = there.serve(0);
     let here = World::with_store(&server.url, Vec::new());
     let (a, b, direct) = (here.machine("a"), here.machine("b"), there.machine("c"));
     a.ok(&["create", "app"]);
@@ -66,7 +66,7 @@ impl Drop for Ends<'_> {
 fn a_server_that_is_killed_and_comes_back_costs_nothing_that_was_acknowledged() {
     let mut rng = StdRng::seed_from_u64(quire_testkit::seed());
     let there = World::new();
-    let mut server = Server::start(&there, 0);
+    let mut server = there.serve(0);
     let here = World::with_store(&server.url, Vec::new());
     let (a, direct) = (here.machine("a"), there.machine("b"));
     a.ok(&["create", "app"]);
@@ -81,7 +81,7 @@ fn a_server_that_is_killed_and_comes_back_costs_nothing_that_was_acknowledged() 
                 (0..rng.random_range(0..20_000_u32)).for_each(|_| std::thread::yield_now());
                 let port = server.port();
                 server.kill();
-                server = Server::start(there, port);
+                server = there.serve(port);
             }
         });
         let _ends = Ends(done);
@@ -103,7 +103,7 @@ fn a_server_that_is_killed_and_comes_back_costs_nothing_that_was_acknowledged() 
 fn over_a_line_that_cuts_delays_and_stalls_nothing_acknowledged_is_lost_and_no_commit_comes_twice() {
     let mut rng = StdRng::seed_from_u64(quire_testkit::seed());
     let there = World::new();
-    let server = Server::start(&there, 0);
+    let server = there.serve(0);
     let line = Line::start(server.url.strip_prefix("http://").unwrap(), move || {
         let somewhere = rng.random_range(0..400_000_u64) >> rng.random_range(0..8);
         match rng.random_range(0..8) {
@@ -148,7 +148,7 @@ fn over_a_line_that_cuts_delays_and_stalls_nothing_acknowledged_is_lost_and_no_c
 #[test]
 fn a_server_ends_by_sigterm_and_says_what_it_cannot_do() {
     let there = World::new();
-    let mut server = Server::start(&there, 0);
+    let mut server = there.serve(0);
     let pid = rustix::process::Pid::from_raw(server.pid()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(server.wait().success());
@@ -158,7 +158,7 @@ fn a_server_ends_by_sigterm_and_says_what_it_cannot_do() {
     machine.run(&["serve", "--listen", "0.0.0.0:0"]).failed(1, "asks for no token");
     let folder = there.path("cache");
     let words = ["--cache-dir", folder.to_str().unwrap(), "--cache-disk", "64MiB"];
-    let _keeps = Server::start_with(&there, 0, &words, std::process::Stdio::inherit());
+    let _keeps = there.serve_with(0, &words, std::process::Stdio::inherit());
     machine.run(&[&["serve", "--listen", "127.0.0.1:0"], &words[..]].concat()).failed(1, "another server's");
     machine.run(&["serve", "--listen", "127.0.0.1:0", "--http", "here"]).failed(2, "--http");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -170,7 +170,7 @@ fn a_server_ends_by_sigterm_and_says_what_it_cannot_do() {
 #[test]
 fn a_client_in_another_language_needs_nothing_but_the_address() {
     let there = World::new();
-    let server = Server::start(&there, 0);
+    let server = there.serve(0);
     let here = World::with_store(&server.url, Vec::new());
     let a = here.machine("a");
     a.ok(&["create", "app"]);

@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::process::Stdio;
 
-use quire_e2e::{Server, World};
+use quire_e2e::World;
 
 #[test]
 fn whoever_looks_after_a_server_sees_and_does_what_has_to_be_done() {
     let there = World::new();
     let log = there.path("server.log");
-    let server = Server::start_with(&there, 0, &["--verify-every", "never"], File::create(&log).unwrap().into());
+    let server = there.serve_with(0, &["--verify-every", "never"], File::create(&log).unwrap().into());
     let here = World::with_store(&server.url, Vec::new());
     let machine = here.machine("machine");
     machine.ok(&["create", "team/app"]);
@@ -73,7 +73,7 @@ fn what_is_damaged_in_the_store_is_found_by_the_server_itself_and_told() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&commit, bytes).unwrap();
     let (log, words) = (there.path("server.log"), ["--verify-every", "1h"]);
-    let server = Server::start_with(&there, 0, &words, File::create(&log).unwrap().into());
+    let server = there.serve_with(0, &words, File::create(&log).unwrap().into());
     let here = World::with_store(&server.url, Vec::new());
     let machine = here.machine("machine");
     let runs = loop {
@@ -96,7 +96,7 @@ fn what_is_damaged_in_the_store_is_found_by_the_server_itself_and_told() {
     drop(server);
 
     // The next one remembers.
-    let server = Server::start_with(&there, 0, &words, Stdio::inherit());
+    let server = there.serve_with(0, &words, Stdio::inherit());
     let here = World::with_store(&server.url, Vec::new());
     assert!(here.machine("machine").ok(&["server", "volume", "good"]).contains("every byte"));
 }
@@ -108,7 +108,7 @@ fn a_server_gives_tokens_to_those_who_have_one_and_no_volume_more_than_its_quota
     let owner = there.machine("owner");
     let public = owner.json(&["token", "key", &key])["public"].as_str().unwrap().to_owned();
     let words = ["--token-keys", &public, "--token-signing-key", &key, "--volume-quota", "1MiB"];
-    let server = Server::start_with(&there, 0, &words, Stdio::inherit());
+    let server = there.serve_with(0, &words, Stdio::inherit());
     let own =
         owner.ok(&["token", "new", "--key", &key, "--volumes", "team/*", "--allow", "read,write", "--subject", "ada"]);
     let ada = World::with_store(&server.url, vec![("QUIRE_TOKEN".into(), own.trim().to_owned())]);

@@ -6,12 +6,12 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
 
-use quire_e2e::{Server, World};
+use quire_e2e::{Served, World};
 use quire_testkit::browser_script;
 use serde_json::Value;
 
 /// Shows the console in a browser, and does `commit` once it waits for one. What it has seen.
-fn look(server: &Server, volume: &str, pictures: &Path, token: Option<&str>, commit: impl FnOnce()) -> Value {
+fn look(server: &Served, volume: &str, pictures: &Path, token: Option<&str>, commit: impl FnOnce()) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser/console.mjs");
     let mut command = browser_script(&script);
     command.args([&server.http, volume]).arg(pictures).args(token);
@@ -26,7 +26,7 @@ fn look(server: &Server, volume: &str, pictures: &Path, token: Option<&str>, com
     serde_json::from_str(&last.unwrap()).unwrap()
 }
 
-fn get(server: &Server, path: &str, headers: &str) -> String {
+fn get(server: &Served, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(server.http.strip_prefix("http://").unwrap()).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -37,7 +37,7 @@ fn get(server: &Server, path: &str, headers: &str) -> String {
 #[test]
 fn people_see_how_a_server_and_its_volumes_are() {
     let there = World::new();
-    let server = Server::start(&there, 0);
+    let server = there.serve(0);
     let here = World::with_store(&server.url, Vec::new());
     let machine = here.machine("machine");
     // A name that would do harm if it were taken for markup.
@@ -90,7 +90,7 @@ fn where_tokens_are_asked_for_people_see_what_theirs_may_read() {
     let token = |volumes: &str, allow: &str| {
         owner.ok(&["token", "new", "--key", &key, "--volumes", volumes, "--allow", allow]).trim().to_owned()
     };
-    let server = Server::start_with(&there, 0, &["--token-keys", &public], Stdio::inherit());
+    let server = there.serve_with(0, &["--token-keys", &public], Stdio::inherit());
     let here = World::with_store(&server.url, vec![("QUIRE_TOKEN".into(), token("*", "read,write"))]);
     let machine = here.machine("machine");
     for volume in ["secret", "team/app"] {

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use quire_e2e::{Server, World};
+use quire_e2e::World;
 use quire_testkit::{Venv, debian_program};
 use serde_json::Value;
 
@@ -45,7 +45,7 @@ fn a_servers_numbers_are_true_and_prometheus_takes_them() {
     owner.ok(&["create", "team/old"]);
     owner.ok(&["sql", "team/old", "create table t(n)"]);
     owner.ok(&["push", "team/old"]);
-    let server = Server::start(&there, 0);
+    let server = there.serve(0);
     let here = World::with_store(&server.url, Vec::new());
     let a = here.machine("a");
     a.ok(&["create", "team/app"]);
@@ -129,7 +129,7 @@ fn a_server_whose_store_is_gone_is_alive_and_not_ready() {
     let there = World::new();
     let store = there.path("store");
     fs::create_dir(&store).unwrap();
-    let server = Server::start(&there, 0);
+    let server = there.serve(0);
     assert_eq!(get(&format!("{}/readyz", server.http)).unwrap().0, 200);
     fs::remove_dir_all(&store).unwrap();
     fs::write(&store, "no folder any more").unwrap();
@@ -152,7 +152,7 @@ fn a_collector_gets_the_traces_of_calls_with_what_they_asked_of_the_store() {
 
     let there = World::new();
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"))];
-    let mut server = Server::start_in(&there, 0, &["--no-maintenance"], Stdio::inherit(), &variables);
+    let mut server = there.serve_in(0, &["--no-maintenance"], Stdio::inherit(), &variables);
     let here = World::with_store(&server.url, Vec::new());
     let machine = here.machine("machine");
     machine.ok(&["create", "app"]);
@@ -174,7 +174,7 @@ fn a_collector_gets_the_traces_of_calls_with_what_they_asked_of_the_store() {
 
     // A collector that is not there keeps nobody waiting; an address that is none is said.
     collector.0.kill().unwrap();
-    let server = Server::start_in(&there, 0, &[], Stdio::inherit(), &variables);
+    let server = there.serve_in(0, &[], Stdio::inherit(), &variables);
     let here = World::with_store(&server.url, Vec::new());
     here.machine("machine").ok(&["clone", "app"]);
     let wrong =

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use quire_e2e::{Machine, Server, World};
+use quire_e2e::{Machine, Served, World};
 use quire_testkit::Venv;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -31,7 +31,7 @@ impl Keys<'_> {
     }
 
     /// A world whose programs have such a token.
-    fn client(&self, server: &Server, volumes: &str, allow: &str) -> World {
+    fn client(&self, server: &Served, volumes: &str, allow: &str) -> World {
         World::with_store(&server.url, vec![("QUIRE_TOKEN".into(), self.token(volumes, allow))])
     }
 }
@@ -52,7 +52,7 @@ fn a_token_allows_what_it_says_and_no_token_nothing() {
     let keys = Keys::of(&there);
     let log = there.path("server.log");
     let words = ["--token-keys", &keys.public, "--log", "trace"];
-    let server = Server::start_with(&there, 0, &words, File::create(&log).unwrap().into());
+    let server = there.serve_with(0, &words, File::create(&log).unwrap().into());
 
     let nobody = World::with_store(&server.url, Vec::new());
     let stranger = nobody.machine("stranger");
@@ -102,7 +102,7 @@ fn a_client_that_is_told_to_wait_waits() {
     let there = World::new();
     let keys = Keys::of(&there);
     let words = ["--token-keys", &keys.public, "--calls-per-second", "4"];
-    let server = Server::start_with(&there, 0, &words, Stdio::inherit());
+    let server = there.serve_with(0, &words, Stdio::inherit());
     let here = keys.client(&server, "*", "read,write");
     let a = here.machine("a");
     make(&a, "app");
@@ -153,7 +153,7 @@ impl Authority {
 }
 
 /// A world that trusts the authorities in a file.
-fn trusting(server: &Server, authorities: &Path, token: &str) -> World {
+fn trusting(server: &Served, authorities: &Path, token: &str) -> World {
     let variables = [("SSL_CERT_FILE", authorities.to_str().unwrap()), ("QUIRE_TOKEN", token)];
     World::with_store(&server.url, variables.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec())
 }
@@ -167,7 +167,7 @@ fn over_tls_a_client_goes_on_when_the_certificate_is_renewed() {
     authority.write(&certificate, &key);
     let words =
         ["--token-keys", &keys.public, "--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-    let server = Server::start_with(&there, 0, &words, Stdio::inherit());
+    let server = there.serve_with(0, &words, Stdio::inherit());
     assert!(server.url.starts_with("https://"), "{}", server.url);
     let token = keys.token("*", "read,write");
     let here = trusting(&server, &there.file("now.pem", authority.issuer.pem()), &token);
@@ -198,7 +198,7 @@ fn over_tls_a_client_goes_on_when_the_certificate_is_renewed() {
 fn a_token_that_begins_at_an_lsn_shows_what_a_volume_is_and_not_what_it_was() {
     let there = World::new();
     let keys = Keys::of(&there);
-    let server = Server::start_with(&there, 0, &["--token-keys", &keys.public], Stdio::inherit());
+    let server = there.serve_with(0, &["--token-keys", &keys.public], Stdio::inherit());
     let owners = keys.client(&server, "*", "read,write");
     let owner = owners.machine("owner");
     make(&owner, "app");
@@ -236,7 +236,7 @@ fn a_server_may_ask_for_certificates_and_clients_show_theirs() {
     let trusted = there.file("trusted.pem", of_clients.issuer.pem());
     let words = ["--token-keys", &keys.public, "--tls-cert", &path("chain.pem"), "--tls-key", &path("key.pem")];
     let asks = ["--tls-client-ca", trusted.to_str().unwrap()];
-    let server = Server::start_with(&there, 0, &[&words[..], &asks].concat(), Stdio::inherit());
+    let server = there.serve_with(0, &[&words[..], &asks].concat(), Stdio::inherit());
     let roots = there.file("roots.pem", authority.issuer.pem());
     let client = |name: &str, authority: &Authority| {
         authority.write(&there.path("client.pem"), &there.path("client.key"));
@@ -267,7 +267,7 @@ fn a_server_may_ask_for_certificates_and_clients_show_theirs() {
 fn clients_in_other_languages_use_a_token_too() {
     let there = World::new();
     let keys = Keys::of(&there);
-    let server = Server::start_with(&there, 0, &["--token-keys", &keys.public], Stdio::inherit());
+    let server = there.serve_with(0, &["--token-keys", &keys.public], Stdio::inherit());
     let owners = keys.client(&server, "*", "read,write");
     let owner = owners.machine("owner");
     for volume in ["team/app", "secret"] {

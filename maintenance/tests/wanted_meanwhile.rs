@@ -259,3 +259,55 @@ fn a_follower_catches_up_by_a_checkpoint_that_a_compaction_rewrites_meanwhile() 
         },
     );
 }
+
+/// Somebody else goes on, and nothing but what he made stays.
+fn goes_on(store: &Store) {
+    let volume = store.client("other").existing(&name("v")).unwrap();
+    volume.pull().unwrap();
+    write(&volume, [(3, 77)]);
+    volume.push().unwrap();
+    little_stays(store);
+}
+
+#[test]
+fn what_was_the_newest_a_moment_ago_and_is_collected_is_looked_for_again() {
+    let follows = |store: &Store, dir: &Path| {
+        let volume = store.client("a").volume(&name("v")).unwrap();
+        grow(&volume, 3);
+        drop(engine(dir, &store.bucket).existing(&name("v")).unwrap());
+        grow(&volume, 1);
+    };
+    let goes_own_way = |store: &Store, dir: &Path| {
+        follows(store, dir);
+        write(&engine(dir, &store.bucket).existing(&name("v")).unwrap(), [(2, 99)]);
+    };
+    cared_for_before_each_request(
+        follows,
+        goes_on,
+        |client| {
+            let volume = client.existing(&name("v"))?;
+            // Once more for what came while it was pulled.
+            volume.pull().and_then(|_| volume.pull())?;
+            Ok(volume.status().base_lsn)
+        },
+        |_, followed| assert_eq!(followed.unwrap(), Some(lsn(5))),
+    );
+    cared_for_before_each_request(
+        |store, _| drop(grow(&store.client("a").volume(&name("v")).unwrap(), 4)),
+        goes_on,
+        |client| client.existing(&name("v")).map(drop),
+        |_, opened| opened.unwrap(),
+    );
+    cared_for_before_each_request(
+        goes_own_way,
+        goes_on,
+        |client| {
+            let volume = client.existing(&name("v"))?;
+            let refused = volume.pull().unwrap_err();
+            assert!([ErrorKind::Conflict, ErrorKind::Gone].contains(&refused.kind()), "{refused:?}");
+            assert!(refused.kind() == ErrorKind::Conflict || refused.to_string().contains("LSN 3 of v"), "{refused:?}");
+            Ok(volume.reset()?.kept_as.is_some())
+        },
+        |_, reset| assert!(reset.unwrap()),
+    );
+}

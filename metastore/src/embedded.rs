@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use quire_bucket::Bucket;
 use quire_proto::{
-    Appended, CheckpointPlace, CommitHeader, LogPart, Lsn, Marker, Metastore, Opened, Result, SealedCommit, Statement,
-    VolumeName, VolumeState,
+    Appended, CheckpointPlace, CommitHeader, ErrorKind, LogPart, Lsn, Marker, Metastore, Opened, Result, SealedCommit,
+    Statement, VolumeName, VolumeState,
 };
 
 use crate::tips::Tips;
@@ -55,11 +55,25 @@ impl Embedded {
         Embedded { bucket, tips: Arc::default(), options }
     }
 
-    /// What a name stands for while `newest` is its newest LSN.
-    pub(crate) async fn state(&self, volume: &VolumeName, newest: Option<Lsn>) -> Result<VolumeState> {
-        let state = match newest {
-            Some(lsn) => state::of(&self.bucket, volume, log::read(&self.bucket, volume, lsn).await?).await?,
-            None => VolumeState::Free { next: Lsn::FIRST, head: None },
+    /// What a name stands for, whose newest LSN was `newest` a moment ago.
+    pub(crate) async fn state(&self, volume: &VolumeName, mut newest: Option<Lsn>) -> Result<VolumeState> {
+        let state = loop {
+            let head = match newest {
+                Some(lsn) => log::read(&self.bucket, volume, lsn).await,
+                None => break VolumeState::Free { next: Lsn::FIRST, head: None },
+            };
+            match head {
+                Ok(head) => break state::of(&self.bucket, volume, head).await?,
+                // It is not the newest any more, and was collected.
+                Err(e) if e.kind() == ErrorKind::Gone => {
+                    let before = newest;
+                    newest = log::newest(&self.bucket, volume).await?;
+                    if newest <= before {
+                        return Err(e);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
         };
         self.tips.learn(volume, &state);
         Ok(state)

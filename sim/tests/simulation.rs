@@ -23,7 +23,7 @@ const MOST_FAILURES: usize = 50;
 /// For finding the shortest history.
 const SHRINKING: Duration = Duration::from_secs(90);
 /// In the default run each of these happens many times.
-const EXPECTED: [&str; 29] = [
+const EXPECTED: [&str; 28] = [
     "adopted",
     "checkpointed",
     "clock set back",
@@ -31,7 +31,6 @@ const EXPECTED: [&str; 29] = [
     "committed",
     "committed to the store",
     "copied and run twice",
-    "could not be opened",
     "crashed",
     "diverged",
     "doubt settled",
@@ -54,6 +53,9 @@ const EXPECTED: [&str; 29] = [
     "rolled back",
     "unpushed work kept",
 ];
+
+/// These happen some five times in it: in a run of ten times its length they must.
+const RARE: [&str; 2] = ["checkpointed before", "could not be opened"];
 
 /// A run of many episodes, several at a time.
 struct LongRun {
@@ -157,7 +159,8 @@ fn random_histories_keep_every_promise() {
     if steps >= DEFAULT_STEPS {
         let missing: Vec<_> = Fault::ALL.iter().filter(|fault| all.faults.count(**fault) == 0).collect();
         assert!(missing.is_empty(), "these faults never happened: {missing:?}");
-        let missing: Vec<_> = EXPECTED.iter().filter(|event| all.count(event) == 0).collect();
+        let rare = RARE.iter().filter(|_| steps >= 10 * DEFAULT_STEPS);
+        let missing: Vec<_> = EXPECTED.iter().chain(rare).filter(|event| all.count(event) == 0).collect();
         assert!(missing.is_empty(), "these never happened: {missing:?}");
     }
 }

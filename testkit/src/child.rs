@@ -94,7 +94,7 @@ type Order = (Command, Sender<io::Result<Child>>);
 ///
 /// That signal is sent when the *thread* that started the process ends, and a
 /// test's thread ends with the test; so one thread that never does starts them all.
-fn spawn(mut command: Command) -> io::Result<Child> {
+pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     static STARTER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
     unsafe {

@@ -1,6 +1,6 @@
-//! What the tests of every crate share: a real S3 server ([`S3Server`]), one
-//! that must be refused ([`OverwritingS3`]), a proxy that counts, delays and breaks requests ([`Proxy`]), a line that breaks whatever is spoken on it ([`Line`]), random seeds
-//! that replay ([`seed()`]), a real browser ([`browser_script`]), the fuzzer's inputs ([`fuzz`]), and the
+//! What the tests of every crate share: a real S3 server ([`S3Server`]), one that must be refused ([`OverwritingS3`]), a
+//! proxy that counts, delays and breaks requests ([`Proxy`]), a line that breaks whatever is spoken on it ([`Line`]), the
+//! command line as a server ([`Served`]), random seeds that replay ([`seed()`]), a real browser ([`browser_script`]), the fuzzer's inputs ([`fuzz`]), and the
 //! rows of benchmarks ([`rows`]).
 //!
 //! Test-only: nothing here is part of Quire, and it knows nothing of Quire's
@@ -20,6 +20,7 @@ mod proxy;
 pub mod rows;
 mod s3;
 mod seed;
+mod served;
 mod venv;
 
 pub use browser::browser_script;
@@ -31,6 +32,7 @@ pub use overwriting::OverwritingS3;
 pub use proxy::{Fault, Proxy, Request, Traffic};
 pub use s3::{S3Server, SHARED_S3_VARIABLE};
 pub use seed::seed;
+pub use served::Served;
 pub use venv::Venv;
 
 /// Names the folder into which cargo has built the workspace, if whoever runs

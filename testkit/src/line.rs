@@ -4,7 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+const LATE_PIECE_BYTES: usize = 64 * 1024;
+/// So many pieces are under way on a long line; then its sender waits.
+const MOST_UNDER_WAY: usize = 1_000;
 
 /// What happens to one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +18,7 @@ pub enum Trouble {
     None,
     /// It breaks off in both directions once so many bytes have passed, both ways together.
     Cut(u64),
-    /// Every piece arrives so much later.
+    /// Every piece arrives so much later, as on a long line: what is under way does not hold up what follows.
     Delay(Duration),
     /// Once so many bytes have passed nothing arrives for a while; then it goes on.
     Stall(u64, Duration),
@@ -102,7 +107,7 @@ impl Passage {
                 }
                 Trouble::Delay(time) => {
                     self.troubles.fetch_add(u64::from(before == 0), SeqCst);
-                    std::thread::sleep(time);
+                    return late(&piece[..len], time, from, to);
                 }
                 Trouble::Stall(at, time) if is_at(at) => {
                     self.troubles.fetch_add(1, SeqCst);
@@ -115,5 +120,26 @@ impl Passage {
             }
         }
         let _ = to.shutdown(Shutdown::Both);
+    }
+}
+
+/// Passes on what came and what comes, each piece so much later.
+fn late(first: &[u8], time: Duration, mut from: TcpStream, mut to: TcpStream) {
+    let (sender, pieces) = sync_channel::<(Instant, Vec<u8>)>(MOST_UNDER_WAY);
+    std::thread::spawn(move || {
+        for (due, piece) in pieces {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&piece).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    let mut piece = vec![0; LATE_PIECE_BYTES];
+    piece[..first.len()].copy_from_slice(first);
+    let mut len = first.len();
+    // An end that fails ends the other one.
+    while len > 0 && sender.send((Instant::now() + time, piece[..len].to_vec())).is_ok() {
+        len = from.read(&mut piece).unwrap_or(0);
     }
 }

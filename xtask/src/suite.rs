@@ -63,9 +63,11 @@ pub(crate) fn run() -> Result<()> {
 
 /// The benchmarks, with what users would run: release builds and the loadable extension.
 pub(crate) fn bench(options: &[&str]) -> Result<()> {
-    cargo(&["build", "--release", "--package", "quire-sqlite", "--package", "quire-benches"])?;
+    let packages = ["--package=quire-sqlite", "--package=quire-cli", "--package=quire-benches"];
+    cargo(&[&["build", "--release"], &packages[..]].concat())?;
     let mut benches = Command::new(paths::program(Profile::Release, "quire-benches"));
-    process::run(benches.arg("--extension").arg(paths::extension(Profile::Release)).args(options))
+    benches.arg("--extension").arg(paths::extension(Profile::Release));
+    process::run(benches.arg("--program").arg(paths::program(Profile::Release, "quire")).args(options))
 }
 
 /// Runs cargo with these arguments, showing them.
