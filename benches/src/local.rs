@@ -100,12 +100,13 @@ impl Bench {
 
     /// Eight threads that read, alone and then beside one that writes.
     pub(crate) fn together(&self) -> Result<Metrics> {
-        let alone = self.reads_in_a_while(false)?;
-        let beside = self.reads_in_a_while(true)?;
+        let alone = self.reads_in_a_while(8, READING_TIME, false)?;
+        let beside = self.reads_in_a_while(8, READING_TIME, true)?;
         Ok(metrics([("reads beside a writer", beside / alone)]))
     }
 
-    fn reads_in_a_while(&self, with_writer: bool) -> Result<f64> {
+    /// How many rows so many threads look up.
+    pub(crate) fn reads_in_a_while(&self, readers: usize, time: Duration, with_writer: bool) -> Result<f64> {
         let stop = AtomicBool::new(false);
         let work_until_stopped = |step: &dyn Fn(&Connection, i64) -> Result<()>| -> Result<i64> {
             let db = self.connect()?;
@@ -124,9 +125,9 @@ impl Bench {
             Ok(())
         };
         thread::scope(|scope| {
-            let readers: Vec<_> = (0..8).map(|_| scope.spawn(|| work_until_stopped(&read))).collect();
+            let readers: Vec<_> = (0..readers).map(|_| scope.spawn(|| work_until_stopped(&read))).collect();
             let writer = with_writer.then(|| scope.spawn(|| work_until_stopped(&write)));
-            thread::sleep(READING_TIME);
+            thread::sleep(time);
             stop.store(true, Ordering::Relaxed);
             let ended = "a thread panicked";
             writer.map(|writer| writer.join().map_err(|_| anyhow!(ended))?).transpose()?;

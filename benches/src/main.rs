@@ -17,6 +17,7 @@ mod phase;
 mod remote;
 mod report;
 mod results;
+mod scale;
 mod social;
 mod travel;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Metrics;
 use crate::contender::{self, Contender};
+use crate::scale::Scale;
 use crate::social::Question;
 use crate::travel::Trip;
 
@@ -30,13 +31,14 @@ pub(crate) enum Phase {
     Trip(Trip),
     /// The same through a server.
     Served(Trip),
+    Scale(Scale),
     SocialImport,
     Social(Question),
     /// The same on a link of 100 Mbit/s.
     SlowSocial(Question),
 }
 
-/// Phases in their order, but for the questions, which come after them.
+/// Phases in their order, but for what changes with scale and for the questions, which come after them.
 const PLAIN_PHASES: [Phase; 27] = [
     Phase::Commits,
     Phase::Bulk,
@@ -96,7 +98,12 @@ impl Sizes {
 impl Phase {
     pub(crate) fn all() -> impl Iterator<Item = Phase> {
         let questions = Question::ALL.into_iter();
-        PLAIN_PHASES.into_iter().chain(questions.clone().map(Phase::Social)).chain(questions.map(Phase::SlowSocial))
+        let scales = Scale::all().map(Phase::Scale);
+        PLAIN_PHASES
+            .into_iter()
+            .chain(scales)
+            .chain(questions.clone().map(Phase::Social))
+            .chain(questions.map(Phase::SlowSocial))
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -115,6 +122,7 @@ impl Phase {
             Phase::ManyPushes => "many-pushes",
             Phase::Trip(trip) => trip.names().0,
             Phase::Served(trip) => trip.names().1,
+            Phase::Scale(scale) => scale.name(),
             Phase::SocialImport => "social-import",
             Phase::Social(question) => question.names().0,
             Phase::SlowSocial(question) => question.names().1,
@@ -132,6 +140,7 @@ impl Phase {
             Phase::Churn => "churned",
             Phase::Trip(Trip::CatchUp) => Phase::Trip(Trip::FirstRow).data_dir(),
             Phase::Served(Trip::CatchUp) => Phase::Served(Trip::FirstRow).data_dir(),
+            Phase::Scale(scale) => scale.data_dir(),
             Phase::SocialImport => "social",
             Phase::Trip(_) | Phase::Served(_) | Phase::Social(_) | Phase::SlowSocial(_) => self.name(),
         }
@@ -142,6 +151,7 @@ impl Phase {
     pub(crate) fn latency(self) -> Duration {
         match self {
             Phase::Push | Phase::ManyPushes | Phase::SocialImport => Duration::ZERO,
+            Phase::Scale(scale) if !scale.is_far() => Duration::ZERO,
             _ => Duration::from_millis(30),
         }
     }
@@ -163,6 +173,7 @@ impl Phase {
     fn volume(self) -> &'static str {
         match self {
             Phase::SocialImport | Phase::Social(_) | Phase::SlowSocial(_) => "social",
+            Phase::Scale(Scale::Grow(_) | Scale::Begin(_)) => "grows",
             _ => "bench",
         }
     }
@@ -176,6 +187,7 @@ impl Phase {
             Phase::Push | Phase::Trip(Trip::SmallPushes) => !synced && contender.push.is_some(),
             Phase::Trip(_) | Phase::Served(_) | Phase::ManyPushes => contender.name == contender::QUIRE,
             Phase::SocialImport | Phase::Social(_) | Phase::SlowSocial(_) => contender.name == contender::QUIRE,
+            Phase::Scale(scale) => !synced && scale.concerns(contender),
             _ => !synced,
         }
     }
@@ -226,6 +238,7 @@ pub(crate) fn work(job: &str) -> Result<()> {
         Phase::ManyPushes => bench.many_pushes(),
         Phase::Trip(trip) => bench.trip(trip),
         Phase::Served(trip) => bench.trip(trip).map(served),
+        Phase::Scale(scale) => bench.scale(scale),
         Phase::SocialImport => bench.social_import(),
         Phase::Social(question) => bench.social(question, "social"),
         Phase::SlowSocial(question) => bench.social(question, "slow"),

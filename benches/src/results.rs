@@ -116,6 +116,7 @@ fn text_of(all: &[Measured]) -> Result<String> {
     text.push_str("## How much the runs differ\n\nThe largest value of each metric over the smallest, of Quire's.\n\n");
     text.push_str(&spread(&together));
     text.push_str(&scale(all));
+    text.push_str(&curves(&together));
     let notes = Path::new(env!("CARGO_MANIFEST_DIR")).join("notes.md");
     text.push_str(&fs::read_to_string(notes).unwrap_or_default());
     Ok(text)
@@ -163,6 +164,44 @@ fn scale(all: &[Measured]) -> String {
     text
 }
 
+/// What changes as there is more of something: the values that are named `VALUE @ NUMBER THINGS`.
+fn curves(together: &Measured) -> String {
+    let mut curves = BTreeMap::<(String, String), BTreeMap<u64, [Option<f64>; 2]>>::new();
+    for (column, contender) in [PLAIN, QUIRE].into_iter().enumerate() {
+        let runs = together.contenders.get(contender).map(|runs| median(runs)).unwrap_or_default();
+        for (name, measured) in &runs {
+            let Some((value, at)) = name.split_once(" @ ") else { continue };
+            let Some((number, things)) = at.split_once(' ') else { continue };
+            let Ok(number) = number.parse() else { continue };
+            curves.entry((things.to_owned(), value.to_owned())).or_default().entry(number).or_default()[column] =
+                Some(*measured);
+        }
+    }
+    let mut text = String::new();
+    for ((things, value), points) in curves {
+        let of = |column: usize| points.values().map(move |values| values[column]);
+        let _ = writeln!(text, "### {value}, by {things}\n");
+        for (column, name) in [(1, "Quire"), (0, "plain SQLite")] {
+            if of(column).any(|value| value.is_none()) {
+                continue;
+            }
+            let at: Vec<(f64, f64)> =
+                points.iter().filter_map(|(number, values)| Some((*number as f64, values[column]?))).collect();
+            let slope = slope(&at).map_or_else(String::new, |slope| format!(", slope {slope:.2}"));
+            let numbers: Vec<String> = points.keys().map(|number| format!("\"{number}\"")).collect();
+            let values: Vec<String> = of(column).flatten().map(report::number).collect();
+            let _ = writeln!(
+                text,
+                "```mermaid\nxychart-beta\n    title \"{value}, {name}{slope}\"\n    x-axis \"{things}\" [{}]\n    line \
+                 [{}]\n```\n",
+                numbers.join(", "),
+                values.join(", ")
+            );
+        }
+    }
+    if text.is_empty() { text } else { format!("## More of something\n\n{text}") }
+}
+
 /// The slope of a line through the logarithms of these points, by least squares.
 fn slope(points: &[(f64, f64)]) -> Option<f64> {
     let points: Vec<(f64, f64)> = points.iter().filter(|(_, y)| *y > 0.0).map(|(x, y)| (x.ln(), y.ln())).collect();
@@ -195,7 +234,7 @@ fn spread(together: &Measured) -> String {
     let Some(runs) = together.contenders.get(QUIRE) else { return String::new() };
     let mut text =
         String::from("| metric | smallest | median | largest | largest / smallest |\n|---|---|---|---|---|\n");
-    for (name, median) in median(runs) {
+    for (name, median) in median(runs).into_iter().filter(|(name, _)| !name.contains(" @ ")) {
         let values = || runs.iter().filter_map(|run| run.get(&name)).copied();
         let (least, most) = (values().fold(f64::MAX, f64::min), values().fold(0.0, f64::max));
         let ratio = if least > 0.0 { report::number(most / least) } else { String::new() };
@@ -217,6 +256,18 @@ mod tests {
             assert!((slope(&of(power)).unwrap() - power).abs() < 1e-9, "{power}");
         }
         assert_eq!(slope(&of(1.0)[..1]), None);
+    }
+
+    #[test]
+    fn a_curve_shows_its_values_in_order_with_their_slope() {
+        let values = [("a/s @ 10 things", 20.0), ("a/s @ 2 things", 4.0), ("a/s", 1.0), ("b @ 1 thing else", 3.0)];
+        let run: Metrics = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let measured = Measured { contenders: [(QUIRE.to_owned(), vec![run])].into(), ..Measured::default() };
+        let text = curves(&measured);
+        assert!(text.contains("### a/s, by things\n"), "{text}");
+        assert!(text.contains("title \"a/s, Quire, slope 1.00\"\n    x-axis \"things\" [\"2\", \"10\"]"), "{text}");
+        assert!(text.contains("line [4.00, 20.0]"), "{text}");
+        assert!(!text.contains("plain SQLite"), "{text}");
     }
 
     #[test]

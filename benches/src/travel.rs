@@ -39,12 +39,12 @@ impl Bench {
     pub(crate) fn trip(&self, trip: Trip) -> Result<Metrics> {
         match trip {
             Trip::SmallPushes => self.small_pushes(),
-            Trip::FirstRow => self.first_row(""),
+            Trip::FirstRow => self.first_row_of(self.sizes.rows / 2, "first row"),
             Trip::ColdLookups => self.cold_lookups(),
             Trip::ColdScan => self.cold_scan(),
             Trip::Hydrate => self.hydrate(),
             Trip::CatchUp => self.catch_up(),
-            Trip::LateFirstRow => self.first_row("late "),
+            Trip::LateFirstRow => self.first_row_of(self.sizes.rows / 2, "late first row"),
         }
     }
 
@@ -73,16 +73,15 @@ impl Bench {
     }
 
     /// Opens by name with an empty data directory and reads one row.
-    fn first_row(&self, when: &str) -> Result<Metrics> {
+    pub(crate) fn first_row_of(&self, id: i64, what: &str) -> Result<Metrics> {
         let mut opened = None;
         let seconds = timed(|| {
             let db = opened.insert(self.connect()?);
-            self.look_up(db, self.sizes.rows / 2)
+            self.look_up(db, id)
         })?;
         let db = opened.context("not open")?;
-        let what = format!("{when}first row");
         let mut all = metrics([(&format!("{what} ms"), seconds * 1000.0)]);
-        count(&mut all, &db, Some(Traffic::default()), &what, 1)?;
+        count(&mut all, &db, Some(Traffic::default()), what, 1)?;
         Ok(all)
     }
 
