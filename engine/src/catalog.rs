@@ -191,7 +191,12 @@ impl Catalog {
 
     /// Whether a name stands for this replica.
     pub(crate) fn has(&self, id: ReplicaId) -> bool {
-        self.entries.values().any(|entry| entry.id == id)
+        self.ids().any(|known| known == id)
+    }
+
+    /// All replicas.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ReplicaId> {
+        self.entries.values().map(|entry| entry.id)
     }
 
     /// A free name for commits of `name` that are put aside.

@@ -1,6 +1,6 @@
 //! One data directory, open: its lock, its catalogue, its store, its volumes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -137,6 +137,7 @@ impl Engine {
             entries => entries.map_err(|e| Error::from_io(format!("reading {}", dir.display()), e))?,
         };
         let mut catalog = self.shared.catalog.lock();
+        let named: HashSet<ReplicaId> = catalog.ids().collect();
         for entry in entries {
             let path = entry.map_err(|e| Error::from_io(format!("reading {}", dir.display()), e))?.path();
             if is_removed(&path) {
@@ -145,7 +146,7 @@ impl Engine {
                 }
                 continue;
             }
-            let Some(id) = ReplicaId::of_folder(&path).filter(|id| !catalog.has(*id)) else { continue };
+            let Some(id) = ReplicaId::of_folder(&path).filter(|id| !named.contains(id)) else { continue };
             match recover(&path, "without a name") {
                 Ok(Some(found)) if found.state.is_ahead() || found.undecided.is_some() => {
                     let remote = found.state.remote;
