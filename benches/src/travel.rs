@@ -136,8 +136,9 @@ impl Bench {
 
     fn update_and_push(&self, db: &Connection, i: i64) -> Result<()> {
         let id = data::scattered(i, self.sizes.rows);
-        db.prepare_cached("UPDATE t SET x = ? WHERE id = ?")?
-            .execute((data::text(-id - i - 7 * self.sizes.rows), id))?;
+        // Another one in each phase.
+        let text = data::text(-id - i - i64::from(std::process::id()) * self.sizes.rows);
+        db.prepare_cached("UPDATE t SET x = ? WHERE id = ?")?.execute((text, id))?;
         self.push_now(db)
     }
 

@@ -330,7 +330,11 @@ impl Server {
                 let _ = ends.send(());
             };
             let serving = match options.tls.clone() {
-                None => router.serve_with_incoming_shutdown(TcpIncoming::from(listener), told).boxed(),
+                None => {
+                    // Held back, the end of an answer waits for the client's next acknowledgement: up to 40 ms.
+                    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                    router.serve_with_incoming_shutdown(incoming, told).boxed()
+                }
                 Some(tls) => router.serve_with_incoming_shutdown(tls.incoming(listener), told).boxed(),
             };
             let tokens = options.tokens.is_some();
@@ -444,7 +448,6 @@ async fn router(
     })
     .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let router = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
