@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use quire_e2e::{App, Content, Ended, Machine, World, content_in};
-use quire_testkit::seed;
+use quire_testkit::{S3Server, seed};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -31,6 +31,8 @@ struct Carer<'a> {
 
 struct Life<'a> {
     rng: StdRng,
+    /// A program is killed before this, in microseconds: some have ended by then.
+    killed_within_us: u64,
     writer: Machine<'a>,
     reader: Machine<'a>,
     carers: Vec<Carer<'a>>,
@@ -232,7 +234,7 @@ impl Life<'_> {
             self.carers[n].begin(words);
             if self.rng.random() {
                 // Anywhere in what it does.
-                std::thread::sleep(Duration::from_micros(self.rng.random_range(0..40_000)));
+                std::thread::sleep(Duration::from_micros(self.rng.random_range(0..self.killed_within_us)));
                 let event = self.carers[n].end(true).unwrap();
                 self.note(event);
             }
@@ -242,10 +244,20 @@ impl Life<'_> {
 
 #[test]
 fn databases_read_as_they_were_or_say_that_they_are_gone() {
+    databases(&World::new(), 40_000);
+}
+
+#[test]
+fn databases_on_s3_read_as_they_were_or_say_that_they_are_gone() {
+    let server = S3Server::shared();
+    databases(&World::with_store(&server.url("life"), server.variables()), 120_000);
+}
+
+fn databases(world: &World, killed_within_us: u64) {
     let steps = std::env::var("QUIRE_STEPS").map_or(STEPS, |steps| steps.parse().unwrap());
-    let world = World::new();
     let mut life = Life {
         rng: StdRng::seed_from_u64(seed()),
+        killed_within_us,
         writer: world.machine("writer"),
         reader: world.machine("reader"),
         carers: ["carer", "another"].map(|name| Carer { machine: world.machine(name), at_work: None }).into(),

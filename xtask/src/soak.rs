@@ -60,7 +60,7 @@ const SEARCHES: &[Search] = &[
     },
     Search {
         name: "databases",
-        about: "5,000 steps of the lives of databases, cared for by programs that are killed",
+        about: "5,000 steps of the lives of databases, in a folder and on S3, cared for by programs that are killed",
         length: ("QUIRE_STEPS", "5000"),
         tests: &["--package=quire-e2e", "--test=life"],
     },
