@@ -180,10 +180,13 @@ fn curves(together: &Measured) -> String {
     let mut text = String::new();
     for ((things, value), points) in curves {
         let of = |column: usize| points.values().map(move |values| values[column]);
-        let _ = writeln!(text, "### {value}, by {things}\n");
+        let mut is_titled = false;
         for (column, name) in [(1, "Quire"), (0, "plain SQLite")] {
-            if of(column).any(|value| value.is_none()) {
+            if of(column).any(|value| value.is_none()) || of(column).flatten().all(|value| value == 0.0) {
                 continue;
+            }
+            if !std::mem::replace(&mut is_titled, true) {
+                let _ = writeln!(text, "### {value}, by {things}\n");
             }
             let at: Vec<(f64, f64)> =
                 points.iter().filter_map(|(number, values)| Some((*number as f64, values[column]?))).collect();
