@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Ended, World, names_in, noise};
 use rustix::process::{Pid, Signal, kill_process};
@@ -144,7 +145,7 @@ fn large_file(world: &World) -> PathBuf {
 }
 
 /// Presses Ctrl-C once `begun` says that the work has begun. It may also have ended by then.
-fn interrupt(mut command: Command, begun: impl Fn() -> bool) -> bool {
+fn interrupt(mut command: Command, mut begun: impl FnMut() -> bool) -> bool {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while !begun() {
         std::thread::yield_now();
@@ -196,10 +197,22 @@ fn ctrl_c_in_an_export_leaves_no_file() {
     here.ok(&["import", source.to_str().unwrap(), "v"]);
     let out = world.path("out");
     std::fs::create_dir(&out).unwrap();
-    let begun = || !names_in(&out).is_empty();
-    if interrupt(here.command(&["export", "v", "out/copy"]), begun) {
-        assert!(names_in(&out).is_empty(), "{:?}", names_in(&out));
+    // Later and later, until it ends before: while pages are written, and while they are only to be made durable.
+    for n in 0.. {
+        let moment = Duration::from_micros(500).mul_f64(1.2_f64.powi(n));
+        let mut seen = None;
+        let begun = || {
+            seen = seen.or_else(|| (!names_in(&out).is_empty()).then(Instant::now));
+            seen.is_some_and(|seen| seen.elapsed() >= moment)
+        };
+        interrupt(here.command(&["export", "v", "out/copy"]), begun);
+        let left = names_in(&out);
+        if left == ["copy"] {
+            break;
+        }
+        assert!(left.is_empty(), "after {moment:?}: {left:?}");
     }
+    assert!(std::fs::read(out.join("copy")).unwrap() == std::fs::read(source).unwrap());
     here.ok(&["export", "--force", "v", "out/copy"]);
     assert_eq!(names_in(&out), ["copy"]);
 }

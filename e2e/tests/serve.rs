@@ -104,7 +104,7 @@ fn over_a_line_that_cuts_delays_and_stalls_nothing_acknowledged_is_lost_and_no_c
     let mut rng = StdRng::seed_from_u64(quire_testkit::seed());
     let there = World::new();
     let server = there.serve(0);
-    let line = Line::start(server.url.strip_prefix("http://").unwrap(), move || {
+    let line = Line::start(server.address(), move || {
         let somewhere = rng.random_range(0..400_000_u64) >> rng.random_range(0..8);
         match rng.random_range(0..8) {
             0 => Trouble::None,
@@ -183,7 +183,7 @@ fn a_client_in_another_language_needs_nothing_but_the_address() {
     Venv::with("grpcio-reflection==1.85.1");
     let python = Venv::with("grpcio-health-checking==1.85.1").program("python3");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/by_reflection.py");
-    let address = server.url.strip_prefix("http://").unwrap();
+    let address = server.address();
     let output = std::process::Command::new(python).args([script, address, "app"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

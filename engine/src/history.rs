@@ -140,11 +140,13 @@ impl Engine {
         if shared.catalog.lock().get(new).is_some() || self.opened(new).is_some() {
             return Err(taken(new, "here"));
         }
-        // Its first push will tell.
         let away = match shared.head(new) {
             Ok(VolumeState::Live(_)) => return Err(taken(new, "in the store")),
             Ok(_) => None,
-            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => Some(e),
+            // Its first push will tell.
+            Err(e) if e.kind() == ErrorKind::Unavailable => Some(e),
+            // There is no store yet: a fork that has nothing to do with it needs none.
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
         let here = self.here(name)?;

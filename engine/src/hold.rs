@@ -60,22 +60,26 @@ pub(crate) fn hold_later(replica: &Replica) {
 
 /// Leaves the markers that could not be left before. A failure is for the traffic of their own replicas to tell.
 fn hold_others(engine: &Arc<Shared>) {
-    let leave = |id, marker: &Marker| {
+    let leave_noted = |id, marker: &Marker| {
         if !engine.catalog.lock().has(id) {
             return Ok(());
         }
-        let left = engine.bridge.wait(async { engine.stores().await?.metastore.mark(marker).await });
-        let Err(e) = left else { return Ok(()) };
+        let Err(e) = leave(engine, marker) else { return Ok(()) };
         let (volume, lsn, _) = &marker.base;
         tracing::warn!("nobody knows yet what local commits on LSN {lsn} of volume {volume} stand on: {e}");
-        if e.kind() != ErrorKind::Gone {
-            return Err(e);
-        }
-        take_back(engine, marker);
-        Ok(())
+        if e.kind() == ErrorKind::Gone { Ok(()) } else { Err(e) }
     };
     // Told by then.
-    let _ = engine.unheld.leave(leave, |marker| take_back(engine, marker));
+    let _ = engine.unheld.leave(leave_noted, |marker| take_back(engine, marker));
+}
+
+/// Leaves a marker in the store. One that is refused, as what it stands on is gone, is taken back: it may be there by now.
+fn leave(engine: &Arc<Shared>, marker: &Marker) -> Result<()> {
+    let left = engine.bridge.wait(async { engine.stores().await?.metastore.mark(marker).await });
+    if matches!(&left, Err(e) if e.kind() == ErrorKind::Gone) {
+        take_back(engine, marker);
+    }
+    left
 }
 
 /// Lets go of a noted marker that the replica needs no more: a push whose outcome was in doubt is in the store, or the
@@ -111,7 +115,7 @@ fn hold(replica: &Arc<Replica>, base: &BaseState) -> Result<()> {
         engine.unheld.add(id, marker);
         return Err(Error::new(ErrorKind::Busy, "the marker of before is still being taken back"));
     }
-    match engine.bridge.wait(async { engine.stores().await?.metastore.mark(&marker).await }) {
+    match leave(engine, &marker) {
         Ok(()) => {
             engine.unheld.remove(id);
             replica.notes.lock().held = Some(base.clone());
@@ -119,7 +123,6 @@ fn hold(replica: &Arc<Replica>, base: &BaseState) -> Result<()> {
         }
         Err(e) if e.kind() == ErrorKind::Gone => {
             engine.unheld.remove(id);
-            take_back(engine, &marker);
             Err(gone(replica, base))
         }
         Err(e) => {

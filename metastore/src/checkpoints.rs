@@ -44,7 +44,9 @@ pub(crate) async fn read(
         bucket.get_ranges(&key, &[range]).await.map(|mut parts| parts.swap_remove(0))
     };
     read.map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::not_found(format!("volume {volume} has no checkpoint {key}")),
+        ErrorKind::NotFound if e.remedy().is_none() => {
+            Error::not_found(format!("volume {volume} has no checkpoint {key}"))
+        }
         _ => e.context(format_args!("checkpoint {key}")),
     })
 }

@@ -118,7 +118,12 @@ fn check_lsn(header: &CommitHeader, lsn: Lsn, key: &Key) -> Result<()> {
 /// Says which commit an error is about.
 fn locate(error: Error, volume: &VolumeName, lsn: Lsn, key: &Key) -> Error {
     match error.kind() {
-        ErrorKind::NotFound => Error::not_found(format!("volume {volume} has no LSN {lsn} in the store")),
+        // One with a remedy is about more than this object: there is no store.
+        ErrorKind::NotFound if error.remedy().is_none() => {
+            Error::not_found(format!("volume {volume} has no LSN {lsn} in the store")).with_remedy(format!(
+                "`quire log {volume}` shows those it has; if it should have this one, check that the store is the right one."
+            ))
+        }
         ErrorKind::Corrupt => {
             let newer = error.remedy().map(str::to_owned);
             let located = error.context(format_args!("LSN {lsn} of volume {volume}, object {key}"));

@@ -53,9 +53,12 @@ pub(crate) fn wrong_length(key: &quire_bucket::Key, found: u64, said: u64) -> Er
 /// Says in which segment an error happened, and what a missing one means.
 pub(crate) fn locate(error: Error, key: &quire_bucket::Key) -> Error {
     match error.kind() {
-        ErrorKind::NotFound => Error::not_found(format!("segment {key} is not in the store"))
-            .with_remedy("History may have been collected: open the volume at its newest LSN.")
-            .with_source(error),
+        // One with a remedy is about more than this segment: there is no store.
+        ErrorKind::NotFound if error.remedy().is_none() => {
+            Error::not_found(format!("segment {key} is not in the store"))
+                .with_remedy("History may have been collected: open the volume at its newest LSN.")
+                .with_source(error)
+        }
         ErrorKind::Corrupt => damaged(error.context(format_args!("segment {key}"))),
         _ => error.context(format_args!("segment {key}")),
     }

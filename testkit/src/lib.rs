@@ -1,7 +1,7 @@
 //! What the tests of every crate share: a real S3 server ([`S3Server`]), one that must be refused ([`OverwritingS3`]), a
 //! proxy that counts, delays and breaks requests ([`Proxy`]), a line that breaks whatever is spoken on it ([`Line`]), the
-//! command line as a server ([`Served`]), random seeds that replay ([`seed()`]), a real browser ([`browser_script`]), the fuzzer's inputs ([`fuzz`]), and the
-//! rows of benchmarks ([`rows`]).
+//! command line as a server ([`Served`]), random seeds that replay ([`seed()`]), a real browser ([`browser_script`]), the
+//! fuzzer's inputs ([`fuzz`]), and the rows of benchmarks ([`rows`]).
 //!
 //! Test-only: nothing here is part of Quire, and it knows nothing of Quire's
 //! crates, so that each of them can depend on it. Its functions panic with the

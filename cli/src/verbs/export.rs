@@ -51,14 +51,17 @@ pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Out
         _ => Path::new("."),
     };
     let writing = |e| Error::from_io(format!("writing {}", path.display()), e);
+    // From before there is a file to tidy up until it has its name.
+    let interrupted = Checkpoints::new();
     let temporary = tempfile::Builder::new()
         .prefix(".quire-export-")
         .permissions(Permissions::from_mode(0o666)) // less the umask, as of any new file
         .tempfile_in(folder)
         .map_err(writing)?;
     let mut progress = Progress::new(format!("exporting {name}"));
-    write_pages(&snapshot, page_size, len_bytes, temporary.as_file(), path, &mut progress)?;
+    write_pages(&snapshot, page_size, len_bytes, temporary.as_file(), path, &interrupted, &mut progress)?;
     temporary.as_file().sync_all().map_err(writing)?;
+    interrupted.check()?;
     keep(temporary, path, force)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(writing)?;
     drop(progress);
@@ -79,10 +82,10 @@ fn write_pages(
     len_bytes: u64,
     file: &File,
     path: &Path,
+    interrupted: &Checkpoints,
     progress: &mut Progress,
 ) -> Outcome {
     let writing = |e| Error::from_io(format!("writing {}", path.display()), e);
-    let interrupted = Checkpoints::new();
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
     let mut page = vec![0; page_size.bytes()];
     let mut done = 0;
