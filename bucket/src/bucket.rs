@@ -4,6 +4,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,6 +31,9 @@ pub struct Options {
     /// This store has proved before that it honours create-only writes (see
     /// [`Bucket::is_proven`]): the first write is not preceded by a probe.
     pub assume_proven: bool,
+    /// A file in which the folders that were found to be stores are listed from one process to the next. One of them that
+    /// is empty now is `Unavailable` instead of a new store: its disk is not mounted.
+    pub folders: Option<PathBuf>,
 }
 
 /// One store, opened. Cheap to clone.
@@ -93,7 +97,7 @@ impl Bucket {
             store,
             limits: options.limits,
             tally: Tally::default(),
-            marker: Marker::new(options.assume_proven),
+            marker: Marker::new(options.assume_proven, options.folders),
             budget: None,
         };
         Ok(Bucket { inner: Arc::new(inner) })
@@ -108,7 +112,7 @@ impl Bucket {
             store: self.inner.store.through(layer),
             limits,
             tally: Tally::default(),
-            marker: Marker::new(self.is_proven()),
+            marker: self.inner.marker.again(self.is_proven()),
             budget: None,
         };
         Bucket { inner: Arc::new(inner) }
@@ -130,7 +134,7 @@ impl Bucket {
             store: self.inner.store.clone(),
             limits: self.inner.limits,
             tally: Tally::default(),
-            marker: Marker::new(self.is_proven()),
+            marker: self.inner.marker.again(self.is_proven()),
             budget: bytes_per_second.map(Budget::new),
         };
         Bucket { inner: Arc::new(inner) }
@@ -191,6 +195,7 @@ impl Bucket {
     /// URL is wrong before work begins. A folder that does not exist is
     /// `NotFound`, although writing would create it.
     pub async fn check(&self) -> Result<()> {
+        self.check_folder()?;
         if let Listing::Folder(root) = &self.inner.store.listing
             && !root.is_dir()
         {

@@ -2,6 +2,9 @@
 //! the version of its layout. Everything else relies on both, so nothing is
 //! written before they are known.
 
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
@@ -29,11 +32,29 @@ pub(crate) struct Marker {
     /// Create-only writes work.
     proof: OnceCell<()>,
     assumed: bool,
+    /// Lists the folders that were found to be stores, a URL on each line.
+    folders: Option<PathBuf>,
 }
 
 impl Marker {
-    pub(crate) fn new(assumed: bool) -> Marker {
-        Marker { version: OnceCell::new(), found: AtomicBool::new(false), proof: OnceCell::new(), assumed }
+    pub(crate) fn new(assumed: bool, folders: Option<PathBuf>) -> Marker {
+        Marker { version: OnceCell::new(), found: AtomicBool::new(false), proof: OnceCell::new(), assumed, folders }
+    }
+
+    /// For another bucket of the same store.
+    pub(crate) fn again(&self, assumed: bool) -> Marker {
+        Marker::new(assumed, self.folders.clone())
+    }
+
+    fn remembers(&self, url: &str) -> bool {
+        let read = self.folders.as_ref().map(std::fs::read_to_string);
+        read.is_some_and(|text| text.is_ok_and(|text| text.lines().any(|line| line == url)))
+    }
+
+    fn remember(&self, url: &str) -> io::Result<()> {
+        let Some(file) = self.folders.as_ref().filter(|_| !self.remembers(url)) else { return Ok(()) };
+        // One write, at the end: others may be adding to it.
+        OpenOptions::new().create(true).append(true).open(file)?.write_all(format!("{url}\n").as_bytes())
     }
 }
 
@@ -49,6 +70,7 @@ impl Bucket {
     /// Called where the store seems to be empty: perhaps its objects lie where
     /// a newer version puts them.
     pub(crate) async fn check_version(&self) -> Result<()> {
+        self.check_folder()?;
         if self.inner.store.trust == Trust::Memory || self.inner.marker.found.load(Relaxed) {
             return Ok(());
         }
@@ -58,16 +80,51 @@ impl Bucket {
 
     /// Called for what was found: the store is not empty, nor its layout another.
     pub(crate) fn found(&self) {
-        self.inner.marker.found.store(true, Relaxed);
+        let found = &self.inner.marker.found;
+        if !found.load(Relaxed) {
+            found.store(true, Relaxed);
+            self.remember_folder();
+        }
+    }
+
+    /// A folder that was a store before, and has nothing of one now, is where a disk should be mounted that is not.
+    pub(crate) fn check_folder(&self) -> Result<()> {
+        let (Listing::Folder(root), marker) = (&self.inner.store.listing, &self.inner.marker) else { return Ok(()) };
+        let was_there = || marker.found.load(Relaxed) || marker.proof.initialized() || marker.remembers(self.url());
+        if root.join(MARKER_KEY).exists() || root.join("v").exists() || !was_there() {
+            return Ok(());
+        }
+        let mut remedy = "Nothing was lost. Mount the disk that it is on, or correct the URL.".to_owned();
+        if let Some(file) = &marker.folders {
+            let file = file.display();
+            remedy += &format!(" If it is gone for good and shall begin anew, remove its line from {file}.");
+        }
+        Err(Error::unavailable(format!("store {} was in its folder before, and is not there now", self.url()))
+            .with_remedy(remedy))
+    }
+
+    /// Best effort; where there is no data directory there is nothing that could be lost.
+    fn remember_folder(&self) {
+        if self.inner.store.trust != Trust::FileSystem {
+            return;
+        }
+        if let Err(e) = self.inner.marker.remember(self.url())
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("remembering store {}: {e}", self.url());
+        }
     }
 
     /// Called before every write: the first one of a bucket's life makes sure
     /// that `create` means what it says here.
     pub(crate) async fn prove(&self, first: &Key) -> Result<()> {
+        self.check_folder()?;
         if self.is_proven() {
             return Ok(());
         }
-        self.inner.marker.proof.get_or_try_init(|| self.probe_somewhere(first)).await.map(|_| ())
+        self.inner.marker.proof.get_or_try_init(|| self.probe_somewhere(first)).await?;
+        self.remember_folder();
+        Ok(())
     }
 
     /// Probes at the store's own marker, or, for a user who may only touch one

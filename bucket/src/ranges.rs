@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use quire_proto::{Error, Result};
+use quire_proto::{Error, ErrorKind, Result};
 
 use crate::failure::Failure;
 use crate::{Bucket, Key};
@@ -48,7 +48,11 @@ impl Bucket {
             }
             Ok(object.bytes)
         };
-        inner.limits.retry(&inner.tally, range.end - range.start, attempt).await
+        let fetched = inner.limits.retry(&inner.tally, range.end - range.start, attempt).await;
+        if matches!(&fetched, Err(e) if e.kind() == ErrorKind::NotFound) {
+            self.check_folder()?;
+        }
+        fetched
     }
 }
 

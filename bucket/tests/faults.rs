@@ -25,7 +25,7 @@ async fn behind_proxy() -> (Proxy, Bucket) {
 
 fn open(url: &str, proxy: &Proxy, limits: Limits) -> Bucket {
     let variables = Some(S3Server::shared().variables_through(&proxy.address()));
-    Bucket::open_with(url, Options { limits, variables, assume_proven: false }).unwrap()
+    Bucket::open_with(url, Options { limits, variables, assume_proven: false, folders: None }).unwrap()
 }
 
 /// The same store, for a caller with little time. It is used only while
@@ -38,7 +38,7 @@ fn impatient(bucket: &Bucket, proxy: &Proxy) -> Bucket {
         ..Limits::default()
     };
     let variables = Some(S3Server::shared().variables_through(&proxy.address()));
-    Bucket::open_with(bucket.url(), Options { limits, variables, assume_proven: true }).unwrap()
+    Bucket::open_with(bucket.url(), Options { limits, variables, assume_proven: true, folders: None }).unwrap()
 }
 
 fn key(text: &str) -> Key {

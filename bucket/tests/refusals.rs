@@ -169,3 +169,46 @@ async fn a_process_that_pushes_once_to_a_known_store_sends_one_request() {
     warm.create(&key("v/a/!/c/3"), Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(warm.counters().requests(), 1);
 }
+
+#[tokio::test]
+async fn a_folder_that_was_a_store_is_away_while_it_is_empty_or_missing() {
+    let here = tempfile::tempdir().unwrap();
+    let (store, elsewhere) = (here.path().join("store"), here.path().join("elsewhere"));
+    let url = format!("file://{}", store.display());
+    let open = |folders: Option<&str>| {
+        let folders = folders.map(|name| here.path().join(name));
+        Bucket::open_with(&url, Options { folders, ..Options::default() }).unwrap()
+    };
+    let (writer, reader) = (open(Some("written")), open(Some("read")));
+    assert_eq!(reader.get(&commit()).await.unwrap_err().kind(), ErrorKind::NotFound, "nobody has been there yet");
+    writer.create(&commit(), Bytes::from_static(b"x")).await.unwrap();
+    reader.get(&commit()).await.unwrap();
+
+    for is_there in [false, true] {
+        fs::rename(&store, &elsewhere).unwrap();
+        if is_there {
+            fs::create_dir(&store).unwrap();
+        }
+        for bucket in [&writer, &reader, &open(Some("written")), &open(Some("read"))] {
+            let now = Instant::now();
+            let away = "was in its folder before";
+            clear(bucket.create(&key("v/b/!/c/1"), Bytes::from_static(b"x")).await, ErrorKind::Unavailable, away, now);
+            clear(bucket.get(&commit()).await, ErrorKind::Unavailable, away, now);
+            clear(bucket.get_ranges(&commit(), std::slice::from_ref(&(0..1))).await, ErrorKind::Unavailable, away, now);
+            clear(bucket.list_first(&key("v"), 1).await, ErrorKind::Unavailable, away, now);
+        }
+        if is_there {
+            assert!(fs::read_dir(&store).unwrap().next().is_none(), "nothing was written");
+            fs::remove_dir(&store).unwrap();
+        }
+        fs::rename(&elsewhere, &store).unwrap();
+        writer.create(&commit(), Bytes::from_static(b"x")).await.unwrap();
+    }
+    assert_eq!(fs::read_to_string(here.path().join("written")).unwrap(), format!("{url}\n"), "once");
+    // Gone for good: as the remedy says, or with another data directory.
+    fs::remove_dir_all(&store).unwrap();
+    fs::write(here.path().join("written"), "").unwrap();
+    open(Some("written")).create(&commit(), Bytes::from_static(b"x")).await.unwrap();
+    fs::remove_dir_all(&store).unwrap();
+    open(None).create(&commit(), Bytes::from_static(b"x")).await.unwrap();
+}

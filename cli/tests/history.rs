@@ -99,25 +99,6 @@ fn forks_go_their_own_way() {
 }
 
 #[test]
-fn while_the_folder_of_the_store_is_not_there_it_is_named_and_a_fork_leaves_nothing() {
-    let world = World::new();
-    let (here, cold) = (world.machine("here"), world.machine("cold"));
-    app(&here);
-    cold.ok(&["clone", "app"]);
-    let (store, elsewhere) = (world.path("store"), world.path("elsewhere"));
-    std::fs::rename(&store, &elsewhere).unwrap();
-    let unread = cold.run(&["sql", "app", "SELECT * FROM orders"]);
-    assert!(unread.status != Some(0) && unread.stderr.contains("store does not exist"), "{unread:?}");
-    here.run(&["fork", "app", "try"]).failed(1, "no LSN 3");
-    assert_eq!(here.json(&["ls"]).as_array().unwrap().len(), 1);
-    // The attempt to push has made one.
-    let _ = std::fs::remove_dir_all(&store);
-    std::fs::rename(&elsewhere, &store).unwrap();
-    assert_eq!(here.json(&["fork", "app", "try"])["lsn"], 1);
-    assert_eq!(rows(&cold, "app"), 3);
-}
-
-#[test]
 fn a_restore_brings_an_old_snapshot_back_and_can_be_undone() {
     let world = World::new();
     let here = world.machine("here");

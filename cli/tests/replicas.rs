@@ -6,7 +6,7 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use common::{Machine, World, noise};
+use common::{Machine, World, names_in, noise};
 
 /// A machine with a volume of its own, and a file to fill others with.
 fn import(machine: &Machine<'_>, world: &World, name: &str, seed: u64) {
@@ -178,4 +178,45 @@ fn watch_prints_each_commit_until_it_is_interrupted() {
     assert_eq!((&second["lsn"], &second["kind"]), (&2.into(), &"deleted".into()));
     rustix::process::kill_process(rustix::process::Pid::from_child(&watch), rustix::process::Signal::INT).unwrap();
     assert_eq!(watch.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_store_whose_disk_is_not_mounted_is_away_and_no_new_store_is_made_in_its_place() {
+    let world = World::new();
+    let (here, cold, there) = (world.machine("here"), world.machine("cold"), world.machine("there"));
+    here.ok(&["create", "app"]);
+    here.ok(&["sql", "app", "CREATE TABLE t(a)"]);
+    here.ok(&["push", "app"]);
+    cold.ok(&["clone", "app"]);
+    let (store, elsewhere) = (world.path("store"), world.path("elsewhere"));
+    for is_mount_point in [false, true] {
+        std::fs::rename(&store, &elsewhere).unwrap();
+        if is_mount_point {
+            std::fs::create_dir(&store).unwrap();
+        }
+        let new = if is_mount_point { "second" } else { "first" };
+        let fork = format!("{new}-fork");
+        here.ok(&["create", new]);
+        here.ok(&["sql", new, "CREATE TABLE t(a)"]);
+        here.ok(&["sql", "app", "INSERT INTO t VALUES (1)"]);
+        for words in [["push", "app"], ["push", new], ["pull", "app"], ["clone", "other"], ["gc", "app"]] {
+            here.run(&words).failed(1, "was in its folder before, and is not there now");
+        }
+        cold.run(&["clone", "other"]).failed(1, "is not there now");
+        assert_eq!(here.json(&["status", "app"])[0]["unpushed"], 1);
+        assert_eq!(cold.json(&["fork", "app", &fork])["lsn"], serde_json::Value::Null);
+        if is_mount_point {
+            assert!(names_in(&store).is_empty());
+            std::fs::remove_dir(&store).unwrap();
+        }
+        std::fs::rename(&elsewhere, &store).unwrap();
+        for volume in ["app", new] {
+            here.ok(&["push", volume]);
+        }
+        cold.ok(&["push", &fork]);
+        for volume in ["app", new, &fork] {
+            there.ok(&["clone", volume]);
+        }
+        there.ok(&["rm", "app", "--force"]);
+    }
 }

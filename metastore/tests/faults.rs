@@ -31,7 +31,7 @@ async fn network(limits: Limits) -> Network {
     let url = server.url("faults");
     let open = |variables, limits| {
         // The proxy is to see the work, not the probe.
-        let options = BucketOptions { variables: Some(variables), limits, assume_proven: true };
+        let options = BucketOptions { variables: Some(variables), limits, assume_proven: true, folders: None };
         Embedded::new(Bucket::open_with(&url, options).unwrap(), Options::default())
     };
     let through = open(server.variables_through(&proxy.address()), limits);

@@ -15,6 +15,9 @@ use crate::{Key, Settings, StoreKind, Token};
 /// A commit has room for this much of its author.
 const MAX_AUTHOR_BYTES: usize = 128;
 
+/// In the data directory: the folders that it has used as stores.
+const FOLDERS: &str = "folders";
+
 /// Opens the data directory. The store is connected at first need, so that
 /// work on local volumes goes on without it.
 pub fn open_engine(settings: &Settings) -> Result<Engine> {
@@ -54,7 +57,7 @@ pub fn open_upkeep(settings: &Settings) -> Result<Upkeep> {
 /// The store for a server of it: for its clients, and for work that nobody waits for, which gets no more than so many bytes a
 /// second.
 pub fn open_served(settings: &Settings, bytes_per_second: Option<NonZeroU64>) -> Result<[Upkeep; 2]> {
-    let bucket = Bucket::open(settings.store.as_str())?;
+    let bucket = open_bucket(settings)?;
     let within = bucket.within(bytes_per_second);
     Ok([bucket, within].map(|bucket| embedded(&bucket)))
 }
@@ -65,6 +68,11 @@ pub fn open_server(settings: &Settings) -> Result<Option<Server>> {
         StoreKind::Embedded => Ok(None),
         StoreKind::Server => connection(settings).map(|connection| Some(Server::new(connection))),
     }
+}
+
+fn open_bucket(settings: &Settings) -> Result<Bucket> {
+    let options = quire_bucket::Options { folders: Some(settings.data_dir.join(FOLDERS)), ..Default::default() };
+    Bucket::open_with(settings.store.as_str(), options)
 }
 
 fn embedded(bucket: &Bucket) -> Upkeep {
@@ -105,7 +113,7 @@ fn connect(settings: &Settings) -> Result<(Upkeep, Arc<dyn Fn() -> Traffic + Sen
         };
         return Ok((upkeep, Arc::new(traffic)));
     }
-    let bucket = Bucket::open(settings.store.as_str())?;
+    let bucket = open_bucket(settings)?;
     let upkeep = embedded(&bucket);
     let traffic = move || {
         let counters = bucket.counters();
