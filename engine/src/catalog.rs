@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use quire_proto::{Error, Reader, Result, VolumeName, Writer};
 
 use crate::log::sync_dir;
+use crate::recover::SECTOR_BYTES;
 
 const MAGIC: [u8; 4] = *b"QCAT";
 const VERSION: u8 = 1;
@@ -118,7 +119,7 @@ impl Catalog {
         let mut at = 5;
         let mut records = 0;
         while at < bytes.len() {
-            let payload = match record_at(&bytes[at..]) {
+            let payload = match record_at(bytes, at) {
                 Found::Whole(payload) => payload,
                 Found::Torn => break,
                 Found::Damaged => return Err(corrupt(at, "a record is damaged")),
@@ -255,20 +256,37 @@ enum Found<'a> {
     Damaged,
 }
 
-fn record_at(bytes: &[u8]) -> Found<'_> {
-    let is_blank = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>() else { return Found::Torn };
+/// The record at byte `at` of a catalogue. Only the last one can be torn: the power may have taken any of the sectors that
+/// it was written to.
+fn record_at(bytes: &[u8], at: usize) -> Found<'_> {
+    let rest = &bytes[at..];
+    let Some((header, rest)) = rest.split_first_chunk::<RECORD_HEADER_BYTES>() else { return Found::Torn };
     let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     if crc32fast::hash(&header[..4]) != u32_at(4) {
-        // A file may have grown and never got its bytes.
-        return if is_blank(bytes) { Found::Torn } else { Found::Damaged };
+        // Where a record behind it would begin is not known; a change is short.
+        return if has_blank_sector(bytes, at, bytes.len()) { Found::Torn } else { Found::Damaged };
     }
-    match rest.get(..u32_at(0) as usize) {
+    let len = u32_at(0) as usize;
+    match rest.get(..len) {
         None => Found::Torn,
         Some(payload) if crc32fast::hash(payload) == u32_at(8) => Found::Whole(payload),
-        Some(payload) if is_blank(payload) => Found::Torn,
+        Some(_) if rest[len..].iter().any(|byte| *byte != 0) => Found::Damaged,
+        Some(_) if has_blank_sector(bytes, at, at + RECORD_HEADER_BYTES + len) => Found::Torn,
         Some(_) => Found::Damaged,
     }
+}
+
+/// Whether one of the sectors of `from..to`, or what of one lies there, is all zeros.
+fn has_blank_sector(bytes: &[u8], from: usize, to: usize) -> bool {
+    let mut at = from;
+    while at < to {
+        let end = (at / SECTOR_BYTES + 1) * SECTOR_BYTES;
+        if bytes[at..end.min(to)].iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        at = end;
+    }
+    false
 }
 
 fn decode(payload: &[u8]) -> Result<Vec<Change>> {
@@ -336,6 +354,31 @@ mod tests {
             bad[at] ^= 1;
             std::fs::write(&path, &bad).unwrap();
             assert!(Catalog::open(dir.path()).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn any_sectors_of_the_last_record_may_be_lost_with_the_power() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.qcat");
+        let mut catalog = Catalog::open(dir.path()).unwrap();
+        let all: Vec<String> = (0..60).map(|n| format!("volume-{n:02}-{}", "x".repeat(n))).collect();
+        let mut before = 0;
+        for (n, name) in all.iter().enumerate() {
+            catalog.change(vec![put(name, n as u64)]).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let sectors = before / SECTOR_BYTES..(bytes.len() - 1) / SECTOR_BYTES + 1;
+            for lost in 1..1_usize << sectors.len() {
+                let mut torn = bytes.clone();
+                for (_, sector) in sectors.clone().enumerate().filter(|(k, _)| lost >> k & 1 == 1) {
+                    let (from, to) = (sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
+                    torn[from.max(before)..to.min(bytes.len())].fill(0);
+                }
+                let other = tempfile::tempdir().unwrap();
+                std::fs::write(other.path().join("catalog.qcat"), torn).unwrap();
+                assert_eq!(names(other.path()), all[..n], "record {n}, sectors {lost:b} of {sectors:?}");
+            }
+            before = bytes.len();
         }
     }
 }

@@ -596,6 +596,7 @@ impl Shared {
         let dir = self.replica_dir(entry.id);
         if let Some(replica) = self.live(&dir) {
             replica.set_name(name);
+            replica.fetching.open_again();
             return Ok(replica);
         }
         Replica::open(self, name, dir, 0, State::new(entry.remote), true)

@@ -103,6 +103,14 @@ impl Fetching {
         }
     }
 
+    /// Somebody uses the replica again that was closed.
+    pub(crate) fn open_again(&self) {
+        let mut background = self.background.lock();
+        if background.is_closed {
+            *background = Background::default();
+        }
+    }
+
     /// Returns once nobody fetches the frame (any more). Waits as a task, not
     /// as a thread: whoever fetches may need one.
     async fn wait(&self, key: &Located) {

@@ -4,6 +4,7 @@
 //! `FORMAT.md`, "Group decision".
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -72,7 +73,7 @@ impl Groups {
         let path = self.file(group);
         if let Err(e) = self.write(&path, &volumes) {
             // It may have got its name and not been made durable: it must not decide anything later.
-            return match std::fs::remove_file(&path) {
+            return match std::fs::remove_file(&path).and_then(|()| File::open(&self.dir)?.sync_all()) {
                 Err(gone) if gone.kind() != std::io::ErrorKind::NotFound => Err(writing(&path)(gone)),
                 _ => Err(e),
             };
@@ -88,7 +89,7 @@ impl Groups {
             self.dir.parent().map_or(Ok(()), sync_dir)?;
         }
         let fresh = path.with_extension("new");
-        let mut file = std::fs::File::create(&fresh).map_err(writing(path))?;
+        let mut file = File::create(&fresh).map_err(writing(path))?;
         let written = file.write_all(&encode(volumes)).and_then(|()| file.sync_all());
         if let Err(e) = written.and_then(|()| std::fs::rename(&fresh, path)) {
             let _ = std::fs::remove_file(&fresh);

@@ -278,13 +278,14 @@ fn fork_files(source: &Volume, new: &VolumeName, dir: &Path) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::Conflict => {}
         settled => settled?,
     }
-    // No transaction, and no push, is half in what is linked.
-    replica.lock_writer("a fork")?;
+    // No push, and no transaction, is half in what is linked. A push may take long: nobody is kept from writing meanwhile.
     let linked = {
         let _traffic = replica.traffic.lock();
-        make_folder(dir).and_then(|()| replica.link_files(dir))
+        replica.lock_writer("a fork")?;
+        let linked = make_folder(dir).and_then(|()| replica.link_files(dir));
+        replica.release_writer(false);
+        linked
     };
-    replica.release_writer(false);
     linked?;
     let fork = Replica::open(replica.engine(), new, dir.to_owned(), 0, State::new(new.clone()), true)?;
     let tip = fresh_tip()?;

@@ -253,7 +253,7 @@ fn of_this_log(stored: StoredTable, chain: &[Link], dir: &Path) -> Result<Option
 }
 
 /// A disk writes this much at once, or not at all.
-const SECTOR_BYTES: usize = 512;
+pub(crate) const SECTOR_BYTES: usize = 512;
 
 /// A log file and where the one after it says that it ends.
 struct Link {

@@ -407,6 +407,14 @@ impl Volume {
                 Ok(_) => {}
             }
         }
+        let _traffic = replica.traffic.lock();
+        // A push in flight has written segments, and a commit, for the old name.
+        match push::settle_intent(&replica) {
+            // It is not there and never will be, for want of a place: another name may help.
+            Err(_) if replica.core().state.intent.is_none() => {}
+            settled => drop(settled?),
+        }
+        hold::settle(&replica);
         // A transaction's decision names its volumes.
         replica.lock_writer("a renaming")?;
         let renamed = self.rename_locked(&replica, new);
@@ -414,13 +422,13 @@ impl Volume {
         renamed
     }
 
+    /// The caller has the locks of the traffic and of the writer.
     fn rename_locked(&self, replica: &Arc<Replica>, new: &VolumeName) -> Result<()> {
         let engine = replica.engine();
         let old = replica.name();
         let remote = replica.core().state.remote.clone();
         let in_store = replica.core().state.own_base().is_some();
         if in_store && remote == old {
-            let _traffic = replica.traffic.lock();
             let first = engine.rename_in_store(&old, new)?;
             let header = first.header();
             let mut core = replica.core();

@@ -132,9 +132,10 @@ impl Writer {
         }
     }
 
-    /// Pages past `count` go. If the volume grows again, what is not written reads as zeros.
+    /// Pages past `count` go. If the volume grows again, what is not written reads as zeros. A commit that is
+    /// [prepared](Self::prepare) stays as it is.
     pub fn truncate(&mut self, count: PageCount) -> Result<()> {
-        if count == self.page_count {
+        if count == self.page_count || self.prepared.is_some() {
             return Ok(());
         }
         self.touched = true;
@@ -191,6 +192,8 @@ impl Writer {
         let group = group_id(group);
         let commit = self.record(Some(group))?;
         let (commit, pages) = self.replica.prepare(&mut self.batch, &self.spilled, commit, self.seq, durable)?;
+        // Somebody may be served the version that it is going to have.
+        self.touched = true;
         self.batch.clear();
         self.slots.clear();
         pages.staged.iter().for_each(|(page, place)| self.spilled.set(*page, Cell::at(*place)));
@@ -279,7 +282,7 @@ impl Writer {
     fn leave_group(&mut self, prepared: &Prepared) {
         if !self.replica.engine().groups.leave(prepared.group, &self.replica.name()) {
             self.publish(prepared);
-        } else if let Err(e) = self.replica.settle(self.seq, false) {
+        } else if let Err(e) = self.replica.take_back(self.seq) {
             // Without a decision the commit does not count after a restart either.
             tracing::warn!("volume {}: {e}", self.replica.name());
         }

@@ -84,6 +84,61 @@ fn a_push_killed_at_any_step_goes_on_after_a_restart() {
 }
 
 #[test]
+fn a_renaming_settles_the_push_in_flight_first() {
+    for step in [Step::Before(Call::Append), Step::After(Call::Append)] {
+        let bucket = Bucket::open("memory://").unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let is_away = Arc::new(AtomicBool::new(true));
+        let cut = is_away.clone();
+        let hook: Hook =
+            Arc::new(
+                move |at| if at == step && cut.load(Ordering::SeqCst) { Err(unreachable_store()) } else { Ok(()) },
+            );
+        let engine = open_hooked(&root.path().join("a"), &bucket, SyncMode::Manual, hook);
+        let volume = engine.volume(&name("old")).unwrap();
+        write(&volume, &big());
+        assert_eq!(volume.push().unwrap_err().kind(), ErrorKind::Unavailable, "{step:?}");
+        // Its segments lie below the old name, and so may its commit.
+        assert_eq!(engine.rename(&name("old"), &name("new")).unwrap_err().kind(), ErrorKind::Unavailable, "{step:?}");
+        is_away.store(false, Ordering::SeqCst);
+        engine.rename(&name("old"), &name("new")).unwrap();
+        write(&volume, &[(2, 22)]);
+        volume.push().unwrap();
+        let fresh = open(&root.path().join("fresh"), &bucket);
+        assert!(fresh.existing(&name("old")).is_err());
+        let clone = fresh.existing(&name("new")).unwrap();
+        for (n, stamp) in big() {
+            assert_eq!(read(&clone, n), if n == 2 { 22 } else { stamp }, "{step:?}, page {n}");
+        }
+    }
+}
+
+#[test]
+fn a_volume_whose_name_was_taken_meanwhile_can_have_another() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let is_away = Arc::new(AtomicBool::new(true));
+    let cut = is_away.clone();
+    let hook: Hook = Arc::new(move |at| match at {
+        Step::Before(Call::Append) if cut.load(Ordering::SeqCst) => Err(unreachable_store()),
+        _ => Ok(()),
+    });
+    let engine = open_hooked(&root.path().join("a"), &bucket, SyncMode::Manual, hook);
+    let volume = engine.volume(&name("v")).unwrap();
+    write(&volume, &big());
+    volume.push().unwrap_err();
+    let other = open(&root.path().join("other"), &bucket);
+    let first = other.volume(&name("v")).unwrap();
+    write(&first, &[(1, 1)]);
+    first.push().unwrap();
+    is_away.store(false, Ordering::SeqCst);
+    engine.rename(&name("v"), &name("mine")).unwrap();
+    volume.push().unwrap();
+    let clone = other.existing(&name("mine")).unwrap();
+    big().into_iter().for_each(|(n, stamp)| assert_eq!(read(&clone, n), stamp, "page {n}"));
+}
+
+#[test]
 fn a_lost_reply_is_settled_by_the_next_push_and_counts_once() {
     let bucket = Bucket::open("memory://").unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use common::hooked::{Call, Step, hooked};
@@ -153,7 +153,114 @@ fn a_table_file_written_between_prepare_and_decision_does_not_lose_the_commit() 
     assert_eq!((read(&volume, 1), read(&volume, 2), volume.status().unpushed), (77, 2, 1));
 }
 
+#[test]
+fn a_commit_prepared_before_a_push_and_decided_after_it_is_no_cache() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let (engine, volume) = ahead(&root.path().join("live"), &bucket);
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    for n in 1..=5000 {
+        writer.write(page(n), &content(1_000_000 + u64::from(n))).unwrap();
+    }
+    writer.prepare("the group", true).unwrap();
+    volume.push().unwrap();
+    engine.decide("the group").unwrap();
+    writer.commit(false).unwrap();
+    // Later commits begin other files, and what was pushed of all volumes goes.
+    write(&volume, &(6000..=9000).map(|n| (n, 7)).collect::<Vec<_>>());
+    let other = engine.volume(&name("other")).unwrap();
+    write(&other, &(1..=10_000).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+    other.push().unwrap();
+    until("what was pushed goes", || other.status().cached_pages < 5000);
+    let expected = |n: u32| {
+        if n <= 5000 {
+            1_000_000 + u64::from(n)
+        } else if (6000..=9000).contains(&n) {
+            7
+        } else {
+            n.into()
+        }
+    };
+    for n in 1..=10_000 {
+        assert_eq!(read(&volume, n), expected(n), "page {n}");
+    }
+    volume.push().unwrap();
+    let fresh = open(&root.path().join("fresh"), &bucket);
+    let clone = fresh.existing(&name("v")).unwrap();
+    for n in 1..=10_000 {
+        assert_eq!(read(&clone, n), expected(n), "page {n}");
+    }
+}
+
+#[test]
+fn a_prepared_commit_is_not_truncated_any_more() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let dir = root.path().join("live");
+    let engine = open(&dir, &bucket);
+    let volume = engine.volume(&name("v")).unwrap();
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    writer.set_page_size(page_size()).unwrap();
+    for n in 1..=10 {
+        writer.write(page(n), &content(n.into())).unwrap();
+    }
+    writer.prepare("the group", true).unwrap();
+    writer.truncate(PageCount::new(3)).unwrap();
+    engine.decide("the group").unwrap();
+    writer.commit(false).unwrap();
+    let dead = killed(&dir, &root.path().join("killed"));
+    volume.push().unwrap();
+    drop((volume, engine));
+    for dir in [dir, dead] {
+        let engine = open(&dir, &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        assert_eq!(volume.snapshot().page_count().get(), 10);
+        (1..=10).for_each(|n| assert_eq!(read(&volume, n), u64::from(n)));
+    }
+}
+
 // ----- work that comes between the steps of another
+
+#[test]
+fn a_fork_that_waits_for_a_push_keeps_nobody_from_writing() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let (reached, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let asked = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let (reached, go_on, asked) = (reached.clone(), go_on.clone(), asked.clone());
+        let waited = AtomicBool::new(false);
+        Arc::new(move |step| {
+            if step == Step::Before(Call::Append) && !waited.swap(true, Ordering::SeqCst) {
+                reached.wait();
+                go_on.wait();
+            }
+            // The fork asks whether its name is free.
+            asked.fetch_or(waited.load(Ordering::SeqCst) && step == Step::After(Call::Head), Ordering::SeqCst);
+            Ok(())
+        })
+    };
+    let engine = Engine::open(options(root.path(), hooked(stores(&bucket), hook))).unwrap();
+    let volume = engine.volume(&name("v")).unwrap();
+    write(&volume, &[(1, 1)]);
+    std::thread::scope(|scope| {
+        let push = scope.spawn(|| volume.push().map(drop));
+        reached.wait();
+        write(&volume, &[(1, 2)]);
+        let (tell, thread) = std::sync::mpsc::channel();
+        let fork = scope.spawn(move || {
+            tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            engine.fork(&name("v"), None, &name("fork")).map(|forked| forked.volume)
+        });
+        let stat = Path::new("/proc").join(thread.recv().unwrap()).join("stat");
+        until("the fork waits", || {
+            let sleeps = std::fs::read_to_string(&stat).unwrap().contains(") S ");
+            asked.load(Ordering::SeqCst) && sleeps
+        });
+        let refused = (0..1000).find_map(|_| volume.writer(&volume.snapshot(), "test").err());
+        go_on.wait();
+        assert!(refused.is_none(), "{refused:?}");
+        push.join().unwrap().unwrap();
+        assert_eq!(read(&fork.join().unwrap().unwrap(), 1), 2);
+    });
+}
 
 #[test]
 fn a_commit_made_during_a_reset_is_kept() {
@@ -621,6 +728,30 @@ fn blank(file: &Path, part: std::ops::Range<usize>) {
     let mut bytes = std::fs::read(file).unwrap();
     bytes[part].fill(0);
     std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_commit_that_begins_a_file_says_nothing_of_the_one_before() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let small_files = |dir: &Path| open_when_free(|| Options { cache_size: 1 << 20, ..options(dir, stores(&bucket)) });
+    let live = small_files(&root.path().join("live"));
+    let volume = live.volume(&name("v")).unwrap();
+    for pages in [100, 200] {
+        let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+        writer.set_page_size(page_size()).unwrap();
+        for n in 1..=pages {
+            writer.write(page(n), &content(u64::from(pages))).unwrap();
+        }
+        writer.commit(true).unwrap();
+    }
+    // The power went while the second was made durable: its end had reached the disk, and a part before it not.
+    let dir = killed(&root.path().join("live"), &root.path().join("killed"));
+    let logs = files(&replica(&dir).join("log"));
+    assert_eq!(logs.len(), 2, "one file for each commit");
+    blank(&logs[1], 4096..8192);
+    let engine = small_files(&dir);
+    let volume = engine.volume(&name("v")).unwrap();
+    assert_eq!((volume.snapshot().page_count().get(), read(&volume, 100)), (100, 100));
 }
 
 // ----- transactions over several volumes

@@ -177,6 +177,7 @@ impl Change {
 
     /// Writes the commit so that it counts once `group` is decided.
     pub(crate) fn prepare(&mut self, stored: &mut FirstPage, group: &str, durable: bool) -> Result<()> {
+        self.drop_undone_pages()?;
         self.hand_over_first_page(stored)?;
         self.note_content();
         self.writer.prepare(group, durable)
@@ -244,6 +245,16 @@ impl Change {
             return Ok(());
         }
         self.writer.write(PageIdx::FIRST, first)
+    }
+
+    /// Pages that were spilled and undone again lie past the database's end. SQLite cuts them off when the commit is
+    /// decided; a prepared one does not change any more.
+    fn drop_undone_pages(&mut self) -> Result<()> {
+        let declared = self.first_page.as_deref().and_then(header::page_count);
+        match declared.filter(|count| *count < self.writer.page_count()) {
+            Some(count) => self.writer.truncate(count),
+            None => Ok(()),
+        }
     }
 
     /// Stages everything again in pages of the size that the header says.

@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
-use quire_engine::PageSize;
+use quire_engine::{PageCount, PageSize};
 
 const PAGE_SIZE: Range<usize> = 16..18;
 /// Write and read version: 2 asks for WAL mode.
 const VERSIONS: Range<usize> = 18..20;
 const CHANGE_COUNTER: Range<usize> = 24..28;
+const PAGE_COUNT: Range<usize> = 28..32;
 /// The change counter for which the page count in the header is valid.
 const VALID_FOR: Range<usize> = 92..96;
 /// The version of the SQLite that wrote last.
@@ -27,8 +28,18 @@ pub(crate) fn page_size(page: &[u8]) -> Option<PageSize> {
 
 /// The change counter as stored.
 pub(crate) fn change_counter(page: &[u8]) -> u32 {
+    number(page, CHANGE_COUNTER)
+}
+
+/// The page count that page 1 declares, if it is valid: old versions of SQLite did not keep it.
+pub(crate) fn page_count(page: &[u8]) -> Option<PageCount> {
+    let count = PageCount::new(number(page, PAGE_COUNT));
+    (count > PageCount::ZERO && page[VALID_FOR] == page[CHANGE_COUNTER]).then_some(count)
+}
+
+fn number(page: &[u8], place: Range<usize>) -> u32 {
     let mut bytes = [0; 4];
-    bytes.copy_from_slice(&page[CHANGE_COUNTER]);
+    bytes.copy_from_slice(&page[place]);
     u32::from_be_bytes(bytes)
 }
 

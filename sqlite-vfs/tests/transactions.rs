@@ -257,6 +257,48 @@ fn a_transaction_over_attached_volumes_is_all_or_nothing() {
 }
 
 #[test]
+fn what_was_spilled_and_undone_leaves_no_trace_in_a_transaction_over_volumes() {
+    let undone = [
+        (
+            "savepoint",
+            "SAVEPOINT s; INSERT INTO main.t SELECT n + 1000, randomblob(900) FROM many; ROLLBACK TO s; RELEASE s",
+        ),
+        ("vacuum", "INSERT INTO main.t SELECT n + 1000, randomblob(900) FROM many; DELETE FROM main.t WHERE id > 1000"),
+    ];
+    for (what, undone) in undone {
+        for journal in ["delete", "persist", "truncate"] {
+            let [a, b] = ["a", "b"].map(|n| format!("undone-{what}-{journal}-{n}"));
+            let db = open(&a);
+            run(
+                &db,
+                "PRAGMA page_size = 1024; PRAGMA auto_vacuum = full; CREATE TABLE t(id INTEGER PRIMARY KEY, body)",
+            );
+            run(&db, &format!("ATTACH 'file:{b}?vfs=quire' AS b; CREATE TABLE b.t(x)"));
+            run(
+                &db,
+                "CREATE TEMP TABLE many AS SELECT value AS n FROM (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c WHERE value < 500) SELECT value FROM c)",
+            );
+            run(
+                &db,
+                &format!(
+                    "PRAGMA main.journal_mode = {journal}; PRAGMA b.journal_mode = {journal}; PRAGMA main.cache_size = 5"
+                ),
+            );
+            run(&db, &format!("BEGIN; INSERT INTO b.t VALUES(1); {undone}; INSERT INTO main.t VALUES(1, 'x'); COMMIT"));
+            for volume in [&a, &b] {
+                assert_eq!(one(&open(volume), "SELECT quire_push() IS NOT NULL"), "1", "{what} {journal} {volume}");
+                let sound = "SELECT (SELECT count(*) FROM t) || (SELECT integrity_check FROM pragma_integrity_check)";
+                assert_eq!(one(&open(volume), sound), "1ok", "{what} {journal} {volume}");
+            }
+            drop(db);
+            assert_eq!(one(&open(&a), "SELECT body FROM t"), "x", "{what} {journal}");
+            let pages = one(&open(&a), &format!("SELECT pages FROM quire_status WHERE name = '{a}'"));
+            assert_eq!(one(&open(&a), "PRAGMA page_count"), pages, "{what} {journal}");
+        }
+    }
+}
+
+#[test]
 fn an_undecided_transaction_over_volumes_leaves_both_as_they_were() {
     // In the other data directory, because no other test decides anything there.
     let db = open_there("undecided-a");

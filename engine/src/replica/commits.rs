@@ -63,16 +63,21 @@ impl Replica {
     /// Appends a batch that is not empty; says where its first record went.
     pub(crate) fn append_locked(&self, core: &mut Core, batch: &mut Batch, durable: bool) -> Result<Place> {
         self.reserve_locked(core, batch.bytes() as u64, durable)?;
+        self.append_reserved(core, batch)
+    }
+
+    /// Appends a batch for which there is space in the current file.
+    fn append_reserved(&self, core: &mut Core, batch: &mut Batch) -> Result<Place> {
         let first = core.log.append(batch)?;
         core.since_table += batch.bytes() as u64;
         core.log_bytes += batch.bytes() as u64;
         Ok(first)
     }
 
-    /// Appends records that change something; with `durable` they are synced,
-    /// or count for nothing.
+    /// Appends records that change something, for which there is space; with
+    /// `durable` they are synced, or count for nothing.
     fn append_synced(&self, core: &mut Core, batch: &mut Batch, durable: bool) -> Result<Place> {
-        let first = self.append_locked(core, batch, durable)?;
+        let first = self.append_reserved(core, batch)?;
         if durable && let Err(e) = core.log.sync() {
             self.disown(core, first);
             return Err(e);
@@ -95,6 +100,11 @@ impl Replica {
         for n in 0..batch.len() {
             crcs.update(&batch.payload(n)[..batch.payload(n).len().min(64)]);
         }
+        // The file that it goes to is begun before it says what of that file is durable.
+        batch.push(RecordKind::Commit, 0, seq, &commit.encode());
+        let bytes = batch.bytes() as u64;
+        batch.pop();
+        self.reserve_locked(core, bytes, durable)?;
         let place = core.log.end().map_or([0; 8], |p| (u64::from(p.file.0) << 32 | u64::from(p.offset)).to_le_bytes());
         commit.tip = core.state.tip.extend(&[
             &self.engine().nonce(),
@@ -167,14 +177,21 @@ impl Replica {
         Ok((future, Snapshot::new(self.clone(), view), carries))
     }
 
-    /// Says in the log whether the undecided commit `seq` counts.
-    pub(crate) fn settle(&self, seq: u64, counts: bool) -> Result<()> {
-        self.settle_locked(&mut self.core(), seq, counts)
+    /// Says in the log that the undecided commit `seq` never counts.
+    pub(crate) fn take_back(&self, seq: u64) -> Result<()> {
+        self.settle(&mut self.core(), seq, None)
     }
 
-    pub(crate) fn settle_locked(&self, core: &mut Core, seq: u64, counts: bool) -> Result<()> {
+    /// Says in the log whether the undecided commit `seq` counts: with its record, or not. What says so has the whole
+    /// state, so that it stands after the file of the commit is gone.
+    pub(super) fn settle(&self, core: &mut Core, seq: u64, counts: Option<&CommitRecord>) -> Result<()> {
+        let mut state = core.state.clone();
+        if let Some(commit) = counts {
+            state.apply_commit(commit);
+        }
+        let record = StateRecord { link: None, absent: PageSet::new(), settled: Some((seq, counts.is_some())), state };
         let mut batch = Batch::default();
-        batch.push(RecordKind::Settled, 0, seq, &[u8::from(counts)]);
+        batch.push(RecordKind::State, 0, 0, &record.encode());
         self.append_locked(core, &mut batch, false).map(|_| ())
     }
 
@@ -201,7 +218,7 @@ impl Replica {
         pages: &Pages,
     ) -> (Snapshot, bool) {
         let mut core = self.core();
-        let settled = self.settle_locked(&mut core, seq, true);
+        let settled = self.settle(&mut core, seq, Some(commit));
         let snapshot = self.make_visible(&mut core, commit, pages);
         if let Err(e) = &settled {
             // A later commit would be replayed before this one.
@@ -213,8 +230,10 @@ impl Replica {
     /// Applies a commit whose record counts to state and table.
     pub(crate) fn make_visible(self: &Arc<Self>, core: &mut Core, commit: &CommitRecord, pages: &Pages) -> Snapshot {
         let mut table = self.visible.load().table().clone();
-        // What it wrote is in the table from now on.
-        core.writing_from = None;
+        // What it wrote is in the table from now on. A push that ended since it was prepared may have forgotten it.
+        if let Some(from) = core.writing_from.take() {
+            core.first_unpushed.get_or_insert(from.file);
+        }
         core.since_freeze.add(commit, core.state.page_size, core.state.page_count);
         apply_commit(&mut core.state, &mut table, commit, pages);
         self.engine().counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -241,14 +260,15 @@ impl Replica {
         let record = StateRecord { link: None, absent: change.absent.clone().into_owned(), settled, state };
         let mut batch = Batch::default();
         batch.push(RecordKind::State, 0, 0, &record.encode());
-        if let Err(e) = self.append_synced(core, &mut batch, change.durable) {
+        let reserved = self.reserve_locked(core, batch.bytes() as u64, change.durable);
+        if let Err(e) = reserved.and_then(|()| self.append_synced(core, &mut batch, change.durable)) {
             core.undecided = core.undecided.take().or(undecided);
             return Err(e);
         }
         if change.settle.is_some() {
             core.writing_from = None;
         }
-        if !record.state.is_ahead() {
+        if !record.state.is_ahead() && core.undecided.is_none() {
             core.first_unpushed = None;
         }
         core.state = record.state;

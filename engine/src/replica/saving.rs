@@ -111,6 +111,8 @@ impl Replica {
             // Its table is older than the one written below.
             let _ = keeper.join();
         }
+        // A writer that outlives the volume may have started another.
+        let _saving = self.saving.lock();
         let mut cache = self.cache.lock();
         let mut core = self.core();
         core.gone.clear();
