@@ -412,7 +412,9 @@ impl Volume {
         match push::settle_intent(&replica) {
             // It is not there and never will be, for want of a place: another name may help.
             Err(_) if replica.core().state.intent.is_none() => {}
-            settled => drop(settled?),
+            settled => {
+                settled?;
+            }
         }
         hold::settle(&replica);
         // A transaction's decision names its volumes.

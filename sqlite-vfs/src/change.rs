@@ -18,7 +18,6 @@ use crate::volumes::OpenVolume;
 /// An open write transaction: the replica's writer lock, and what is staged.
 pub(crate) struct Change {
     writer: Writer,
-    counted: Counted,
     /// Page 1, kept back until the commit: most commits only count up in it, and then it is not written.
     first_page: Option<Vec<u8>>,
     /// The size in bytes, where it is not a whole number of pages.
@@ -35,27 +34,15 @@ pub(crate) struct Change {
     pub(crate) super_journal: Option<String>,
 }
 
-/// Makes the open transaction visible to `has_writer`.
-struct Counted(Arc<OpenVolume>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.forget_writer();
-    }
-}
-
 impl Change {
     /// Takes the writer's lock for a transaction on `snapshot`.
     pub(crate) fn begin(open: &Arc<OpenVolume>, snapshot: &Snapshot, who: &str) -> Result<Change> {
-        let writer = open.volume.writer(snapshot, who)?;
-        open.note_writer();
-        Ok(Change::new(writer, Counted(open.clone())))
+        Ok(Change::new(open.volume.writer(snapshot, who)?))
     }
 
-    fn new(writer: Writer, counted: Counted) -> Change {
+    fn new(writer: Writer) -> Change {
         Change {
             writer,
-            counted,
             first_page: None,
             odd_size: None,
             is_rewritten: false,
@@ -202,7 +189,7 @@ impl Change {
             self.note_content();
         }
         let (committed, next) = self.writer.commit_and_go_on(durable);
-        (committed.map(Some), next.map(|writer| Change::new(writer, self.counted)))
+        (committed.map(Some), next.map(Change::new))
     }
 
     /// Rolls back.
@@ -213,7 +200,7 @@ impl Change {
     /// Rolls back, and begins the next transaction, for which the lock is kept.
     pub(crate) fn go_on(mut self) -> Result<Change> {
         self.use_version_up();
-        Ok(Change::new(self.writer.go_on()?, self.counted))
+        Ok(Change::new(self.writer.go_on()?))
     }
 
     /// If SQLite wrote page 1, the change counter in it is never served to

@@ -176,12 +176,13 @@ unsafe extern "C" fn unlock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int
     })
 }
 
-unsafe extern "C" fn check_reserved_lock(file: *mut ffi::sqlite3_file, held: *mut c_int) -> c_int {
-    guard(ffi::SQLITE_IOERR_CHECKRESERVEDLOCK, || {
-        // SAFETY: above.
-        unsafe { *held = database(file).open.has_writer().into() };
-        ffi::SQLITE_OK
-    })
+/// SQLite asks only to learn whether a journal that it has found is somebody's, or was left by a crash and has to be
+/// replayed. None ever has to be: they are this process's own, and end with their handles. To say that nobody writes,
+/// because the writer has just finished, would make its last journal look like one that was left.
+unsafe extern "C" fn check_reserved_lock(_file: *mut ffi::sqlite3_file, held: *mut c_int) -> c_int {
+    // SAFETY: above.
+    unsafe { *held = 1 };
+    ffi::SQLITE_OK
 }
 
 unsafe extern "C" fn sector_size(_file: *mut ffi::sqlite3_file) -> c_int {
@@ -204,7 +205,7 @@ unsafe extern "C" fn control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut 
             }
             ffi::SQLITE_FCNTL_SYNC => {
                 // SAFETY: the argument is the name of the super-journal, or null.
-                let outcome = unsafe { optional_text(arg.cast()) }.map_or(Ok(()), |name| database.announce(name));
+                let outcome = unsafe { optional_text(arg.cast()) }.and_then(|name| database.announce(name));
                 done(database, Doing::Write, outcome)
             }
             ffi::SQLITE_FCNTL_LOCKSTATE => {

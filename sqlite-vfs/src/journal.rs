@@ -43,6 +43,8 @@ pub(crate) struct Journal {
     name: String,
     is_super: bool,
     spool: Mutex<Option<Spool>>,
+    /// The super-journal that a rollback journal says it belongs to.
+    belongs_to: Mutex<Option<String>>,
     handles: AtomicUsize,
 }
 
@@ -74,21 +76,25 @@ impl Journals {
         })
     }
 
-    /// Opens the journal of this name, or begins it if `create`.
+    /// Opens the journal of this name, or begins it if `create`. A super-journal that is not known is another VFS's, as
+    /// SQLite opens those that exist only: it has no journals of volumes to name, and begins empty and without its name.
     pub(crate) fn open(&self, name: &str, is_super: bool, create: bool) -> Option<Arc<Journal>> {
         let mut by_name = self.by_name.write();
         let journal = match by_name.get(name) {
             Some(journal) => journal.clone(),
-            None if create => {
+            None if create || is_super => {
                 let buffer = self.buffers.lock().pop().unwrap_or_default();
                 let journal = Arc::new(Journal {
                     name: name.to_owned(),
                     is_super,
                     spool: Mutex::new(Some(Spool::new(self.base, buffer))),
+                    belongs_to: Mutex::new(None),
                     handles: AtomicUsize::new(0),
                 });
-                by_name.insert(name.to_owned(), journal.clone());
-                self.count.store(by_name.len(), Ordering::Release);
+                if create {
+                    by_name.insert(name.to_owned(), journal.clone());
+                    self.count.store(by_name.len(), Ordering::Release);
+                }
                 journal
             }
             None => return None,
@@ -122,6 +128,13 @@ impl Journals {
     /// Whether there is a journal of this name.
     pub(crate) fn exists(&self, name: &str) -> bool {
         self.count.load(Ordering::Acquire) > 0 && self.by_name.read().contains_key(name)
+    }
+
+    /// Whether there is a journal that belongs to this super-journal, of whichever VFS. As long as there is, the
+    /// transaction is not decided: what is decided is not rolled back, and nobody asks.
+    pub(crate) fn are_of(&self, super_journal: &str) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+            && self.by_name.read().values().any(|j| j.belongs_to.lock().as_deref() == Some(super_journal))
     }
 
     /// Whether the journal of this name is a super-journal.
@@ -208,6 +221,17 @@ impl Journal {
         self.is_super
     }
 
+    /// Learns the super-journal from what SQLite writes: its name, in one piece.
+    pub(crate) fn note(&self, bytes: &[u8]) {
+        // Pages, and what is written of them, have other lengths or other ends.
+        if bytes.len() < 512
+            && let Ok(name) = std::str::from_utf8(bytes)
+            && is_super_name(name)
+        {
+            *self.belongs_to.lock() = Some(name.to_owned());
+        }
+    }
+
     /// Does something with the bytes.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Spool) -> Result<T>) -> Result<T> {
         match &mut *self.spool.lock() {
@@ -215,4 +239,10 @@ impl Journal {
             None => Err(Error::invalid(format!("journal {} is closed", self.name))),
         }
     }
+}
+
+/// Whether SQLite gives such names to super-journals.
+pub(crate) fn is_super_name(name: &str) -> bool {
+    let end = name.len().checked_sub("-mjXXXXXX9XX".len()).and_then(|at| name.get(at..));
+    end.is_some_and(|end| end.starts_with("-mj"))
 }

@@ -106,7 +106,12 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, buf: *const c_void, len
         // SAFETY: above.
         let ((journals, journal), bytes) =
             unsafe { (parts(file), std::slice::from_raw_parts(buf.cast::<u8>(), len as usize)) };
-        let checked = if journal.is_super_journal() { journals.check_member(bytes) } else { Ok(()) };
+        let checked = if journal.is_super_journal() {
+            journals.check_member(bytes)
+        } else {
+            journal.note(bytes);
+            Ok(())
+        };
         let written = checked.and_then(|()| journal.with(|spool| spool.write(bytes, offset as u64)));
         code(journals, written, ffi::SQLITE_IOERR_WRITE).err().unwrap_or(ffi::SQLITE_OK)
     })

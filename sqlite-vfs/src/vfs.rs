@@ -11,6 +11,7 @@ use crate::database::Database;
 use crate::error::{Doing, guard, report};
 use crate::file::DatabaseFile;
 use crate::instance::Instance;
+use crate::journal::is_super_name;
 use crate::journalfile::JournalFile;
 use crate::names;
 use crate::temp::VfsRef;
@@ -266,7 +267,10 @@ unsafe extern "C" fn access(
                 (*base).xAccess.map_or(ffi::SQLITE_IOERR_ACCESS, |access| access(base, c_name, flags, found))
             };
         }
-        let exists = instance.journals.exists(name) || (!is_companion(name) && database_exists(instance, name));
+        let journals = &instance.journals;
+        let exists = journals.exists(name)
+            || (is_super_name(name) && journals.are_of(name))
+            || (!is_companion(name) && database_exists(instance, name));
         // SAFETY: above.
         unsafe { *found = exists.into() };
         ffi::SQLITE_OK
@@ -275,11 +279,7 @@ unsafe extern "C" fn access(
 
 /// Names that SQLite makes from a database's.
 fn is_companion(name: &str) -> bool {
-    let is_super = || {
-        let end = name.len().checked_sub("-mjXXXXXX9XX".len()).and_then(|at| name.get(at..));
-        end.is_some_and(|end| end.starts_with("-mj"))
-    };
-    name.ends_with("-journal") || name.ends_with("-wal") || is_super()
+    name.ends_with("-journal") || name.ends_with("-wal") || is_super_name(name)
 }
 
 /// Whether there is a volume. Unknown is answered with no: SQLite asks only to spare itself an opening.

@@ -1,7 +1,6 @@
 //! The volumes that connections of this process have open.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -30,7 +29,6 @@ pub(crate) struct OpenVolume {
     counter_base: OnceLock<u32>,
     /// Nothing is written to it.
     pub(crate) is_past: bool,
-    writers: AtomicUsize,
     /// What is known of the B-trees of a snapshot of it; see [`crate::guide`].
     pub(crate) trees: Mutex<Option<Arc<Trees>>>,
     last_error: Mutex<Option<(String, Option<String>)>>,
@@ -71,7 +69,6 @@ impl Volumes {
             engine: engine.clone(),
             counter_base,
             is_past: opened.1.is_some(),
-            writers: AtomicUsize::new(0),
             trees: Mutex::default(),
             last_error: Mutex::default(),
         });
@@ -105,24 +102,6 @@ impl OpenVolume {
             None => 0,
         };
         Ok(self.counter_base.get_or_init(|| stored.wrapping_sub(version)).wrapping_add(version))
-    }
-
-    /// Whether a connection of this process is in a write transaction.
-    pub(crate) fn has_writer(&self) -> bool {
-        // A journal of the volume's name belongs to those who write to the newest snapshot. SQLite takes one for what a
-        // crash left, and rolls it back, unless somebody is writing.
-        if self.is_past {
-            return true;
-        }
-        self.writers.load(Ordering::Acquire) > 0
-    }
-
-    pub(crate) fn note_writer(&self) {
-        self.writers.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn forget_writer(&self) {
-        self.writers.fetch_sub(1, Ordering::AcqRel);
     }
 
     pub(crate) fn note_error(&self, error: &Error) {

@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{dump, error, fill, house, one, open, open_there, open_with, run, try_one};
@@ -349,6 +352,75 @@ fn a_file_with_attached_volumes_commits_them_together() {
     }
     for name in ["beside-a", "beside-b"] {
         assert_eq!(one(&open(name), "SELECT count(*) FROM t"), "5");
+    }
+}
+
+#[test]
+fn a_commit_of_a_file_and_volumes_that_fails_leaves_nothing_in_the_cache_of_a_volume() {
+    let replicas = house().there.data_dir().join("replicas");
+    let listed = || -> BTreeSet<PathBuf> {
+        std::fs::read_dir(&replicas).map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default()
+    };
+    for exclusive in [true, false] {
+        let name = |n: &str| format!("half-{exclusive}-{n}");
+        let before = listed();
+        run(&open_there(&name("c")), "CREATE TABLE t(x)");
+        let broken = listed().difference(&before).next().unwrap().join("log");
+        let db = Connection::open(house().dir.path().join(name("main.db"))).unwrap();
+        run(
+            &db,
+            &format!("ATTACH 'file:{}?vfs=quire' AS b; ATTACH 'file:{}?vfs=quire-there' AS c", name("b"), name("c")),
+        );
+        run(&db, "CREATE TABLE t(x); CREATE TABLE b.t(x); INSERT INTO b.t VALUES(1); CREATE INDEX b.i ON t(x)");
+        run(&db, &format!("PRAGMA b.locking_mode = {}", if exclusive { "exclusive" } else { "normal" }));
+        // Somebody reads on meanwhile.
+        let mut reading = db.prepare("SELECT x FROM b.t").unwrap();
+        let mut rows = reading.query([]).unwrap();
+        rows.next().unwrap().unwrap();
+        run(&db, "BEGIN; INSERT INTO main.t VALUES(2); INSERT INTO b.t VALUES(2); INSERT INTO c.t VALUES(2)");
+        // The last volume cannot prepare its part: its log has no folder any more.
+        let aside = broken.with_extension("aside");
+        std::fs::rename(&broken, &aside).unwrap();
+        std::fs::write(&broken, b"not a folder").unwrap();
+        assert!(db.execute_batch("COMMIT").is_err());
+        std::fs::remove_file(&broken).unwrap();
+        std::fs::rename(&aside, &broken).unwrap();
+        if !db.is_autocommit() {
+            run(&db, "ROLLBACK");
+        }
+        assert_eq!(one(&db, "SELECT group_concat(x) FROM b.t"), "1", "exclusive: {exclusive}");
+        run(&db, "INSERT INTO b.t VALUES(3)");
+        drop(rows);
+        drop(reading);
+        assert_eq!(one(&db, "SELECT count(*) FROM main.t"), "0");
+        drop(db);
+        assert_eq!(one(&open(&name("b")), "SELECT group_concat(x) FROM t"), "1,3", "exclusive: {exclusive}");
+        assert_eq!(one(&open(&name("b")), "PRAGMA integrity_check"), "ok");
+        assert_eq!(one(&open_there(&name("c")), "SELECT count(*) FROM t"), "0");
+    }
+}
+
+#[test]
+fn a_journal_of_a_writer_that_has_just_finished_is_not_taken_for_a_crash_s() {
+    let db = open("finished");
+    run(&db, "CREATE TABLE t(x)");
+    let mut journal = CString::new(format!("{}-journal", db.path().unwrap())).unwrap().into_bytes_with_nul();
+    // SQLite's names end with two zero bytes.
+    journal.push(0);
+    let flags = ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE;
+    // SAFETY: the VFS is registered; the file is as large as it asks for, aligned, and closed before it goes.
+    unsafe {
+        let vfs = ffi::sqlite3_vfs_find(c"quire".as_ptr());
+        let mut file = vec![0_u64; ((*vfs).szOsFile as usize).div_ceil(8)];
+        let file = file.as_mut_ptr().cast::<ffi::sqlite3_file>();
+        let opened = (*vfs).xOpen.unwrap()(vfs, journal.as_ptr().cast(), file, flags, std::ptr::null_mut());
+        assert_eq!(opened, ffi::SQLITE_OK);
+        let methods = &*(*file).pMethods;
+        assert_eq!(methods.xWrite.unwrap()(file, [0xd9_u8; 512].as_ptr().cast(), 512, 0), ffi::SQLITE_OK);
+        let reader = open_with("finished", "vfs=quire&mode=ro");
+        let read = reader.and_then(|reader| try_one(&reader, "SELECT count(*) FROM t"));
+        assert_eq!(methods.xClose.unwrap()(file), ffi::SQLITE_OK);
+        assert_eq!(read.unwrap(), "0");
     }
 }
 
