@@ -325,14 +325,25 @@ impl Engine {
         })
     }
 
+    /// Makes everything durable that [`decide`](Self::decide) needs, as far as writers are prepared, for a caller whom
+    /// nobody would listen to if that failed. What is left is to give a file its name.
+    pub fn make_decidable(&self, group: &str) -> Result<()> {
+        let id = group_id(group);
+        self.sync_prepared(id)?;
+        self.shared.groups.make_ready(id)
+    }
+
+    /// The decision will be durable: what it decides about has to be.
+    fn sync_prepared(&self, group: [u8; 16]) -> Result<()> {
+        let prepared = self.shared.groups.prepared(group);
+        let replicas = self.shared.replicas();
+        replicas.iter().filter(|replica| prepared.contains(&replica.name())).try_for_each(|replica| replica.sync_log())
+    }
+
     /// Decides the group of prepared writers: all of them count from here on, or, on an error, none.
     pub fn decide(&self, group: &str) -> Result<()> {
         let (groups, id) = (&self.shared.groups, group_id(group));
-        let prepared = groups.prepared(id);
-        for replica in self.shared.replicas().iter().filter(|replica| prepared.contains(&replica.name())) {
-            // The decision will be durable: what it decides about has to be.
-            replica.sync_log()?;
-        }
+        self.sync_prepared(id)?;
         groups.decide(id)?;
         let finished = groups.to_clean();
         if !finished.is_empty() {

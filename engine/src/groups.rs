@@ -28,6 +28,8 @@ pub(crate) struct Groups {
 struct Known {
     /// Prepared and not yet visible: the volumes of each group.
     open: HashMap<[u8; 16], Vec<VolumeName>>,
+    /// Written and only to be named: the volumes in the file.
+    ready: HashMap<[u8; 16], Vec<VolumeName>>,
     decided: HashSet<[u8; 16]>,
     /// Decided groups all of whose volumes have settled.
     finished: Vec<[u8; 16]>,
@@ -56,6 +58,9 @@ impl Groups {
             volumes.retain(|v| v != volume);
             if volumes.is_empty() {
                 known.open.remove(&group);
+                if known.ready.remove(&group).is_some() {
+                    let _ = std::fs::remove_file(fresh(&self.file(group)));
+                }
             }
         }
         !known.decided.contains(&group)
@@ -66,12 +71,23 @@ impl Groups {
         self.known.lock().open.get(&group).cloned().unwrap_or_default()
     }
 
+    /// Writes what is going to be decided, so that [`decide`](Self::decide) has only to give it its name.
+    pub(crate) fn make_ready(&self, group: [u8; 16]) -> Result<()> {
+        let mut known = self.known.lock();
+        let volumes = known.open.get(&group).cloned().unwrap_or_default();
+        self.write(&self.file(group), &volumes)?;
+        known.ready.insert(group, volumes);
+        Ok(())
+    }
+
     /// Decides: every volume that joined counts from here on.
     pub(crate) fn decide(&self, group: [u8; 16]) -> Result<()> {
         let mut known = self.known.lock();
         let Some(volumes) = known.open.remove(&group) else { return Ok(()) };
         let path = self.file(group);
-        if let Err(e) = self.write(&path, &volumes) {
+        let is_ready = known.ready.remove(&group).is_some_and(|written| written == volumes);
+        let written = if is_ready { Ok(()) } else { self.write(&path, &volumes) };
+        if let Err(e) = written.and_then(|()| self.name(&path)) {
             // It may have got its name and not been made durable: it must not decide anything later.
             return match std::fs::remove_file(&path).and_then(|()| File::open(&self.dir)?.sync_all()) {
                 Err(gone) if gone.kind() != std::io::ErrorKind::NotFound => Err(writing(&path)(gone)),
@@ -83,15 +99,23 @@ impl Groups {
         Ok(())
     }
 
+    /// Writes a decision, which is none until it has its name.
     fn write(&self, path: &Path, volumes: &[VolumeName]) -> Result<()> {
         if !self.dir.exists() {
             std::fs::create_dir_all(&self.dir).map_err(writing(path))?;
             self.dir.parent().map_or(Ok(()), sync_dir)?;
         }
-        let fresh = path.with_extension("new");
+        let fresh = fresh(path);
         let mut file = File::create(&fresh).map_err(writing(path))?;
-        let written = file.write_all(&encode(volumes)).and_then(|()| file.sync_all());
-        if let Err(e) = written.and_then(|()| std::fs::rename(&fresh, path)) {
+        file.write_all(&encode(volumes)).and_then(|()| file.sync_all()).map_err(|e| {
+            let _ = std::fs::remove_file(&fresh);
+            writing(path)(e)
+        })
+    }
+
+    fn name(&self, path: &Path) -> Result<()> {
+        let fresh = fresh(path);
+        if let Err(e) = std::fs::rename(&fresh, path) {
             let _ = std::fs::remove_file(&fresh);
             return Err(writing(path)(e));
         }
@@ -161,6 +185,11 @@ impl Groups {
         }
         Ok(groups)
     }
+}
+
+/// What a decision is called before it is one.
+fn fresh(path: &Path) -> PathBuf {
+    path.with_extension("new")
 }
 
 fn writing(path: &Path) -> impl Fn(std::io::Error) -> Error {

@@ -282,7 +282,11 @@ impl Database {
         let Some(name) = super_journal else { return change.reserve() };
         let journals = &self.instance.journals;
         let group = journals.join_group(name, &self.open.engine);
-        let prepared = change.prepare(&mut self.first_page, &group, durable);
+        // Another VFS's super-journal goes without a word to this one: the decision follows it when nobody listens.
+        let is_ours = journals.is_super(name);
+        let prepared = change
+            .prepare(&mut self.first_page, &group, durable)
+            .and_then(|()| if is_ours { Ok(()) } else { self.open.engine.make_decidable(&group) });
         match prepared {
             Ok(()) => change.super_journal = Some(name.to_owned()),
             Err(_) => journals.leave_group(name),

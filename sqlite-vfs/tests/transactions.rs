@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{dump, error, fill, house, one, open, open_there, open_with, run, try_one};
@@ -301,24 +301,57 @@ fn what_was_spilled_and_undone_leaves_no_trace_in_a_transaction_over_volumes() {
     }
 }
 
+/// Held by tests that decide transactions in the other data directory, or keep others from it.
+static DECISIONS: Mutex<()> = Mutex::new(());
+
+/// Does something while there can be no folder of decisions in the other data directory: every commit is prepared, none is
+/// decided.
+fn without_decisions<T>(work: impl FnOnce() -> T) -> T {
+    let groups = house().there.data_dir().join("groups");
+    let aside = groups.with_extension("aside");
+    let was_there = std::fs::rename(&groups, &aside).is_ok();
+    std::fs::write(&groups, b"not a folder").unwrap();
+    let done = work();
+    std::fs::remove_file(&groups).unwrap();
+    if was_there {
+        std::fs::rename(&aside, &groups).unwrap();
+    }
+    done
+}
+
 #[test]
 fn an_undecided_transaction_over_volumes_leaves_both_as_they_were() {
-    // In the other data directory, because no other test decides anything there.
+    // In the other data directory, where few tests decide anything.
+    let _there = DECISIONS.lock().unwrap();
     let db = open_there("undecided-a");
     run(&db, "ATTACH 'file:undecided-b?vfs=quire-there' AS b; CREATE TABLE t(x); CREATE TABLE b.t(x)");
     run(&db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO b.t VALUES(1)");
-    // The folder of decisions can not be made: every commit is prepared, none is decided.
-    let groups = house().there.data_dir().join("groups");
-    std::fs::write(&groups, b"not a folder").unwrap();
-    let failed = db.execute_batch("COMMIT");
-    std::fs::remove_file(&groups).unwrap();
+    let failed = without_decisions(|| db.execute_batch("COMMIT"));
     assert!(failed.is_err());
     for name in ["undecided-a", "undecided-b"] {
         assert_eq!(one(&open_there(name), "SELECT count(*) FROM t"), "0");
     }
     assert_eq!(one(&db, "SELECT (SELECT count(*) FROM main.t) + (SELECT count(*) FROM b.t)"), "0");
+    // If the main database is a file, SQLite does not listen any more when that has its half.
+    let file = Connection::open(house().dir.path().join("undecided.db")).unwrap();
+    let attached = ["a", "b"].map(|n| format!("ATTACH 'file:undecided-{n}?vfs=quire-there' AS {n};")).concat();
+    run(&file, &format!("{attached} CREATE TABLE t(x)"));
+    run(&file, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO a.t VALUES(1); INSERT INTO b.t VALUES(1)");
+    let failed = without_decisions(|| file.execute_batch("COMMIT"));
+    assert!(failed.is_err());
+    assert_eq!(
+        one(
+            &file,
+            "SELECT count(*) FROM (SELECT x FROM main.t UNION ALL SELECT x FROM a.t UNION ALL SELECT x FROM b.t)"
+        ),
+        "0"
+    );
+    run(&file, "BEGIN; INSERT INTO main.t VALUES(3); INSERT INTO a.t VALUES(3); INSERT INTO b.t VALUES(3); COMMIT");
+    assert_eq!(one(&file, "SELECT main.t.x + a.t.x + b.t.x FROM main.t, a.t, b.t"), "9");
+    drop(file);
+
     run(&db, "BEGIN; INSERT INTO t VALUES(2); INSERT INTO b.t VALUES(2); COMMIT");
-    assert_eq!(one(&open_there("undecided-b"), "SELECT x FROM t"), "2");
+    assert_eq!(one(&open_there("undecided-b"), "SELECT group_concat(x) FROM t"), "3,2");
 }
 
 #[test]
@@ -357,15 +390,21 @@ fn a_file_with_attached_volumes_commits_them_together() {
 
 #[test]
 fn a_commit_of_a_file_and_volumes_that_fails_leaves_nothing_in_the_cache_of_a_volume() {
-    let replicas = house().there.data_dir().join("replicas");
-    let listed = || -> BTreeSet<PathBuf> {
-        std::fs::read_dir(&replicas).map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default()
+    let _there = DECISIONS.lock().unwrap();
+    // The folder of the log in which a volume is named.
+    let log_of = |volume: &str| {
+        let replicas = std::fs::read_dir(house().there.data_dir().join("replicas")).unwrap();
+        let is_in = |log: &PathBuf| {
+            let files = std::fs::read_dir(log).into_iter().flatten();
+            let names = |bytes: Vec<u8>| bytes.windows(volume.len()).any(|part| part == volume.as_bytes());
+            files.filter_map(|file| std::fs::read(file.unwrap().path()).ok()).any(names)
+        };
+        replicas.map(|replica| replica.unwrap().path().join("log")).find(is_in).unwrap()
     };
     for exclusive in [true, false] {
         let name = |n: &str| format!("half-{exclusive}-{n}");
-        let before = listed();
         run(&open_there(&name("c")), "CREATE TABLE t(x)");
-        let broken = listed().difference(&before).next().unwrap().join("log");
+        let broken = log_of(&name("c"));
         let db = Connection::open(house().dir.path().join(name("main.db"))).unwrap();
         run(
             &db,
