@@ -356,7 +356,7 @@ fn what_cannot_be_reached_is_an_error_and_no_damage() {
     let folder = world.bucket.url().strip_prefix("file://").unwrap().to_owned();
     std::fs::rename(&folder, format!("{folder}.away")).unwrap();
     let error = world.verify("app", Depth::Deep).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.remedy().is_some(), "{error:?}");
 }
 
