@@ -130,11 +130,18 @@ impl Journals {
         self.count.load(Ordering::Acquire) > 0 && self.by_name.read().contains_key(name)
     }
 
-    /// Whether there is a journal that belongs to this super-journal, of whichever VFS. As long as there is, the
-    /// transaction is not decided: what is decided is not rolled back, and nobody asks.
+    /// Whether there is a journal that belongs to this super-journal, of whichever VFS, and the transaction is not
+    /// [decided](Self::note_decision).
     pub(crate) fn are_of(&self, super_journal: &str) -> bool {
         self.count.load(Ordering::Acquire) > 0
             && self.by_name.read().values().any(|j| j.belongs_to.lock().as_deref() == Some(super_journal))
+    }
+
+    /// The transaction with this super-journal counts, whatever SQLite is told: its journals roll nothing back.
+    pub(crate) fn note_decision(&self, super_journal: &str) {
+        for journal in self.by_name.read().values() {
+            journal.belongs_to.lock().take_if(|name| name == super_journal);
+        }
     }
 
     /// Whether the journal of this name is a super-journal.

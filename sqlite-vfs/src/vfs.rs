@@ -236,13 +236,13 @@ unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, syn
         let (instance, name) = unsafe { (instance(vfs), text(name)) };
         let Ok(Some(name)) = name else { return ffi::SQLITE_IOERR_DELETE };
         // Deleting a super-journal for good is how SQLite decides a transaction over several databases.
-        if sync_folder != 0
-            && instance.journals.is_super(name)
-            && let Err(error) = instance.journals.decide(name)
-        {
-            let code = Doing::Write.code(&error);
-            report(&instance.api, code, error);
-            return code;
+        if sync_folder != 0 && instance.journals.is_super(name) {
+            if let Err(error) = instance.journals.decide(name) {
+                let code = Doing::Write.code(&error);
+                report(&instance.api, code, error);
+                return code;
+            }
+            instance.journals.note_decision(name);
         }
         instance.journals.delete(name);
         ffi::SQLITE_OK
