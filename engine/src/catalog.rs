@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use quire_proto::{Error, Reader, Result, VolumeName, Writer};
 
 use crate::log::sync_dir;
-use crate::recover::SECTOR_BYTES;
+use crate::recover::has_blank_sector;
 
 const MAGIC: [u8; 4] = *b"QCAT";
 const VERSION: u8 = 1;
@@ -264,29 +264,16 @@ fn record_at(bytes: &[u8], at: usize) -> Found<'_> {
     let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     if crc32fast::hash(&header[..4]) != u32_at(4) {
         // Where a record behind it would begin is not known; a change is short.
-        return if has_blank_sector(bytes, at, bytes.len()) { Found::Torn } else { Found::Damaged };
+        return if has_blank_sector(bytes, at..bytes.len()) { Found::Torn } else { Found::Damaged };
     }
     let len = u32_at(0) as usize;
     match rest.get(..len) {
         None => Found::Torn,
         Some(payload) if crc32fast::hash(payload) == u32_at(8) => Found::Whole(payload),
         Some(_) if rest[len..].iter().any(|byte| *byte != 0) => Found::Damaged,
-        Some(_) if has_blank_sector(bytes, at, at + RECORD_HEADER_BYTES + len) => Found::Torn,
+        Some(_) if has_blank_sector(bytes, at..at + RECORD_HEADER_BYTES + len) => Found::Torn,
         Some(_) => Found::Damaged,
     }
-}
-
-/// Whether one of the sectors of `from..to`, or what of one lies there, is all zeros.
-fn has_blank_sector(bytes: &[u8], from: usize, to: usize) -> bool {
-    let mut at = from;
-    while at < to {
-        let end = (at / SECTOR_BYTES + 1) * SECTOR_BYTES;
-        if bytes[at..end.min(to)].iter().all(|byte| *byte == 0) {
-            return true;
-        }
-        at = end;
-    }
-    false
 }
 
 fn decode(payload: &[u8]) -> Result<Vec<Change>> {
@@ -308,6 +295,7 @@ fn decode(payload: &[u8]) -> Result<Vec<Change>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recover::SECTOR_BYTES;
 
     fn put(name: &str, id: u64) -> Change {
         let name = VolumeName::parse(name).unwrap();

@@ -106,7 +106,7 @@ fn move_pages(replica: &Arc<Replica>, size: PageSize, pages: &[(PageIdx, Place)]
     for (page, _, data) in &contents {
         batch.push(RecordKind::Moved, page.get(), 0, data);
     }
-    let first = replica.append_locked(&mut core, &mut batch, false)?;
+    let first = replica.append_locked(&mut core, &mut batch)?;
     for (page, place) in batch.pages(first) {
         table.set(page, Cell::At { place, verified: true });
     }

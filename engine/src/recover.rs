@@ -14,6 +14,7 @@
 //! it before anything made it durable, and the log ends before it.
 //! Nothing is removed before everything was found to be right.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -311,8 +312,20 @@ fn was_begun(file: &DataFile) -> bool {
     let payload_bytes = parse_record(&bytes[FILE_HEADER_BYTES as usize..]).map_or(0, |header| header.payload_bytes);
     // A length that reaches into the next record is damaged itself.
     let end = (FILE_HEADER_BYTES as usize + RECORD_HEADER_BYTES + payload_bytes as usize).min(next as usize);
-    let mut sectors = bytes[..end].chunks(SECTOR_BYTES).enumerate();
-    sectors.all(|(n, sector)| sector.iter().skip(if n == 0 { FILE_HEADER_BYTES as usize } else { 0 }).any(|b| *b != 0))
+    !has_blank_sector(bytes, FILE_HEADER_BYTES as usize..end)
+}
+
+/// Whether what lies in `range` of one of a file's sectors is all zeros, as what the power took is.
+pub(crate) fn has_blank_sector(bytes: &[u8], range: Range<usize>) -> bool {
+    let mut at = range.start;
+    while at < range.end {
+        let end = (at / SECTOR_BYTES + 1) * SECTOR_BYTES;
+        if bytes[at..end.min(range.end)].iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        at = end;
+    }
+    false
 }
 
 /// Whether these files say that everything before them was durable.

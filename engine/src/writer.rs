@@ -169,7 +169,7 @@ impl Writer {
     }
 
     fn spill(&mut self) -> Result<()> {
-        let first = self.replica.append(&mut self.batch)?;
+        let first = self.replica.append_spill(&mut self.batch)?;
         for (n, (page, place)) in self.batch.pages(first).enumerate() {
             // A page that was truncated away, and perhaps written again, has a record of its own that means nothing.
             if self.slots.get(&page) == Some(&n) {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::*;
 use quire_bucket::Bucket;
-use quire_engine::{Condition, Engine, ErrorKind, PageCount, Snapshot, SyncMode, Volume};
+use quire_engine::{Condition, Engine, ErrorKind, Options, PageCount, Snapshot, SyncMode, Volume};
 
 /// Runs `work` on a thread of its own in which these system calls fail with `errno`.
 fn failing<T: Send>(calls: &[libc::c_long], errno: i32, work: impl FnOnce() -> T + Send) -> T {
@@ -26,6 +26,16 @@ fn failing_on<T: Send>(call: libc::c_long, fd: u32, errno: i32, work: impl FnOnc
     const FIRST_ARGUMENT: u32 = 16;
     let fails = answer(libc::SECCOMP_RET_ERRNO | errno as u32);
     filtered(vec![load(0), unless_equal(call as u32, 3), load(FIRST_ARGUMENT), unless_equal(fd, 1), fails], work)
+}
+
+/// As [`failing`], for reserving so many bytes or more at once: the disk is nearly full.
+fn without_space_for<T: Send>(bytes: u32, work: impl FnOnce() -> T + Send) -> T {
+    const LENGTH_ARGUMENT: u32 = 40;
+    let unless_less =
+        libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16, jt: 0, jf: 1, k: bytes };
+    let fails = answer(libc::SECCOMP_RET_ERRNO | libc::ENOSPC as u32);
+    let calls = unless_equal(libc::SYS_fallocate as u32, 3);
+    filtered(vec![load(0), calls, load(LENGTH_ARGUMENT), unless_less, fails], work)
 }
 
 /// Loads a field of the system call: 0 is its number.
@@ -124,6 +134,92 @@ fn a_full_disk_fails_the_commit_and_nothing_else() {
         copy_dir(&dir, &copy);
         assert_eq!(read(&opened(&copy).1, 1), round as u64 + 2);
     }
+}
+
+/// How many bytes the log files of the only volume have, and how many of those there are.
+fn log_size(dir: &Path) -> (u64, usize) {
+    let replica = std::fs::read_dir(dir.join("replicas")).unwrap().next().unwrap().unwrap().path();
+    let files = std::fs::read_dir(replica.join("log")).unwrap();
+    let lens = files.map(|entry| entry.unwrap().metadata().unwrap().len());
+    lens.fold((0, 0), |(bytes, files), len| (bytes + len, files + 1))
+}
+
+/// As [`opened`], with a cache so small that each spill has a log file of its own.
+fn opened_small(dir: &Path) -> (Engine, Volume) {
+    let stores = stores(&Bucket::open("memory://").unwrap());
+    let engine = Engine::open(Options { cache_size: 1 << 20, ..options(dir, stores) }).unwrap();
+    let volume = engine.volume(&name("v")).unwrap();
+    (engine, volume)
+}
+
+/// Spills into several log files, which together are not too long yet.
+fn write_much(writer: &mut quire_engine::Writer) {
+    writer.set_page_size(page_size()).unwrap();
+    for n in 1..=70_000 {
+        writer.write(page(n), &content(99)).unwrap();
+    }
+}
+
+#[test]
+fn a_rolled_back_transaction_gives_its_space_back() {
+    for commits in [0, 1] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("live");
+        let (_engine, volume) = opened_small(&dir);
+        for stamp in 0..commits {
+            commit(&volume, 1, stamp, true).unwrap();
+        }
+        for round in 0..4 {
+            let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+            write_much(&mut writer);
+            let (before, _) = log_size(&dir);
+            assert!(before > 30 << 20, "{before} bytes are spilled");
+            // The second time the next transaction follows at once.
+            drop(if round == 1 { writer.go_on().unwrap() } else { writer });
+            let (after, files) = log_size(&dir);
+            assert!(after <= 2 << 20 && files <= 2 + round, "{after} of {before} bytes are left, in {files} files");
+            let copy = root.path().join(format!("killed-{round}"));
+            copy_dir(&dir, &copy);
+            let (_engine, volume) = opened_small(&copy);
+            assert_eq!(volume.snapshot().page_count().get(), commits as u32);
+        }
+        commit(&volume, 1, 7, true).unwrap();
+        let copy = root.path().join("killed");
+        copy_dir(&dir, &copy);
+        assert_eq!(read(&opened_small(&copy).1, 1), 7);
+    }
+}
+
+#[test]
+fn giving_space_back_on_a_bad_disk_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let calls: [&[libc::c_long]; 4] = [&[libc::SYS_openat], &[libc::SYS_fallocate], &[libc::SYS_pwrite64], &SYNCS];
+    for (round, calls) in calls.into_iter().enumerate() {
+        let dir = root.path().join(format!("live-{round}"));
+        let (engine, volume) = opened_small(&dir);
+        commit(&volume, 1, 1, true).unwrap();
+        let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+        write_much(&mut writer);
+        failing(calls, libc::EIO, || drop(writer));
+        let copy = root.path().join(format!("killed-{round}"));
+        copy_dir(&dir, &copy);
+        assert_eq!(read(&opened_small(&copy).1, 1), 1);
+        // Where the log's new file could not be synced, nothing can be promised to be durable.
+        commit(&volume, 1, 2, calls != SYNCS).unwrap();
+        drop((volume, engine));
+        assert_eq!(read(&opened_small(&dir).1, 1), 2);
+    }
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_takes_what_fits() {
+    let root = tempfile::tempdir().unwrap();
+    commit(&opened(root.path()).1, 1, 1, true).unwrap();
+    let (_engine, volume) = opened(root.path());
+    // Less space than a log file likes to begin with.
+    let commits = || (2..100).map(|stamp| commit(&volume, 1, stamp, true)).collect::<Result<Vec<_>, _>>();
+    without_space_for(512 << 10, commits).unwrap();
+    assert_eq!(read(&volume, 1), 99);
 }
 
 #[test]

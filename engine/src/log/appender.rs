@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use quire_proto::{Error, PageIdx, Result};
+use quire_proto::{Error, ErrorKind, PageIdx, Result};
 
 use super::file::FILE_HEADER_BYTES;
 use super::record::{self, HEADER_BYTES, RecordKind};
@@ -186,13 +186,20 @@ impl Appender {
         let zeros = self.room == Room::Log && tail.end > FILE_HEADER_BYTES && bytes < most;
         let ahead = tail.end.next_power_of_two().clamp(least, most);
         let step = if zeros { ahead } else { RESERVE_BYTES }.min(self.file_bytes);
-        let reserved = (tail.end + bytes).next_multiple_of(step);
-        if zeros {
-            tail.file.write_all(&vec![0; (reserved - tail.reserved) as usize], tail.reserved)?;
-        } else {
-            tail.file.allocate(tail.reserved, reserved)?;
-        }
-        tail.reserved = reserved;
+        let needed = tail.end + bytes;
+        let extend = |reserved: u64| -> Result<u64> {
+            if zeros {
+                tail.file.write_all(&vec![0; (reserved - tail.reserved) as usize], tail.reserved)?;
+            } else {
+                tail.file.allocate(tail.reserved, reserved)?;
+            }
+            Ok(reserved)
+        };
+        tail.reserved = match extend(needed.next_multiple_of(step)) {
+            // A disk that is nearly full still takes what fits.
+            Err(e) if e.kind() == ErrorKind::Full => extend(needed)?,
+            extended => extended?,
+        };
         Ok(())
     }
 
@@ -228,6 +235,17 @@ impl Appender {
             self.doubt = None;
         }
         proven
+    }
+
+    /// Forgets the files after that of `end`, of which nothing is needed. Later files say that the log ended at `end`.
+    pub(crate) fn cut(&mut self, end: Option<Place>) {
+        let last = end.map_or(FileId(0), |place| place.file);
+        if let Some(tail) = self.tail.take_if(|tail| tail.file.id > last) {
+            // What was reserved is none of the log's bytes.
+            let _ = tail.file.truncate(tail.end);
+        }
+        self.unsynced.retain(|file| file.id <= last);
+        self.sealed_end = end;
     }
 
     /// Makes everything appended so far durable. What failed to sync is never

@@ -127,17 +127,22 @@ impl Replica {
 
     /// Notes that no snapshot from now on reads these files.
     fn retire(&self, core: &mut Core, files: Vec<FileId>) {
+        self.leave_out(core, &files);
+        let old = std::mem::replace(&mut core.pin, Arc::new(()));
+        core.doomed.push((Arc::downgrade(&old), files));
+        // The visible snapshot does not read them: let it hold the new pin.
+        let visible = self.visible.load();
+        self.visible.store(View::new(visible.version(), &core.state, visible.table().clone(), core.pin.clone()));
+    }
+
+    /// These files are none of the log or the cache any more.
+    pub(super) fn leave_out(&self, core: &mut Core, files: &[FileId]) {
         let known = self.files.load();
         let gone = core.log_files.iter().filter(|id| files.contains(id));
         let bytes: u64 = gone.filter_map(|id| known.get(id)?.len().ok()).sum();
         core.log_bytes = core.log_bytes.saturating_sub(bytes);
         core.log_files.retain(|id| !files.contains(id));
         core.cache_files.retain(|id| !files.contains(id));
-        let old = std::mem::replace(&mut core.pin, Arc::new(()));
-        core.doomed.push((Arc::downgrade(&old), files));
-        // The visible snapshot does not read them: let it hold the new pin.
-        let visible = self.visible.load();
-        self.visible.store(View::new(visible.version(), &core.state, visible.table().clone(), core.pin.clone()));
     }
 
     /// A log file from which compaction has moved everything goes, once what
@@ -161,15 +166,20 @@ impl Replica {
         let mut all = Vec::new();
         while core.doomed.first().is_some_and(|(pin, _)| pin.strong_count() == 0) {
             let (_, ids) = core.doomed.remove(0);
-            let before = self.files.rcu(|files| {
-                let mut files = Files::clone(files);
-                files.retain(|id, _| !ids.contains(id));
-                files
-            });
-            let gone: Vec<_> = before.iter().filter(|(id, _)| ids.contains(id)).map(|(_, file)| file.clone()).collect();
-            gone.iter().for_each(|file| file.doom());
-            all.extend(gone);
+            all.extend(self.take_files(&ids));
         }
         all
+    }
+
+    /// Nothing is read from these files any more: they go when they are dropped.
+    pub(super) fn take_files(&self, ids: &[FileId]) -> Vec<Arc<DataFile>> {
+        let before = self.files.rcu(|files| {
+            let mut files = Files::clone(files);
+            files.retain(|id, _| !ids.contains(id));
+            files
+        });
+        let gone: Vec<_> = before.iter().filter(|(id, _)| ids.contains(id)).map(|(_, file)| file.clone()).collect();
+        gone.iter().for_each(|file| file.doom());
+        gone
     }
 }

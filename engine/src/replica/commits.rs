@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use quire_proto::{Error, ErrorKind, PageSet, Result};
 
 use super::{Core, Replica, StateChange};
-use crate::log::{Batch, DataFile, FILE_HEADER_BYTES, Files, Place, RecordKind};
+use crate::log::{Batch, DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RecordKind};
 use crate::recover::{StateRecord, Undecided, apply_commit};
 use crate::snapshot::{Snapshot, View};
 use crate::state::{CommitRecord, Pending, State};
@@ -56,14 +56,39 @@ impl Replica {
     }
 
     /// Appends records that mean nothing yet (pages of an open transaction).
-    pub(crate) fn append(&self, batch: &mut Batch) -> Result<Place> {
-        self.append_locked(&mut self.core(), batch, false)
+    pub(crate) fn append_spill(&self, batch: &mut Batch) -> Result<Place> {
+        let mut core = self.core();
+        self.reserve_locked(&mut core, batch.bytes() as u64, false)?;
+        self.append_reserved(&mut core, batch)
     }
 
     /// Appends a batch that is not empty; says where its first record went.
-    pub(crate) fn append_locked(&self, core: &mut Core, batch: &mut Batch, durable: bool) -> Result<Place> {
-        self.reserve_locked(core, batch.bytes() as u64, durable)?;
+    pub(crate) fn append_locked(&self, core: &mut Core, batch: &mut Batch) -> Result<Place> {
+        core.only_spilled = false;
+        self.reserve_locked(core, batch.bytes() as u64, false)?;
         self.append_reserved(core, batch)
+    }
+
+    /// The log ends at `end` again: files after that one, which hold nothing but pages of a transaction that was rolled
+    /// back, are forgotten. They are unlinked when they are dropped.
+    pub(super) fn cut_log(&self, core: &mut Core, end: Place) -> Result<Vec<Arc<DataFile>>> {
+        let own: Vec<FileId> = core.log_files.iter().copied().filter(|id| *id > end.file).collect();
+        let Some((newest, rest)) = own.split_last() else { return Ok(Vec::new()) };
+        if core.broken.is_some() {
+            return Ok(Vec::new());
+        }
+        core.log.cut((end.offset > 0).then_some(end));
+        // On a full disk the space for the next step. Without it a log that is opened now just ends earlier.
+        drop(self.forget_files(core, &[*newest]));
+        // Only once a later file says durably where the log goes on can any of the others be missing.
+        self.reserve_locked(core, 0, false)?;
+        core.log.sync_tail()?;
+        Ok(self.forget_files(core, rest))
+    }
+
+    fn forget_files(&self, core: &mut Core, ids: &[FileId]) -> Vec<Arc<DataFile>> {
+        self.leave_out(core, ids);
+        self.take_files(ids)
     }
 
     /// Appends a batch for which there is space in the current file.
@@ -77,6 +102,7 @@ impl Replica {
     /// Appends records that change something, for which there is space; with
     /// `durable` they are synced, or count for nothing.
     fn append_synced(&self, core: &mut Core, batch: &mut Batch, durable: bool) -> Result<Place> {
+        core.only_spilled = false;
         let first = self.append_reserved(core, batch)?;
         if durable && let Err(e) = core.log.sync() {
             self.disown(core, first);
@@ -192,7 +218,7 @@ impl Replica {
         let record = StateRecord { link: None, absent: PageSet::new(), settled: Some((seq, counts.is_some())), state };
         let mut batch = Batch::default();
         batch.push(RecordKind::State, 0, 0, &record.encode());
-        self.append_locked(core, &mut batch, false).map(|_| ())
+        self.append_locked(core, &mut batch).map(|_| ())
     }
 
     /// Commits a transaction.

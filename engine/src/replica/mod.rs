@@ -91,6 +91,8 @@ pub(crate) struct Core {
     pub(crate) log_bytes: u64,
     /// Records of the open transaction may stand in the log from here on.
     writing_from: Option<Place>,
+    /// Nothing but pages of the open transaction was appended since it began.
+    only_spilled: bool,
     pub(crate) cache_files: Vec<FileId>,
     /// The oldest log file that holds anything unpushed.
     first_unpushed: Option<FileId>,
@@ -168,6 +170,7 @@ impl Replica {
                 log_files,
                 log_bytes,
                 writing_from: None,
+                only_spilled: false,
                 cache_files,
                 first_unpushed,
                 since_freeze: Pending::default(),
@@ -282,17 +285,26 @@ impl Replica {
 
     /// Gives the writer's lock back. With `burn` the next version is skipped:
     /// somebody may have seen the one that will not be.
-    pub(crate) fn release_writer(&self, burn: bool) {
+    pub(crate) fn release_writer(self: &Arc<Self>, burn: bool) {
         self.end_transaction(burn);
         *self.writer.lock() = None;
     }
 
     /// As [`release_writer`](Self::release_writer), but the lock is kept for the next transaction.
-    pub(crate) fn end_transaction(&self, burn: bool) {
+    pub(crate) fn end_transaction(self: &Arc<Self>, burn: bool) {
         if burn {
             self.version.fetch_add(1, Ordering::AcqRel);
         }
-        self.core().writing_from = None;
+        let mut core = self.core();
+        let begun_at = core.writing_from.take();
+        let Some(begun_at) = begun_at.filter(|_| core.only_spilled) else { return };
+        match self.cut_log(&mut core, begun_at) {
+            // Who is told that it is rolled back has the disk space again.
+            Ok(gone) => MutexGuard::unlocked(&mut core, || drop(gone)),
+            // The files go when the log is compacted.
+            Err(e) => tracing::warn!("volume {}: giving back what a rolled back transaction wrote: {e}", self.name()),
+        }
+        self.after_append(&mut core);
     }
 
     pub(crate) fn writer_name(&self) -> Option<String> {
@@ -348,6 +360,7 @@ impl Replica {
         }
         core.state.seq += 1;
         core.writing_from = Some(core.log.end().unwrap_or(Place { file: FileId(0), offset: 0 }));
+        core.only_spilled = true;
         Ok(Writer::new(self.clone(), visible, core.state.seq))
     }
 

@@ -98,6 +98,9 @@ impl History {
     /// Makes the next transaction.
     pub fn write(&mut self, volume: &Volume, durable: bool) {
         let Change { truncate, pages } = self.change(self.done + 1);
+        if self.kind == Kind::Mixed && self.done % 40 == 12 {
+            self.roll_back(volume);
+        }
         let mut writer = volume.writer(&volume.snapshot(), "a child").unwrap();
         writer.set_page_size(PageSize::try_new(self.kind.page_bytes() as u32).unwrap()).unwrap();
         if let Some(count) = truncate.filter(|count| writer.page_count().get() > *count) {
@@ -110,6 +113,14 @@ impl History {
         }
         writer.commit(durable).unwrap();
         self.advance();
+    }
+
+    /// Gives up a transaction that was spilled several times.
+    fn roll_back(&self, volume: &Volume) {
+        let mut writer = volume.writer(&volume.snapshot(), "a child").unwrap();
+        let mut data = vec![0; self.kind.page_bytes()];
+        fill(&mut data, u64::MAX);
+        (3..=30_000).for_each(|n| writer.write(page(n), &data).unwrap());
     }
 
     /// The number of the last transaction that a snapshot has.
