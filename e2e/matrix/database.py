@@ -42,10 +42,21 @@ def value(db, sql):
     return rows(db, sql)[0][0]
 
 
+FAILS = "FAILS: "
+
+
 def run(db, *statements):
+    """Runs statements; one that begins with `FAILS: ` must break a constraint, and no more than that."""
     for statement in statements:
-        for _ in db.cursor().execute(statement):
-            pass
+        try:
+            for _ in db.cursor().execute(statement.removeprefix(FAILS)):
+                pass
+        except apsw.ConstraintError:
+            if not statement.startswith(FAILS):
+                raise
+        else:
+            if statement.startswith(FAILS):
+                raise Failed(f"it did not fail: {statement}")
 
 
 def attempt(db, statements):

@@ -18,6 +18,7 @@ class Fault:
     """What happens at call number `at`.
 
     `kill`    the process dies before the call
+    `died`    the process dies once the call was carried out
     `before`  the call fails and is not passed on
     `after`   the call is passed on, then fails
     `full`    from here on, calls that need room fail with SQLITE_FULL and are not passed on
@@ -53,7 +54,9 @@ class Plan:
             return call(*arguments)
         if at == fault.at:
             self.fired = kind == fault.kind
-            if fault.how == "kill":
+            if fault.how == "died":
+                call(*arguments)
+            if fault.how in ("kill", "died"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault.how == "before":
                 raise apsw.IOError("on purpose, before the call")

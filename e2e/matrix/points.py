@@ -61,9 +61,11 @@ class Points:
                 yield Fault(at, kind, "limit")
 
     def kills(self, sample):
-        """The process dies before each call, and once the transaction has returned."""
+        """The process dies before each call, after those of a commit, and once the transaction has returned."""
         for at in self.ats(sample):
             yield Fault(at, self.kinds[at], "kill")
+            if self.kinds[at] in OF_A_COMMIT:
+                yield Fault(at, self.kinds[at], "died")
         yield Fault(len(self.kinds), "end", "kill")
 
     def is_told_late(self, scenario, fault):
@@ -80,4 +82,4 @@ class Points:
         if error is None:
             return "after"
         decided = self.decisions[schema]
-        return "after" if fault.at > decided or fault.at == decided and fault.how == "after" else "before"
+        return "after" if fault.at > decided or fault.at == decided and fault.how in ("after", "died") else "before"

@@ -24,16 +24,28 @@ LARGE = [
 ]
 
 
+# The third statement fails after it has changed rows, and only that statement is undone.
+FAILING = [
+    *SMALL[:1],
+    *LARGE[:1],
+    "FAILS: UPDATE {schema}.t SET id = 95 - id % 90, tag = 'undone'",
+    *SMALL[1:],
+]
+
 SMALL_PAGES = "PRAGMA {schema}.page_size = 1024"
 
 
 class Scenario:
     """`setup` makes each database what it is before, `steps` is the transaction. A `{schema}` in a statement stands for
-    each of `schemas` in turn. `together`: it commits changes to all of them."""
+    each of `schemas` in turn; one after `FAILS:` breaks a constraint. `together`: it commits changes to all of them.
+    `mixed`: only the first has the settings of the combination, the others have some of their own."""
 
-    def __init__(self, name, steps, setup=(SMALL_PAGES, *TABLES), schemas=("main",), spills=False, exclusive=False, together=False):
+    def __init__(
+        self, name, steps, setup=(SMALL_PAGES, *TABLES), schemas=("main",), spills=False, exclusive=False, together=False,
+        mixed=False,
+    ):
         self.name, self.schemas, self.spills, self.exclusive = name, schemas, spills, exclusive
-        self.together = together
+        self.together, self.mixed = together, mixed
         self.setup = self.each(setup)
         self.steps = self.each(steps)
 
@@ -47,7 +59,9 @@ class Scenario:
 
     def settings(self, combination):
         """The pragmas of a connection that runs this, with what they must answer."""
+        others = {"b": Combination("TRUNCATE", "NORMAL"), "c": Combination("MEMORY", "FULL")} if self.mixed else {}
         for schema in self.schemas:
+            combination = others.get(schema, combination)
             if self.exclusive:
                 yield f"PRAGMA {schema}.locking_mode = EXCLUSIVE", "exclusive"
             yield f"PRAGMA {schema}.journal_mode = {combination.journal}", combination.in_force
@@ -89,6 +103,20 @@ SCENARIOS = [
     Scenario("attached-spill", one(*LARGE), schemas=("main", "b"), spills=True, together=True),
     Scenario("attached-rollback", ["BEGIN", *LARGE, "ROLLBACK"], schemas=("main", "b"), spills=True),
     Scenario("attached-exclusive", one(*SMALL), schemas=("main", "b"), exclusive=True, together=True),
+    Scenario("attached-exclusive-spill", one(*LARGE), schemas=("main", "b"), spills=True, exclusive=True, together=True),
+    Scenario("attached-savepoints", SAVEPOINTS, schemas=("main", "b"), spills=True, together=True),
+    Scenario("attached-failed-statement", one(*FAILING), schemas=("main", "b"), spills=True, together=True),
+    Scenario("attached-mixed", one(*SMALL), schemas=THREE, together=True, mixed=True),
+    Scenario("attached-mixed-spill", one(*LARGE), schemas=THREE, spills=True, together=True, mixed=True),
+    Scenario(
+        "attached-auto-vacuum",
+        one(*LARGE, "DELETE FROM {schema}.t WHERE id > 9", "UPDATE {schema}.t SET tag = 'left'"),
+        setup=(SMALL_PAGES, AUTO_VACUUM.format(mode="FULL"), *TABLES),
+        schemas=("main", "b"),
+        spills=True,
+        together=True,
+    ),
+    Scenario("attached-vacuum", ["PRAGMA b.page_size = 8192", "VACUUM b"], schemas=("main", "b")),
     Scenario("attached-one", one("UPDATE b.t SET tag = 'b only'"), schemas=("main", "b")),
     Scenario("vacuum-smaller-pages", ["PRAGMA page_size = 512", "VACUUM"], setup=(SMALL_PAGES, *TABLES, *LARGE[1:2])),
     Scenario("vacuum-larger-pages", ["PRAGMA page_size = 8192", "VACUUM"], setup=(SMALL_PAGES, *TABLES, *LARGE[1:2])),
@@ -107,7 +135,20 @@ SCENARIOS = [
             "DELETE FROM {schema}.t WHERE id % 3 > 0",
         ),
     ),
+    Scenario("failed-statement", one(*FAILING), spills=True),
     Scenario("exclusive", one(*SMALL), exclusive=True),
+    Scenario("exclusive-savepoints", SAVEPOINTS, spills=True, exclusive=True),
+    Scenario(
+        "exclusive-incremental-vacuum",
+        one("PRAGMA {schema}.incremental_vacuum(20)", *SMALL),
+        setup=(
+            SMALL_PAGES,
+            AUTO_VACUUM.format(mode="INCREMENTAL"),
+            *TABLES,
+            "DELETE FROM {schema}.t WHERE id % 3 > 0",
+        ),
+        exclusive=True,
+    ),
     Scenario("exclusive-spill", one(*LARGE), spills=True, exclusive=True),
     Scenario("exclusive-rollback", ["BEGIN", *LARGE, "ROLLBACK", *one(*SMALL)], spills=True, exclusive=True),
     Scenario(

@@ -50,6 +50,11 @@ pub(crate) enum Synchronous {
 /// is still good. It does so between transactions only.
 const CHANGE_CHECK: (u64, usize) = (24, 16);
 
+/// After one write has failed SQLite rolls back: it writes what it had read back, from its journal, and keeps its cache.
+/// It drops it only if that fails too. Then it tries once more, into an empty cache, and looks at the change counter,
+/// which is when the newest snapshot is taken. What it writes before that is of the old one, and goes nowhere.
+const DROPS_CACHE: u8 = 2;
+
 /// One connection's handle on one volume.
 pub(crate) struct Database {
     pub(crate) instance: &'static Instance,
@@ -65,12 +70,26 @@ pub(crate) struct Database {
     change: Option<Change>,
     pub(crate) synchronous: Synchronous,
     pub(crate) journal_mode: &'static str,
+    /// `locking_mode=EXCLUSIVE` was asked for.
+    pub(crate) is_exclusive: bool,
     /// Where SQLite keeps the connection that this handle belongs to.
     pub(crate) connection: *mut *mut ffi::sqlite3,
     first_page: FirstPage,
     guide: RefCell<Guide>,
+    /// How many writes were refused because the snapshot is not the newest any more; see [`DROPS_CACHE`].
+    refusals: u8,
     /// SQLite's cache is not what was stored: the next look at the change counter must say so.
     distrusts_cache: bool,
+}
+
+/// What a connection has open at one moment, for its SQL functions and tables: with `cache=shared` another thread may use
+/// the same handle as soon as SQLite's lock on it is given back.
+pub(crate) struct Glance {
+    pub(crate) open: Arc<OpenVolume>,
+    /// The snapshot that is read.
+    pub(crate) snapshot: Snapshot,
+    /// Whether the connection holds the replica's writer lock.
+    pub(crate) is_writing: bool,
 }
 
 impl Database {
@@ -90,9 +109,11 @@ impl Database {
             change: None,
             synchronous: Synchronous::Full,
             journal_mode: "delete",
+            is_exclusive: false,
             connection: std::ptr::null_mut(),
             first_page: FirstPage::default(),
             guide: RefCell::default(),
+            refusals: 0,
             distrusts_cache: false,
         }
     }
@@ -119,13 +140,12 @@ impl Database {
     }
 
     /// The snapshot that is read now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self) -> Snapshot {
         self.snapshot.clone().unwrap_or_else(|| self.open.volume.snapshot())
     }
 
-    /// Whether this connection holds the replica's writer lock.
-    pub(crate) fn is_writing(&self) -> bool {
-        self.change.is_some()
+    pub(crate) fn glance(&self) -> Glance {
+        Glance { open: self.open.clone(), snapshot: self.snapshot(), is_writing: self.change.is_some() }
     }
 
     pub(crate) fn lock(&mut self, level: c_int) -> Result<()> {
@@ -134,7 +154,12 @@ impl Database {
             self.snapshot = Some(self.open.volume.snapshot());
         }
         if level >= ffi::SQLITE_LOCK_RESERVED && self.change.is_none() {
-            self.change = Some(Change::begin(&self.open, &self.snapshot(), &self.who)?);
+            match Change::begin(&self.open, &self.snapshot(), &self.who) {
+                Ok(change) => self.change = Some(change),
+                // SQLite never gives its lock back, and its cache up only where a write fails: the first one will.
+                Err(e) if e.kind() == ErrorKind::Conflict && self.is_exclusive => {}
+                Err(e) => return Err(e),
+            }
         }
         self.level = self.level.max(level);
         Ok(())
@@ -146,6 +171,7 @@ impl Database {
         }
         if level == ffi::SQLITE_LOCK_NONE && !self.is_unlocked {
             self.snapshot = None;
+            self.refusals = 0;
         }
         self.level = level;
     }
@@ -207,8 +233,13 @@ impl Database {
 
     /// Copies what is at `offset`; zeros past the end. Says whether all of it lay before the end.
     pub(crate) fn read(&mut self, buf: &mut [u8], offset: u64) -> Result<bool> {
-        if (offset, buf.len()) == CHANGE_CHECK && self.change.as_ref().is_some_and(|change| !change.is_untouched()) {
-            self.start_over();
+        if (offset, buf.len()) == CHANGE_CHECK {
+            if self.change.as_ref().is_some_and(|change| !change.is_untouched()) {
+                self.start_over();
+            }
+            if std::mem::take(&mut self.refusals) > 0 {
+                self.snapshot = Some(self.open.volume.snapshot());
+            }
         }
         if self.change.is_none() && offset + buf.len() as u64 <= HEADER_BYTES as u64 {
             return self.read_header(buf, offset as usize);
@@ -238,10 +269,16 @@ impl Database {
         if self.change.as_ref().is_some_and(|change| change.is_announced) {
             self.start_over();
         }
+        if self.refusals >= DROPS_CACHE {
+            return Ok(());
+        }
         self.staging()?.write(bytes, offset)
     }
 
     pub(crate) fn truncate(&mut self, bytes: u64) -> Result<()> {
+        if self.refusals >= DROPS_CACHE {
+            return Ok(());
+        }
         self.staging()?.truncate(bytes)
     }
 
@@ -253,8 +290,7 @@ impl Database {
             match Change::begin(&self.open, &self.snapshot(), &self.who) {
                 Ok(change) => self.change = Some(change),
                 Err(e) => {
-                    // SQLite drops its cache after this error, and reads on from the newest snapshot.
-                    self.snapshot = Some(self.open.volume.snapshot());
+                    self.refusals += u8::from(e.kind() == ErrorKind::Conflict);
                     return Err(e);
                 }
             }

@@ -6,9 +6,14 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use libsqlite3_sys as ffi;
 use quire_engine::Result;
 
-use crate::database::Database;
+use crate::api::Api;
+use crate::database::{Database, Glance};
 use crate::error::{Doing, guard, remember, report};
 use crate::pragmas::{self, Answer};
+
+/// A control of Quire's own, for its own files: its argument is an `Option<Glance>` to be filled. SQLite keeps the numbers
+/// below 100 for itself.
+const GLANCE: c_int = 0x5155_4952;
 
 /// A `sqlite3_file` that is a [`Database`].
 #[repr(C)]
@@ -51,18 +56,24 @@ impl DatabaseFile {
         unsafe { file.cast::<DatabaseFile>().write(DatabaseFile { methods: &raw const METHODS, database }) }
     }
 
-    /// The handle behind a file of SQLite's, if it is one of ours.
+    /// What a connection has open under the name of a schema, if it is one of ours.
     ///
     /// # Safety
-    /// `file` is null or an open file of SQLite, and the call comes on the thread that uses its connection.
-    pub(crate) unsafe fn find<'a>(file: *mut ffi::sqlite3_file) -> Option<&'a Database> {
-        // SAFETY: as the caller promises; the methods tell whose the file is.
+    /// `db` is a connection that is used on this thread now.
+    pub(crate) unsafe fn glance(api: &Api, db: *mut ffi::sqlite3, schema: &CStr) -> Option<Glance> {
+        let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+        let mut glance: Option<Glance> = None;
+        // SAFETY: as the caller promises. The first control gives the schema's open file, whose methods tell whose it is.
+        // The second one comes to `control`, while SQLite keeps others from the file.
         unsafe {
-            if file.is_null() || !std::ptr::eq((*file).pMethods, &raw const METHODS) {
+            let schema = schema.as_ptr();
+            let code = (api.file_control)(db, schema, ffi::SQLITE_FCNTL_FILE_POINTER, (&raw mut file).cast());
+            if code != ffi::SQLITE_OK || file.is_null() || !std::ptr::eq((*file).pMethods, &raw const METHODS) {
                 return None;
             }
-            Some(database(file))
+            (api.file_control)(db, schema, GLANCE, (&raw mut glance).cast());
         }
+        glance
     }
 }
 
@@ -222,6 +233,11 @@ unsafe extern "C" fn control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut 
             ffi::SQLITE_FCNTL_HAS_MOVED => {
                 // SAFETY: the argument is an int.
                 unsafe { *arg.cast::<c_int>() = 0 };
+                ffi::SQLITE_OK
+            }
+            GLANCE => {
+                // SAFETY: only `DatabaseFile::glance` sends it.
+                unsafe { *arg.cast::<Option<Glance>>() = Some(database.glance()) };
                 ffi::SQLITE_OK
             }
             ffi::SQLITE_FCNTL_PDB => {

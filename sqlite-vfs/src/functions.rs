@@ -10,7 +10,7 @@ use libsqlite3_sys as ffi;
 use quire_engine::{Error, ErrorKind, Lsn, Moment, PageCount, PageIdx, Result, Snapshot};
 
 use crate::api::{Api, c_text};
-use crate::database::Database;
+use crate::database::Glance;
 use crate::error::{guard, remember};
 use crate::file::DatabaseFile;
 use crate::instance::{Instance, MAX_INSTANCES};
@@ -141,18 +141,18 @@ impl Call<'_> {
         self.values.get(at).map_or(0, |value| unsafe { (self.instance.api.value_int64)(*value) })
     }
 
-    /// The handle on the volume of the attached database that the argument at `at` names, or of `main`.
-    fn database(&self, at: usize) -> Result<&Database> {
+    /// The volume of the attached database that the argument at `at` names, or of `main`.
+    fn database(&self, at: usize) -> Result<Glance> {
         let schema = self.text(at)?.unwrap_or_else(|| "main".to_owned());
         // SAFETY: the connection is calling this function.
-        unsafe { database_of(&self.instance.api, self.db, &schema) }
+        unsafe { glance_at(&self.instance.api, self.db, &schema) }
     }
 
     /// As [`database`](Self::database), for what takes the writer's lock: a
     /// transaction of this very connection would wait for itself.
-    fn idle_database(&self, at: usize) -> Result<&Database> {
+    fn idle_database(&self, at: usize) -> Result<Glance> {
         let database = self.database(at)?;
-        if database.is_writing() {
+        if database.is_writing {
             return Err(Error::new(ErrorKind::Busy, "this connection is in a write transaction").with_remedy(
                 "COMMIT or ROLLBACK first; with locking_mode=EXCLUSIVE, go back to NORMAL and read once.",
             ));
@@ -181,19 +181,13 @@ pub(crate) unsafe fn text_of(api: &Api, value: *mut ffi::sqlite3_value) -> Resul
     Ok(Some(text.to_owned()))
 }
 
-/// The handle on the volume of an attached database.
+/// What a connection has open under the name of a schema, which must be a volume.
 ///
 /// # Safety
 /// `db` is a connection that is used on this thread now.
-pub(crate) unsafe fn database_of<'a>(api: &Api, db: *mut ffi::sqlite3, schema: &str) -> Result<&'a Database> {
-    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-    let name = c_text(schema);
-    // SAFETY: as the caller promises; this control gives the schema's open file.
-    let found = unsafe {
-        let code = (api.file_control)(db, name.as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER, (&raw mut file).cast());
-        if code == ffi::SQLITE_OK { DatabaseFile::find(file) } else { None }
-    };
-    found.ok_or_else(|| {
+pub(crate) unsafe fn glance_at(api: &Api, db: *mut ffi::sqlite3, schema: &str) -> Result<Glance> {
+    // SAFETY: as the caller promises.
+    unsafe { DatabaseFile::glance(api, db, &c_text(schema)) }.ok_or_else(|| {
         Error::invalid(format!("database {schema} of this connection is not a volume"))
             .with_remedy("Open one as file:NAME?vfs=quire, or give the name of the attached one as the last argument.")
     })
@@ -263,7 +257,7 @@ pub(crate) fn version(api: &Api) -> String {
 fn fork(call: &Call<'_>) -> Result<String> {
     let new = call.text(0)?.ok_or_else(|| Error::invalid("quire_fork takes the name of the new volume"))?;
     let new = names::volume_of(&new)?;
-    let open = &call.idle_database(1)?.open;
+    let open = call.idle_database(1)?.open;
     let moment = open.volume.snapshot().base_lsn().filter(|_| open.is_past).map(Moment::Lsn);
     let forked = open.engine.fork(&open.name, moment, &new)?;
     Ok(match (forked.lsn, &forked.not_pushed) {
@@ -318,11 +312,11 @@ fn default_vfs(call: &Call<'_>) -> Result<String> {
 fn export(call: &Call<'_>) -> Result<String> {
     let path = call.text(0)?.ok_or_else(|| Error::invalid("quire_export takes the path of a file"))?;
     let database = call.database(1)?;
-    if database.is_writing() {
+    if database.is_writing {
         return Err(Error::new(ErrorKind::Busy, "this connection is in a write transaction")
             .with_remedy("COMMIT or ROLLBACK first: what is not committed is not exported."));
     }
-    let pages = write_snapshot(&database.snapshot(), Path::new(&path), call.integer(2) != 0)?;
+    let pages = write_snapshot(&database.snapshot, Path::new(&path), call.integer(2) != 0)?;
     Ok(format!("wrote {pages} pages to {path}"))
 }
 

@@ -130,9 +130,9 @@ impl Journals {
         self.count.load(Ordering::Acquire) > 0 && self.by_name.read().contains_key(name)
     }
 
-    /// Whether there is a journal that belongs to this super-journal, of whichever VFS, and the transaction is not
+    /// Whether a journal belongs to this super-journal, of whichever VFS, whose transaction is not
     /// [decided](Self::note_decision).
-    pub(crate) fn are_of(&self, super_journal: &str) -> bool {
+    pub(crate) fn is_undecided(&self, super_journal: &str) -> bool {
         self.count.load(Ordering::Acquire) > 0
             && self.by_name.read().values().any(|j| j.belongs_to.lock().as_deref() == Some(super_journal))
     }

@@ -6,9 +6,9 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use libsqlite3_sys as ffi;
 use quire_engine::Result;
 
-use crate::database::Database;
+use crate::database::Glance;
 use crate::error::{guard, remember};
-use crate::functions::{database_of, text_of};
+use crate::functions::{glance_at, text_of};
 use crate::instance::Instance;
 use crate::pragmas::message;
 use crate::tables::TABLES;
@@ -21,7 +21,7 @@ pub(crate) struct Table {
     /// The hidden column that takes the argument of `name('argument')`.
     pub(crate) argument: Option<c_int>,
     /// Makes the rows, for a connection whose `main` is this volume, if it is one.
-    pub(crate) rows: fn(Option<&Database>, Option<&str>) -> Result<Vec<Row>>,
+    pub(crate) rows: fn(Option<&Glance>, Option<&str>) -> Result<Vec<Row>>,
 }
 
 /// The values of the columns.
@@ -234,9 +234,9 @@ unsafe extern "C" fn filter(
         // SAFETY: the connection is running this scan; its arguments are as many as SQLite says.
         let (argument, database) = unsafe {
             let argument = if argc > 0 { text_of(api, *argv) } else { Ok(None) };
-            (argument, database_of(api, connected.db, "main").ok())
+            (argument, glance_at(api, connected.db, "main").ok())
         };
-        let rows = argument.and_then(|argument| (connected.table.rows)(database, argument.as_deref()));
+        let rows = argument.and_then(|argument| (connected.table.rows)(database.as_ref(), argument.as_deref()));
         match rows {
             Ok(rows) => {
                 (cursor.rows, cursor.at) = (rows, 0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quire_engine::{Error, LogEntry, Lsn, Result, Stats, VolumeName};
 
-use crate::database::Database;
+use crate::database::Glance;
 use crate::instance::Instance;
 use crate::rows::{Row, Table, Value};
 use crate::volumes::OpenVolume;
@@ -76,7 +76,7 @@ fn status(open: &OpenVolume) -> Row {
 
 /// The volumes of the engine that this connection works on. Without an answer
 /// from the store it is unknown (NULL) which of them are there too.
-fn volumes(database: Option<&Database>) -> Result<Vec<Row>> {
+fn volumes(database: Option<&Glance>) -> Result<Vec<Row>> {
     let opened = || Instance::all().iter().find_map(|instance| instance.home.opened());
     let Some(engine) = database.map(|database| database.open.engine.clone()).or_else(opened) else {
         return Ok(Vec::new());
@@ -100,7 +100,7 @@ fn volumes(database: Option<&Database>) -> Result<Vec<Row>> {
 }
 
 /// The log of the volume that the argument names, or of the connection's own.
-fn log(database: Option<&Database>, name: Option<&str>) -> Result<Vec<Row>> {
+fn log(database: Option<&Glance>, name: Option<&str>) -> Result<Vec<Row>> {
     let database = database.ok_or_else(|| {
         Error::invalid("quire_log: the main database of this connection is not a volume")
             .with_remedy("Open one as file:NAME?vfs=quire.")

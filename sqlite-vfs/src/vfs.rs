@@ -269,7 +269,7 @@ unsafe extern "C" fn access(
         }
         let journals = &instance.journals;
         let exists = journals.exists(name)
-            || (is_super_name(name) && journals.are_of(name))
+            || (is_super_name(name) && journals.is_undecided(name))
             || (!is_companion(name) && database_exists(instance, name));
         // SAFETY: above.
         unsafe { *found = exists.into() };

@@ -179,6 +179,69 @@ fn exclusive_mode_lets_nobody_in_between_two_transactions() {
     });
 }
 
+/// SQLite gives no lock back there, so it would never look whether what it has read is the newest.
+#[test]
+fn exclusive_mode_that_has_only_read_finds_its_way_back_to_the_newest() {
+    let begins = ["", "BEGIN;", "BEGIN IMMEDIATE;", "BEGIN EXCLUSIVE;", "PRAGMA cache_size = 10; BEGIN;"];
+    for (begin, journal) in begins.into_iter().flat_map(|begin| ["delete", "persist", "memory"].map(|j| (begin, j))) {
+        let name = format!("exclusive-reader-{journal}");
+        let (db, other) = (open(&name), open(&name));
+        fill(&other, 300);
+        run(&db, &format!("PRAGMA locking_mode = exclusive; PRAGMA journal_mode = {journal}"));
+        assert_eq!(one(&db, "SELECT count(*) + sum(length(body)) * 0 FROM t"), "300");
+        run(&other, "UPDATE t SET body = 'new' WHERE id = 1; DELETE FROM t WHERE id > 200; VACUUM");
+        let commit = if begin.is_empty() { "" } else { "; COMMIT" };
+        let write = format!("{begin} UPDATE t SET body = hex(randomblob(1100)){commit}");
+        let newest = dump(&other);
+        let mut errors = 0;
+        while let Err(e) = db.execute_batch(&write) {
+            assert_eq!(e.sqlite_error().unwrap().extended_code & 0xff, ffi::SQLITE_IOERR, "{begin}: {e}");
+            errors += 1;
+            assert!(errors <= 2, "{begin} {journal}: {e}");
+            if !db.is_autocommit() {
+                run(&db, "ROLLBACK");
+            }
+            if let Ok(count) = try_one(&db, "SELECT count(*) FROM t") {
+                assert_eq!(count, "200");
+                assert!(dump(&db) == newest, "{begin} {journal}");
+            }
+        }
+        assert!(errors > 0);
+        assert_eq!(one(&other, "SELECT count(*) FROM t WHERE length(body) = 2200"), "200", "{begin} {journal}");
+        assert!(dump(&other) == dump(&db));
+        assert_eq!(one(&db, "PRAGMA integrity_check"), "ok");
+        assert_eq!(error(&other, "DELETE FROM t").0, ffi::SQLITE_BUSY, "it is exclusive still");
+        run(&db, "PRAGMA locking_mode = normal; DROP TABLE t");
+    }
+}
+
+/// The functions read what the connection has open, which the other thread changes meanwhile.
+#[test]
+fn functions_work_beside_a_thread_that_shares_the_cache() {
+    let shared = || open_with("shared-cache", "vfs=quire&cache=shared").unwrap();
+    let (writer, reader) = (shared(), shared());
+    run(&writer, "CREATE TABLE t(a INTEGER, b INTEGER); INSERT INTO t VALUES(0, 0)");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("exported.db");
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            for _ in 0..300 {
+                run(&writer, "BEGIN; UPDATE t SET a = a + 1; UPDATE t SET b = b + 1; COMMIT");
+            }
+        });
+        let mut exported = 0;
+        while !writing.is_finished() || exported == 0 {
+            // Busy while the other one writes: the two have one handle.
+            let export = format!("SELECT quire_export('{}', 'main', 1)", path.display());
+            if try_one(&reader, &export).is_ok() {
+                exported += 1;
+                let file = Connection::open(&path).unwrap();
+                assert_eq!(one(&file, "SELECT a = b FROM t"), "1");
+            }
+        }
+    });
+}
+
 #[test]
 fn no_connection_trusts_a_stale_cache() {
     let seed: u64 = rand::random();
