@@ -98,6 +98,9 @@ impl Bucket {
                 let (root, folder) = (root.clone(), prefix.clone());
                 let (folders, objects) =
                     on_disk(&inner.what("listing", prefix), move || folder::names(&root, &folder)).await?;
+                if folders.is_empty() && objects.is_empty() {
+                    self.check_folder()?;
+                }
                 Ok(Names { folders, objects })
             }
             Listing::Pages(pages) => {
@@ -166,6 +169,7 @@ impl Cursor {
                 let (root, prefix) = (root.clone(), self.prefix.clone());
                 let begin = move || Walk::begin(root, &prefix, usize::MAX);
                 self.rest = Rest::Folder(on_disk(&inner.what("listing", &self.prefix), begin).await?);
+                self.bucket.check_folder()?;
             }
             (_, Listing::Whole) => self.ready.extend(inner.list_whole(&self.prefix).await?),
             (rest, Listing::Pages(pages)) => {

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use quire_bucket::{Bucket, Created, Key, Limits, Options};
 use quire_proto::{Error, ErrorKind};
 use quire_testkit::{Fault, OverwritingS3, Proxy, S3Server};
@@ -196,6 +197,8 @@ async fn a_folder_that_was_a_store_is_away_while_it_is_empty_or_missing() {
             clear(bucket.get(&commit()).await, ErrorKind::Unavailable, away, now);
             clear(bucket.get_ranges(&commit(), std::slice::from_ref(&(0..1))).await, ErrorKind::Unavailable, away, now);
             clear(bucket.list_first(&key("v"), 1).await, ErrorKind::Unavailable, away, now);
+            clear(bucket.list_names(&key("v")).await, ErrorKind::Unavailable, away, now);
+            clear(bucket.list(&key("v")).try_collect::<Vec<_>>().await, ErrorKind::Unavailable, away, now);
         }
         if is_there {
             assert!(fs::read_dir(&store).unwrap().next().is_none(), "nothing was written");

@@ -195,7 +195,7 @@ impl Connection {
                 },
                 Err(_) => Status::deadline_exceeded("it did not answer in time"),
             };
-            if Instant::now() + pause > until {
+            if until.checked_duration_since(Instant::now()).is_none_or(|left| pause > left) {
                 return Err(status);
             }
             tracing::debug!("the server: {status}; once more");

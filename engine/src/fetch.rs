@@ -534,7 +534,8 @@ pub(crate) fn hydrate(snapshot: &Snapshot, progress: &mut (dyn FnMut(u64, u64) +
     let replica = snapshot.replica();
     let engine = replica.engine();
     let total = u64::from(snapshot.page_count().get());
-    let mut done = snapshot.pages_here();
+    let here = snapshot.pages_here();
+    let mut done = here;
     progress(done, total);
     let mut fetched = 0;
     let mut first = 1;
@@ -562,6 +563,15 @@ pub(crate) fn hydrate(snapshot: &Snapshot, progress: &mut (dyn FnMut(u64, u64) +
         }
         let Some(next) = last.checked_add(1) else { break };
         first = next;
+    }
+    // What does not fit into the cache has been given back, or is going to be; and of a full disk a reader hears nothing.
+    let visible = replica.snapshot();
+    let gave_back = visible.version() == snapshot.version() && visible.pages_here() < here + fetched;
+    if gave_back || replica.cache_bytes() > engine.cache_size() {
+        let text =
+            format!("volume {}: all of its {total} pages came, and the cache does not keep them", replica.name());
+        return Err(Error::new(ErrorKind::Full, text)
+            .with_remedy("Give it more room (`cache_size`), and look whether the disk is full."));
     }
     Ok(fetched)
 }

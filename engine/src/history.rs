@@ -253,15 +253,27 @@ impl Engine {
             return Err(e);
         }
         let put = Change::Put { name: new.clone(), id, remote: new.clone() };
-        shared.catalog.lock().change(vec![put])?;
+        if let Err(e) = self.name_free(new, put) {
+            let _ = remove_folder(&dir);
+            return Err(e);
+        }
         self.open_here(new, None)
+    }
+
+    /// Takes a name into the catalogue, which may have got it since it was looked for.
+    fn name_free(&self, name: &VolumeName, put: Change) -> Result<()> {
+        let mut catalog = self.shared.catalog.lock();
+        if catalog.get(name).is_some() {
+            return Err(taken(name, "here"));
+        }
+        catalog.change(vec![put])
     }
 
     /// Gives a new replica its name.
     fn name_replica(&self, name: &VolumeName, id: ReplicaId, replica: Arc<Replica>) -> Result<Volume> {
         let remote = replica.core().state.remote.clone();
         let put = Change::Put { name: name.clone(), id, remote };
-        if let Err(e) = self.shared.catalog.lock().change(vec![put]) {
+        if let Err(e) = self.name_free(name, put) {
             replica.abandon();
             let _ = remove_folder(replica.dir());
             return Err(e);

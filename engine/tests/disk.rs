@@ -152,6 +152,12 @@ fn opened_small(dir: &Path) -> (Engine, Volume) {
     (engine, volume)
 }
 
+/// The newest log file of the only volume.
+fn newest_log_path(dir: &Path) -> std::path::PathBuf {
+    let replica = std::fs::read_dir(dir.join("replicas")).unwrap().next().unwrap().unwrap().path();
+    std::fs::read_dir(replica.join("log")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap()
+}
+
 /// Spills into several log files, which together are not too long yet.
 fn write_much(writer: &mut quire_engine::Writer) {
     writer.set_page_size(page_size()).unwrap();
@@ -209,6 +215,56 @@ fn giving_space_back_on_a_bad_disk_loses_nothing() {
         drop((volume, engine));
         assert_eq!(read(&opened_small(&dir).1, 1), 2);
     }
+}
+
+/// With log files of the usual size: the file in which the transaction began gets shorter again.
+#[test]
+fn a_rolled_back_transaction_gives_the_end_of_a_log_file_back() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let (engine, volume) = opened(&dir);
+    commit(&volume, 1, 1, true).unwrap();
+    for round in 2..5 {
+        let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+        for n in 1..=40_000 {
+            writer.write(page(n), &content(99)).unwrap();
+        }
+        assert!(log_size(&dir).0 > 15 << 20);
+        drop(writer);
+        let (left, files) = log_size(&dir);
+        assert!(left < 64 << 10 && files == 1, "{left} bytes are left in {files} files");
+        let copy = root.path().join(format!("killed-{round}"));
+        copy_dir(&dir, &copy);
+        assert_eq!(read(&opened(&copy).1, 1), round - 1);
+        commit(&volume, 1, round, true).unwrap();
+        assert_eq!(read(&volume, 1), round);
+    }
+    drop((volume, engine));
+    assert_eq!(read(&opened(&dir).1, 1), 4);
+}
+
+/// What was committed before a rollback that cut the log, and never synced, may go with the power: nothing after it says
+/// that it was durable.
+#[test]
+fn what_follows_a_rollback_proves_nothing_of_what_came_before() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let (_engine, volume) = opened_small(&dir);
+    commit(&volume, 1, 1, true).unwrap();
+    commit(&volume, 1, 2, false).unwrap();
+    let first = newest_log_path(&dir);
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    // Not so much that the table is saved, which makes all of it durable.
+    (1..=20_000).for_each(|n| writer.write(page(n), &content(99)).unwrap());
+    drop(writer);
+    commit(&volume, 1, 3, false).unwrap();
+    let copy = root.path().join("lost");
+    copy_dir(&dir, &copy);
+    let lost = copy.join(first.strip_prefix(&dir).unwrap());
+    let bytes = std::fs::read(&lost).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    std::fs::write(&lost, &bytes[..end - 8]).unwrap();
+    assert_eq!(read(&opened_small(&copy).1, 1), 1, "the last commits are lost, and nothing else");
 }
 
 #[test]

@@ -6,7 +6,10 @@ mod common;
 use common::{World, commit, lsn, name, on_each_store};
 use quire_bucket::keys;
 use quire_maintenance::verify::{Damage, Depth, Object, Report};
-use quire_proto::{CheckpointPlace, ErrorKind, PageSet};
+use quire_proto::{
+    Base, Body, CheckpointPlace, CommitHash, CommitHeader, CommitId, CommitKind, ErrorKind, Lsn, PageSet, PageSize,
+    SealedCommit,
+};
 
 /// The damage, of which there must be one.
 fn the_damage(report: &Report) -> &Damage {
@@ -372,4 +375,37 @@ fn a_store_that_does_not_answer_is_an_error_and_no_damage() {
     drop(server);
     let error = world.verify("app", Depth::Plain).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+/// Who can write to a log can say there what he likes. Hashes that were made up confirm nothing.
+#[test]
+fn volumes_that_claim_to_stand_on_each_other_are_damage_and_no_loop() {
+    let world = World::in_folder();
+    let put = |volume: &str, commit: &SealedCommit| {
+        let key = keys::commit(&name(volume), commit.lsn());
+        world.wait(world.bucket.create(&key, commit.object().clone())).unwrap();
+    };
+    let made_up = CommitHash::new([1; 32]);
+    let draft = |at: u64, kind| CommitHeader::draft(lsn(at), kind, CommitId::new([7; 16]), PageSize::DEFAULT);
+    for (volume, other, last) in [("a", "b", 2), ("b", "a", 2), ("alone", "alone", 2), ("far", "a", Lsn::MAX)] {
+        let mut fork = draft(1, CommitKind::Fork);
+        fork.base = Base::Other { volume: name(other), lsn: lsn(last), hash: made_up };
+        let fork = SealedCommit::seal(fork, Body::default()).unwrap();
+        let mut write = draft(2, CommitKind::Write);
+        write.parent = Some(fork.hash());
+        put(volume, &fork);
+        put(volume, &SealedCommit::seal(write, Body::default()).unwrap());
+    }
+    for volume in ["a", "b", "alone", "far"] {
+        for depth in [Depth::Plain, Depth::Deep] {
+            match world.verify(volume, depth) {
+                Ok(report) => assert!(!report.is_sound(), "{volume}: {report:?}"),
+                Err(e) => assert!(matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound), "{volume}: {e:?}"),
+            }
+        }
+    }
+    let mut restore = draft(2, CommitKind::Restore);
+    restore.parent = Some(made_up);
+    restore.base = Base::Older { lsn: lsn(2), hash: made_up };
+    SealedCommit::seal(restore, Body::default()).expect_err("a restore of what it makes itself");
 }

@@ -6,7 +6,6 @@ use quire_proto::{
 };
 
 use crate::embedded::Embedded;
-use crate::log;
 
 pub(crate) async fn delete(store: &Embedded, volume: &VolumeName, expected: Lsn, author: &str) -> Result<SealedCommit> {
     let head = match store.head(volume).await? {
@@ -31,7 +30,7 @@ pub(crate) async fn delete(store: &Embedded, volume: &VolumeName, expected: Lsn,
 
 /// The draft of a commit that ends the volume whose newest commit is `head`.
 pub(crate) fn ending(store: &Embedded, head: &CommitHeader, kind: CommitKind, author: &str) -> Result<CommitHeader> {
-    let mut header = CommitHeader::draft(log::after(head.lsn)?, kind, CommitId::random()?, head.page_size);
+    let mut header = CommitHeader::draft(head.lsn.next(), kind, CommitId::random()?, head.page_size);
     header.parent = Some(head.hash());
     header.author = author.to_owned();
     header.time_ms = (store.options.now_ms)();

@@ -49,20 +49,21 @@ pub(crate) async fn find(bucket: &Bucket, volume: &VolumeName, first: Lsn, end: 
 impl Found {
     /// All of it, ascending, linked to the commit after it.
     pub(crate) async fn linked(self, last: &CommitHeader) -> Result<LogPart> {
-        let Found { bucket, volume, pieces } = &self;
+        let Found { bucket, volume, pieces } = self;
+        let (bucket, volume) = (&bucket, &volume);
         let mut chain = Chain { descending: vec![last.clone()], commits: Vec::new(), bytes: 0 };
         for (piece, answer) in pieces {
             match answer {
-                Answer::Single(single) => chain.add(volume, single.0.clone(), single.1.clone())?,
-                Answer::Rollup(headers) if chain.confirms(headers) => {
-                    headers.iter().rev().try_for_each(|header| chain.add(volume, header.clone(), None))?;
+                Answer::Single(single) => chain.add(volume, single.0, single.1)?,
+                Answer::Rollup(headers) if chain.confirms(&headers) => {
+                    headers.into_iter().rev().try_for_each(|header| chain.add(volume, header, None))?;
                 }
                 Answer::Rollup(_) => {
                     let key = keys::rollup(volume, Rollup::place(piece.last));
                     rollups::warn_unsound(&key, &"the commit after it names another parent");
-                    chain.add_singles(bucket, volume, *piece).await?;
+                    chain.add_singles(bucket, volume, piece).await?;
                 }
-                Answer::Nothing => chain.add_singles(bucket, volume, *piece).await?,
+                Answer::Nothing => chain.add_singles(bucket, volume, piece).await?,
             }
         }
         chain.descending.reverse();
@@ -130,16 +131,16 @@ impl Chain {
 
 /// What to fetch for `first .. end`, from the newest down, where `end` is a
 /// commit of the log: roll-ups of the spans that are complete with it, and the rest one by one.
-fn pieces(first: Lsn, end: Lsn) -> Vec<Piece> {
-    let mut pieces = Vec::new();
+fn pieces(first: Lsn, end: Lsn) -> impl Iterator<Item = Piece> {
+    // One after the other: a caller may have made up the end, of a log that is not there.
     let mut last = end.prev().filter(|last| *last >= first);
-    while let Some(at) = last {
+    std::iter::from_fn(move || {
+        let at = last?;
         let rolled = Rollup::place(at) <= end;
         let low = if rolled { Rollup::first(Rollup::place(at)).max(first) } else { at };
-        pieces.push(Piece { first: low, last: at });
         last = low.prev().filter(|last| *last >= first);
-    }
-    pieces
+        Some(Piece { first: low, last: at })
+    })
 }
 
 /// What there is of a piece.
@@ -148,11 +149,13 @@ async fn fetch(bucket: &Bucket, volume: &VolumeName, piece: Piece) -> Result<Ans
         let front = log::read_front(bucket, volume, piece.last).await?;
         return Ok(Answer::Single(Box::new((front.header, front.whole))));
     }
-    let rollup = rollups::read(bucket, volume, Rollup::place(piece.last)).await?;
-    Ok(rollup.map_or(Answer::Nothing, |rollup| {
-        let headers = rollup.into_headers().into_iter();
-        Answer::Rollup(headers.filter(|header| (piece.first..=piece.last).contains(&header.lsn)).collect())
-    }))
+    let Some(rollup) = rollups::read(bucket, volume, Rollup::place(piece.last)).await? else {
+        // Nor is there a log, if somebody made up its end: that ends the search.
+        log::read_front(bucket, volume, piece.last).await?;
+        return Ok(Answer::Nothing);
+    };
+    let headers = rollup.into_headers().into_iter();
+    Ok(Answer::Rollup(headers.filter(|header| (piece.first..=piece.last).contains(&header.lsn)).collect()))
 }
 
 #[cfg(test)]
@@ -161,7 +164,7 @@ mod tests {
 
     fn covered(first: u64, end: u64) -> Vec<(u64, u64)> {
         let pieces = pieces(Lsn::new(first).unwrap(), Lsn::new(end).unwrap());
-        pieces.iter().map(|piece| (piece.first.get(), piece.last.get())).collect()
+        pieces.map(|piece| (piece.first.get(), piece.last.get())).collect()
     }
 
     #[test]

@@ -14,8 +14,6 @@ use quire_proto::{ErrorKind, LogUpkeep, Lsn, Result, SealedCommit, VolumeName, V
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use crate::log;
-
 /// Of each watched volume, so many of the newest commits are kept, if they are not longer than this together.
 const KEPT_COMMITS: usize = 32;
 const KEPT_BYTES: usize = 4 << 20;
@@ -62,7 +60,7 @@ impl Tail {
         if self.next != Some(commit.lsn()) {
             return false;
         }
-        self.next = log::after(commit.lsn()).ok();
+        self.next = Some(commit.lsn().next());
         self.is_stuck = false;
         self.commits.push_back(commit.clone());
         let bytes = |commits: &VecDeque<SealedCommit>| commits.iter().map(|c| c.object().len()).sum::<usize>();
@@ -123,15 +121,12 @@ impl Hub {
     pub fn watch(&self, volume: &VolumeName, after: Option<Lsn>) -> BoxStream<'static, Result<SealedCommit>> {
         let topic = self.topic(volume);
         let tail = topic.told.tail.subscribe();
-        let next = after.map_or(Ok(Lsn::FIRST), log::after);
+        let next = after.map_or(Lsn::FIRST, Lsn::next);
         let watcher = Watcher { log: self.log.clone(), volume: volume.clone(), tail, _topic: topic };
         stream::unfold(Some((next, watcher)), |state| async {
             let (next, mut watcher) = state?;
-            let commit = match next {
-                Ok(lsn) => watcher.appearance(lsn).await,
-                Err(e) => Err(e),
-            };
-            let next = commit.as_ref().ok().map(|commit| (log::after(commit.lsn()), watcher));
+            let commit = watcher.appearance(next).await;
+            let next = commit.as_ref().ok().map(|commit| (commit.lsn().next(), watcher));
             Some((commit, next))
         })
         .boxed()

@@ -13,7 +13,7 @@ use crate::{log, statements};
 /// The newest commit that the store had at `time_ms`.
 pub(crate) async fn at_time(bucket: &Bucket, volume: &VolumeName, time_ms: u64) -> Result<Option<Lsn>> {
     let Some(head) = log::newest(bucket, volume).await? else { return Ok(None) };
-    let (mut there, mut later) = (0, log::after(head)?.get());
+    let (mut there, mut later) = (0, head.next().get());
     // Most look for what was a little while ago: first in steps that double, from the head down.
     let mut step = 1;
     while let Some(lsn) = Lsn::new(later.saturating_sub(step)) {

@@ -61,6 +61,11 @@ fn check_append(grant: &Grant, volume: &VolumeName, commit: &CommitHeader) -> Re
     if matches!(commit.kind, CommitKind::Deleted | CommitKind::Moved) {
         grant.check(volume, Right::Admin)?;
     }
+    // It carries the commit that ends the other volume, which anybody who reads this one appends there.
+    if let (Some(_), Base::Other { volume: old, .. }) = (&commit.condition, &commit.base) {
+        grant.check(old, Right::Admin)?;
+        grant.check(volume, Right::Admin)?;
+    }
     match &commit.base {
         Base::Other { volume: base, lsn, .. } => {
             grant.check(base, Right::Read)?;
@@ -374,25 +379,25 @@ impl Metastore for Service {
     async fn put_checkpoint(&self, request: Request<Streaming<wire::PutCheckpointRequest>>) -> Answer<wire::Empty> {
         let (grant, mut messages) = authorized(request)?;
         let first = messages.message().await?;
-        let mut object = BytesMut::new();
-        let most = first.as_ref().map_or(0, |first| first.len_bytes.min(MOST_CHECKPOINT_BYTES));
-        while let Some(piece) = messages.message().await?
-            && object.len() as u64 <= most
-        {
-            object.extend_from_slice(&piece.data);
-        }
         answer(async {
             let first = required(first, "volume")?;
+            let volume = grant.volume(&first.volume, Right::Write)?;
+            let place = place_of(first.place)?;
             if first.len_bytes > MOST_CHECKPOINT_BYTES {
                 return Err(Error::invalid(format!("a checkpoint of {} bytes is too long", first.len_bytes))
                     .with_remedy("Write it on the store itself, without a server."));
             }
+            let mut object = BytesMut::new();
+            while let Some(piece) = messages.message().await.map_err(|status| quire_proto::wire::error_of(&status))?
+                && object.len() as u64 <= first.len_bytes
+            {
+                object.extend_from_slice(&piece.data);
+            }
             if object.len() as u64 != first.len_bytes {
                 return Err(Error::invalid(format!("{} bytes of a checkpoint of {}", object.len(), first.len_bytes)));
             }
-            let volume = grant.volume(&first.volume, Right::Write)?;
             check_checkpoint(&grant, &object)?;
-            self.log.put_checkpoint(&volume, place_of(first.place)?, object.freeze()).await?;
+            self.log.put_checkpoint(&volume, place, object.freeze()).await?;
             Ok(wire::Empty {})
         })
         .await

@@ -30,7 +30,7 @@ pub(crate) async fn of(bucket: &Bucket, volume: &VolumeName, head: SealedCommit)
         }
         match at.lsn().prev() {
             Some(before) => at = Box::new(log::read(bucket, volume, before).await?),
-            None => return Ok(VolumeState::Free { next: log::after(head.lsn())?, head: Some(head) }),
+            None => return Ok(VolumeState::Free { next: head.lsn().next(), head: Some(head) }),
         }
     }
 }
@@ -55,7 +55,7 @@ async fn decide(bucket: &Bucket, new: &VolumeName, fork: &CommitHeader, conditio
     let Base::Other { volume: old, lsn, hash } = &fork.base else {
         return Err(Error::corrupt(format!("LSN {} of volume {new} is a fork of nothing", fork.lsn)));
     };
-    let judge = log::after(*lsn)?;
+    let judge = lsn.next();
     match log::read_front(bucket, old, judge).await {
         Ok(verdict) => return Ok(verdict.header.id == condition.moved_id),
         Err(e) if e.kind() == ErrorKind::NotFound => {}

@@ -15,15 +15,12 @@ pub(crate) fn watch(
     after: Option<Lsn>,
     poll_interval: Duration,
 ) -> BoxStream<'static, Result<SealedCommit>> {
-    let next = after.map_or(Ok(Lsn::FIRST), log::after);
+    let next = after.map_or(Lsn::FIRST, Lsn::next);
     stream::unfold(Some(next), move |next| {
         let (bucket, volume) = (bucket.clone(), volume.clone());
         async move {
-            let commit = match next? {
-                Ok(lsn) => appearance(&bucket, &volume, lsn, poll_interval).await,
-                Err(e) => Err(e),
-            };
-            let next = commit.as_ref().ok().map(|commit| log::after(commit.lsn()));
+            let commit = appearance(&bucket, &volume, next?, poll_interval).await;
+            let next = commit.as_ref().ok().map(|commit| commit.lsn().next());
             Some((commit, next))
         }
     })

@@ -204,7 +204,8 @@ impl<'a> Reader<'a> {
 
     /// A varint that is an LSN. That it is 0 is damage here, and nobody's wrong argument.
     pub fn lsn(&mut self) -> Result<Lsn> {
-        Lsn::new(self.varint()?).ok_or_else(|| self.corrupt("LSN 0"))
+        let n = self.varint()?;
+        Lsn::new(n).ok_or_else(|| self.corrupt(format_args!("{n} is no LSN")))
     }
 
     /// A text that is a volume's name. That it is none is damage here, and nobody's wrong argument.

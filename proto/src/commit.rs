@@ -488,6 +488,7 @@ fn contradiction(h: &CommitHeader) -> Option<&'static str> {
         (from_nothing(h.lsn, kind) == (h.base == Base::Nothing), "creations and only they have no base"),
         ((kind == CommitKind::Fork) == matches!(h.base, Base::Other { .. }), "forks and only they come from elsewhere"),
         ((kind == CommitKind::Restore) == matches!(h.base, Base::Older { .. }), "restores and only they go back"),
+        (!matches!(h.base, Base::Older { lsn, .. } if lsn >= h.lsn), "a restore goes back, to an older snapshot"),
         (h.lsn > Lsn::FIRST || h.base != Base::Previous, "the first commit has none before it"),
     ];
     checks.iter().find(|(ok, _)| !ok).map(|(_, problem)| *problem)

@@ -14,17 +14,20 @@ impl Lsn {
     /// The first commit of every volume.
     pub const FIRST: Lsn = Lsn(NonZeroU64::MIN);
 
-    /// The LSN `n`, or `None` for 0.
+    /// No LSN is greater: it is an integer in SQL, and has one after it, whoever made it up.
+    pub const MAX: u64 = i64::MAX as u64;
+
+    /// The LSN `n`, or `None` for 0 and for what is above [`MAX`](Self::MAX).
     pub const fn new(n: u64) -> Option<Lsn> {
         match NonZeroU64::new(n) {
-            Some(n) => Some(Lsn(n)),
-            None => None,
+            Some(n) if n.get() <= Lsn::MAX => Some(Lsn(n)),
+            _ => None,
         }
     }
 
     /// Checks a number that came from outside.
     pub fn try_new(n: u64) -> Result<Lsn> {
-        Lsn::new(n).ok_or_else(|| Error::invalid("an LSN starts at 1, not 0"))
+        Lsn::new(n).ok_or_else(|| Error::invalid(format!("{n} is no LSN: they go from 1 to {}", Lsn::MAX)))
     }
 
     /// The number itself.

@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn nothing_comes_after_the_largest_lsn() {
-        let last = Lsn::new(u64::MAX).unwrap();
+        let last = Lsn::new(Lsn::MAX).unwrap();
         let mut header = CommitHeader::draft(last, CommitKind::Write, CommitId::new([1; 16]), PageSize::DEFAULT);
         header.parent = Some(crate::CommitHash::ZERO);
         let commit = SealedCommit::seal(header, Body::default()).unwrap();

@@ -294,6 +294,48 @@ async fn each_kind_of_upkeep_asks_for_its_right() {
     assert_eq!(wire::RunInfo::decode(runs(&writer_of_all(&house)).await).unwrap().volume, VOLUME);
 }
 
+/// Whoever reads the new name finishes a rename that is reserved there: it ends the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_that_ends_another_volume_asks_for_the_right_to_end_it() {
+    let house = House::new();
+    let channel = house.channel().await;
+    let [old, new] = ["team/app", "team/mine"].map(|name| VolumeName::parse(name).unwrap());
+    let append = async |volume: &VolumeName, commit: &SealedCommit, token: &str| {
+        let asked = wire::AppendRequest { volume: volume.to_string(), commit: commit.object().clone() };
+        ask(&channel, "/quire.v1.Metastore/Append", asked.encode_to_vec().into(), Some(token)).await
+    };
+    let owner = house.token("team/*", &Right::ALL);
+    let head = commit(CommitKind::Create);
+    append(&old, &head, &owner).await.unwrap();
+    let moved = commits::moved(&head, &new);
+    let reservation = commits::reservation(None, &old, &head, &moved);
+    let writer = house.token("team/*", &[Right::Read, Right::Write]);
+    let refused = append(&new, &reservation, &writer).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    append(&new, &reservation, &owner).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_somebody_made_up_is_not_looked_for_far() {
+    let house = House::new();
+    let channel = house.channel().await;
+    let token = house.token("team/*", &[Right::Read]);
+    for last in [1 << 62, Lsn::MAX] {
+        let kind = CommitKind::Write;
+        let mut header = CommitHeader::draft(Lsn::new(last).unwrap(), kind, CommitId::new([7; 16]), PageSize::DEFAULT);
+        header.parent = Some(CommitHash::new([1; 32]));
+        let last = SealedCommit::seal(header, Default::default()).unwrap().header().encode().unwrap();
+        let asked = wire::GetHeadersRequest { volume: VOLUME.into(), first_lsn: 1, last };
+        let asked = asked.encode_to_vec().into();
+        let missing = ask(&channel, "/quire.v1.Metastore/GetHeaders", asked, Some(&token)).await.unwrap_err();
+        assert_eq!(missing.code(), Code::NotFound, "{missing}");
+    }
+    let subscribe = vec![watch_request::Subscription { volume: VOLUME.into(), after_lsn: u64::MAX }];
+    let asked = wire::WatchRequest { subscribe }.encode_to_vec();
+    let _ = ask(&channel, "/quire.v1.Metastore/Watch", asked.into(), Some(&token)).await;
+    ask(&channel, "/quire.v1.Metastore/Head", message("Head", VOLUME), Some(&token)).await.unwrap();
+}
+
 fn writer_of_all(house: &House) -> String {
     house.token("*", &[Right::Read, Right::Write])
 }

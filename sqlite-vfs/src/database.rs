@@ -50,9 +50,11 @@ pub(crate) enum Synchronous {
 /// is still good. It does so between transactions only.
 const CHANGE_CHECK: (u64, usize) = (24, 16);
 
-/// After one write has failed SQLite rolls back: it writes what it had read back, from its journal, and keeps its cache.
-/// It drops it only if that fails too. Then it tries once more, into an empty cache, and looks at the change counter,
-/// which is when the newest snapshot is taken. What it writes before that is of the old one, and goes nowhere.
+/// A connection may write without a lock of its own: with `nolock=1`, or in exclusive mode once the lock could not be kept
+/// after a commit. If somebody else has committed, SQLite's cache is old then, and has to go. After one write has failed
+/// SQLite rolls back: it writes what it had read back, from its journal, and keeps its cache. It drops it only if that
+/// fails too, or the commit. Then it tries once more, into an empty cache, and looks at the change counter, which is when
+/// the newest snapshot is taken. What it writes before that is of the old one, goes nowhere, and cannot be committed.
 const DROPS_CACHE: u8 = 2;
 
 /// One connection's handle on one volume.
@@ -70,13 +72,11 @@ pub(crate) struct Database {
     change: Option<Change>,
     pub(crate) synchronous: Synchronous,
     pub(crate) journal_mode: &'static str,
-    /// `locking_mode=EXCLUSIVE` was asked for.
-    pub(crate) is_exclusive: bool,
     /// Where SQLite keeps the connection that this handle belongs to.
     pub(crate) connection: *mut *mut ffi::sqlite3,
     first_page: FirstPage,
     guide: RefCell<Guide>,
-    /// How many writes were refused because the snapshot is not the newest any more; see [`DROPS_CACHE`].
+    /// How many writes were refused because no transaction could begin; see [`DROPS_CACHE`].
     refusals: u8,
     /// SQLite's cache is not what was stored: the next look at the change counter must say so.
     distrusts_cache: bool,
@@ -109,7 +109,6 @@ impl Database {
             change: None,
             synchronous: Synchronous::Full,
             journal_mode: "delete",
-            is_exclusive: false,
             connection: std::ptr::null_mut(),
             first_page: FirstPage::default(),
             guide: RefCell::default(),
@@ -154,12 +153,7 @@ impl Database {
             self.snapshot = Some(self.open.volume.snapshot());
         }
         if level >= ffi::SQLITE_LOCK_RESERVED && self.change.is_none() {
-            match Change::begin(&self.open, &self.snapshot(), &self.who) {
-                Ok(change) => self.change = Some(change),
-                // SQLite never gives its lock back, and its cache up only where a write fails: the first one will.
-                Err(e) if e.kind() == ErrorKind::Conflict && self.is_exclusive => {}
-                Err(e) => return Err(e),
-            }
+            self.change = Some(Change::begin(&self.open, &self.snapshot(), &self.who)?);
         }
         self.level = self.level.max(level);
         Ok(())
@@ -238,7 +232,12 @@ impl Database {
                 self.start_over();
             }
             if std::mem::take(&mut self.refusals) > 0 {
-                self.snapshot = Some(self.open.volume.snapshot());
+                let newest = self.open.volume.snapshot();
+                if self.level >= ffi::SQLITE_LOCK_RESERVED {
+                    // SQLite believes that it has the lock still.
+                    self.change = Change::begin(&self.open, &newest, &self.who).ok();
+                }
+                self.snapshot = Some(newest);
             }
         }
         if self.change.is_none() && offset + buf.len() as u64 <= HEADER_BYTES as u64 {
@@ -288,14 +287,23 @@ impl Database {
         if self.change.is_none() {
             self.check_process()?;
             match Change::begin(&self.open, &self.snapshot(), &self.who) {
-                Ok(change) => self.change = Some(change),
+                Ok(change) => (self.change, self.refusals) = (Some(change), 0),
                 Err(e) => {
-                    self.refusals += u8::from(e.kind() == ErrorKind::Conflict);
+                    self.refusals = self.refusals.saturating_add(1);
                     return Err(e);
                 }
             }
         }
         self.change.as_mut().ok_or_else(|| Error::invalid("no transaction is open"))
+    }
+
+    /// Only a commit asks: one whose writes went nowhere is none.
+    fn check_nothing_was_refused(&self) -> Result<()> {
+        match self.refusals {
+            0 => Ok(()),
+            _ => Err(Error::new(ErrorKind::Conflict, format!("volume {}: its snapshot was not the newest", self.name))
+                .with_remedy("Run the transaction again: it begins on the newest one then.")),
+        }
     }
 
     /// SQLite asks for an fsync, which is made when it commits.
@@ -311,6 +319,9 @@ impl Database {
     pub(crate) fn announce(&mut self, super_journal: Option<&str>) -> Result<()> {
         if self.change.as_ref().is_some_and(|change| change.is_announced) {
             self.start_over();
+        }
+        if super_journal.is_some() {
+            self.check_nothing_was_refused()?;
         }
         let durable = self.synchronous >= Synchronous::Full;
         let Some(change) = self.change.as_mut().filter(|change| !change.is_untouched()) else { return Ok(()) };
@@ -333,6 +344,7 @@ impl Database {
     /// `FCNTL_COMMIT_PHASETWO`: the commit.
     pub(crate) fn commit(&mut self) -> Result<()> {
         self.check_process()?;
+        self.check_nothing_was_refused()?;
         let Some(change) = self.change.take_if(|change| !change.is_untouched()) else { return Ok(()) };
         let durable = change.wants_sync && self.synchronous >= Synchronous::Full;
         let left_wal_mode = change.left_wal_mode;

@@ -76,13 +76,14 @@ impl Journals {
         })
     }
 
-    /// Opens the journal of this name, or begins it if `create`. A super-journal that is not known is another VFS's, as
+    /// Opens the journal of this name. With `create` a rollback journal is begun: it is one connection's, whoever else writes
+    /// one of that name. A super-journal that is not known is another VFS's, as
     /// SQLite opens those that exist only: it has no journals of volumes to name, and begins empty and without its name.
     pub(crate) fn open(&self, name: &str, is_super: bool, create: bool) -> Option<Arc<Journal>> {
         let mut by_name = self.by_name.write();
         let journal = match by_name.get(name) {
-            Some(journal) => journal.clone(),
-            None if create || is_super => {
+            Some(journal) if is_super || !create => journal.clone(),
+            _ if create || is_super => {
                 let buffer = self.buffers.lock().pop().unwrap_or_default();
                 let journal = Arc::new(Journal {
                     name: name.to_owned(),
@@ -97,7 +98,7 @@ impl Journals {
                 }
                 journal
             }
-            None => return None,
+            _ => return None,
         };
         journal.handles.fetch_add(1, Ordering::AcqRel);
         Some(journal)

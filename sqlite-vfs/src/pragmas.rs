@@ -36,13 +36,6 @@ pub(crate) fn run(database: &mut Database, name: &str, argument: Option<&str>) -
     let name = name.to_ascii_lowercase();
     match (name.as_str(), argument) {
         ("journal_mode", Some(mode)) => journal_mode(database, mode),
-        ("locking_mode", Some(mode)) => {
-            // Another word only asks for the mode.
-            if ["normal", "exclusive"].iter().any(|name| name.eq_ignore_ascii_case(mode)) {
-                database.is_exclusive = mode.eq_ignore_ascii_case("exclusive");
-            }
-            Answer::NotMine
-        }
         ("synchronous", Some(level)) => {
             note_synchronous(database, level);
             Answer::NotMine

@@ -179,15 +179,17 @@ fn exclusive_mode_lets_nobody_in_between_two_transactions() {
     });
 }
 
-/// SQLite gives no lock back there, so it would never look whether what it has read is the newest.
+/// Without locks of its own a connection learns only by a refused write that somebody else has committed. What it has
+/// read before must go then, and no commit of it may be lost.
 #[test]
-fn exclusive_mode_that_has_only_read_finds_its_way_back_to_the_newest() {
-    let begins = ["", "BEGIN;", "BEGIN IMMEDIATE;", "BEGIN EXCLUSIVE;", "PRAGMA cache_size = 10; BEGIN;"];
+fn a_connection_without_locks_finds_its_way_to_the_newest_and_loses_nothing() {
+    let begins = ["", "BEGIN;", "PRAGMA cache_size = 10; BEGIN;"];
     for (begin, journal) in begins.into_iter().flat_map(|begin| ["delete", "persist", "memory"].map(|j| (begin, j))) {
-        let name = format!("exclusive-reader-{journal}");
-        let (db, other) = (open(&name), open(&name));
+        let name = format!("unlocked-{journal}-{}", begin.len());
+        let other = open(&name);
         fill(&other, 300);
-        run(&db, &format!("PRAGMA locking_mode = exclusive; PRAGMA journal_mode = {journal}"));
+        let db = open_with(&name, "vfs=quire&nolock=1").unwrap();
+        run(&db, &format!("PRAGMA journal_mode = {journal}"));
         assert_eq!(one(&db, "SELECT count(*) + sum(length(body)) * 0 FROM t"), "300");
         run(&other, "UPDATE t SET body = 'new' WHERE id = 1; DELETE FROM t WHERE id > 200; VACUUM");
         let commit = if begin.is_empty() { "" } else { "; COMMIT" };
@@ -210,8 +212,50 @@ fn exclusive_mode_that_has_only_read_finds_its_way_back_to_the_newest() {
         assert_eq!(one(&other, "SELECT count(*) FROM t WHERE length(body) = 2200"), "200", "{begin} {journal}");
         assert!(dump(&other) == dump(&db));
         assert_eq!(one(&db, "PRAGMA integrity_check"), "ok");
-        assert_eq!(error(&other, "DELETE FROM t").0, ffi::SQLITE_BUSY, "it is exclusive still");
-        run(&db, "PRAGMA locking_mode = normal; DROP TABLE t");
+    }
+}
+
+/// SQLite journals no page of an empty database, so its rollback writes nothing: it fails in another place.
+#[test]
+fn a_connection_without_locks_that_knew_an_empty_volume_acknowledges_nothing_that_is_not_there() {
+    for journal in ["delete", "persist", "memory"] {
+        let name = format!("unlocked-empty-{journal}");
+        let db = open_with(&name, "vfs=quire&nolock=1").unwrap();
+        run(&db, &format!("PRAGMA journal_mode = {journal}"));
+        assert_eq!(one(&db, "SELECT count(*) FROM sqlite_schema"), "0");
+        let other = open(&name);
+        run(&other, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+        let mut errors = 0;
+        while let Err(e) = db.execute_batch("CREATE TABLE u(y)") {
+            errors += 1;
+            assert!(errors < 6, "{journal}: {e}");
+        }
+        let tables = "SELECT group_concat(name) FROM (SELECT name FROM sqlite_schema ORDER BY name)";
+        assert_eq!(one(&open(&name), tables), "t,u", "{journal}: what was acknowledged is there");
+        assert_eq!(one(&other, tables), "t,u");
+        assert_eq!(one(&other, "SELECT x FROM t"), "1");
+        assert_eq!(one(&other, "PRAGMA integrity_check"), "ok");
+    }
+}
+
+/// The one without locks writes a journal of the same name meanwhile.
+#[test]
+fn a_journal_is_its_own_connection_s() {
+    for journal in ["delete", "truncate", "persist"] {
+        let name = format!("two-journals-{journal}");
+        let db = open(&name);
+        run(&db, &format!("PRAGMA journal_mode = {journal}"));
+        fill(&db, 300);
+        let before = dump(&db);
+        let unlocked = open_with(&name, "vfs=quire&nolock=1").unwrap();
+        run(&unlocked, "BEGIN; UPDATE t SET body = 'not committed' WHERE id = 1");
+        run(&db, "BEGIN; UPDATE t SET body = 'rolled back'");
+        run(&unlocked, "UPDATE t SET body = 'not committed' WHERE id > 250; ROLLBACK");
+        run(&db, "UPDATE t SET body = 'rolled back, too'; ROLLBACK");
+        assert!(dump(&db) == before, "{journal}");
+        run(&db, "UPDATE t SET id = id + 1000 WHERE id = 7");
+        assert_eq!(one(&open(&name), "SELECT count(*) FROM t WHERE body LIKE '%rolled%' OR body LIKE '%not %'"), "0");
+        assert_eq!(one(&db, "PRAGMA integrity_check"), "ok");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quire_engine::{Engine, ErrorKind, Result, VolumeName};
+use quire_engine::{Engine, Error, ErrorKind, Result, VolumeName};
 use quire_settings::{Key, Source};
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ pub(crate) fn list(ctx: &Context, prefix: &str) -> Outcome {
             answer => answer,
         }
     };
-    let listed = merge(engine, prefix, in_store.as_deref().ok())?;
+    let (listed, unread) = merge(engine, prefix, in_store.as_deref().ok())?;
     ctx.output.result(&listed, |listed| {
         table(
             ["NAME", "WHERE", "STATE", "LSN", "UNPUSHED", "PAGES"],
@@ -55,7 +55,8 @@ pub(crate) fn list(ctx: &Context, prefix: &str) -> Outcome {
             }),
         )
     })?;
-    in_store.map(|_| ()).map_err(|e| e.context("the store could not be listed").into())
+    in_store.map_err(|e| e.context("the store could not be listed"))?;
+    unread.map_or(Ok(()), |e| Err(e.into()))
 }
 
 /// The default store is made by the first push; until then it is just empty.
@@ -63,8 +64,10 @@ fn store_was_chosen(ctx: &Context) -> bool {
     ctx.settings.explain().iter().any(|setting| setting.key == Key::Store && setting.source != Source::Default)
 }
 
-fn merge(engine: &Engine, prefix: &str, in_store: Option<&[VolumeName]>) -> Result<Vec<Listed>> {
+/// The volumes, and why the first of those could not be opened that cannot be.
+fn merge(engine: &Engine, prefix: &str, in_store: Option<&[VolumeName]>) -> Result<(Vec<Listed>, Option<Error>)> {
     let mut listed = BTreeMap::new();
+    let mut unread = None;
     for name in in_store.unwrap_or_default() {
         let volume = Listed {
             name: name.to_string(),
@@ -78,17 +81,19 @@ fn merge(engine: &Engine, prefix: &str, in_store: Option<&[VolumeName]>) -> Resu
         listed.insert(name.clone(), volume);
     }
     for name in engine.local_volumes()?.into_iter().filter(|name| name.as_str().starts_with(prefix)) {
-        let status = engine.volume(&name)?.status();
+        let status = engine.volume(&name).map(|volume| volume.status());
+        let known = status.as_ref().ok();
         let volume = Listed {
             name: name.to_string(),
             here: true,
             in_store: in_store.map(|names| names.contains(&name)),
-            state: Some(status.state.as_str()),
-            lsn: status.lsn.map(|lsn| lsn.get()),
-            unpushed: Some(status.unpushed),
-            pages: Some(status.pages.get()),
+            state: Some(known.map_or("unreadable", |status| status.state.as_str())),
+            lsn: known.and_then(|status| status.lsn).map(|lsn| lsn.get()),
+            unpushed: known.map(|status| status.unpushed),
+            pages: known.map(|status| status.pages.get()),
         };
         listed.insert(name, volume);
+        unread = unread.or(status.err());
     }
-    Ok(listed.into_values().collect())
+    Ok((listed.into_values().collect(), unread))
 }

@@ -51,13 +51,21 @@ impl From<Status> for Row {
 /// Shows the volumes that were named, or all that have a replica here.
 pub(crate) fn status(ctx: &Context, names: &[String]) -> Outcome {
     let mut rows = Vec::new();
+    let mut unread = None;
     for name in ctx.named_or_all(names)? {
-        rows.push(Row::from(ctx.replica(&name)?.status()));
+        match ctx.replica(&name) {
+            Ok(volume) => rows.push(Row::from(volume.status())),
+            // The others are shown all the same.
+            Err(e) => unread = unread.or(Some(e)),
+        }
     }
-    ctx.output.result(&rows, |rows| match rows.as_slice() {
-        [row] if names.len() == 1 => one(row),
-        rows => many(rows),
-    })
+    if !rows.is_empty() || unread.is_none() {
+        ctx.output.result(&rows, |rows| match rows.as_slice() {
+            [row] if names.len() == 1 => one(row),
+            rows => many(rows),
+        })?;
+    }
+    unread.map_or(Ok(()), |e| Err(e.into()))
 }
 
 fn one(row: &Row) -> String {

@@ -163,7 +163,8 @@ fn a_hydration() {
 
 #[test]
 fn a_hydration_into_a_small_cache_which_evicts() {
-    let case = Case { cache_size: SMALL_CACHE, ..Case::quire("hydrate and evict", &["hydrate", "first"]) };
+    let hydrate = Act::Quire { words: &["hydrate", "first"], status: 1, done: None };
+    let case = Case { cache_size: SMALL_CACHE, act: hydrate, ..Case::quire("hydrate and evict", &[]) };
     Trial::new(case, |world| {
         import(world, "first", 3000);
         world.machine("machine").ok(&["push"]);

@@ -237,6 +237,17 @@ impl Appender {
         proven
     }
 
+    /// Forgets what was appended to the current file from `end` on, if that lies there. True if it does.
+    pub(crate) fn cut_tail(&mut self, end: Place) -> Result<bool> {
+        let Some(tail) = self.tail.as_mut().filter(|tail| tail.file.id == end.file) else { return Ok(false) };
+        let end = u64::from(end.offset);
+        if end < tail.end {
+            tail.file.truncate(end)?;
+            (tail.end, tail.reserved, tail.synced) = (end, end, tail.synced.min(end));
+        }
+        Ok(true)
+    }
+
     /// Forgets the files after that of `end`, of which nothing is needed. Later files say that the log ended at `end`.
     pub(crate) fn cut(&mut self, end: Option<Place>) {
         let last = end.map_or(FileId(0), |place| place.file);
@@ -309,7 +320,7 @@ impl Appender {
 
     /// Up to which offset of the current file everything is durable, and all files before it.
     pub(crate) fn synced_in_file(&self) -> u32 {
-        self.tail.as_ref().map_or(0, |tail| tail.synced as u32)
+        self.tail.as_ref().filter(|_| self.previous_synced()).map_or(0, |tail| tail.synced as u32)
     }
 
     /// Whether all files before the current one are durable.

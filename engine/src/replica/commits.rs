@@ -69,14 +69,20 @@ impl Replica {
         self.append_reserved(core, batch)
     }
 
-    /// The log ends at `end` again: files after that one, which hold nothing but pages of a transaction that was rolled
-    /// back, are forgotten. They are unlinked when they are dropped.
+    /// The log ends at `end` again: what comes after it is nothing but pages of a transaction that was rolled back. Files
+    /// after that one are forgotten, and unlinked when they are dropped; a file that was full before stays as it is.
     pub(super) fn cut_log(&self, core: &mut Core, end: Place) -> Result<Vec<Arc<DataFile>>> {
-        let own: Vec<FileId> = core.log_files.iter().copied().filter(|id| *id > end.file).collect();
-        let Some((newest, rest)) = own.split_last() else { return Ok(Vec::new()) };
         if core.broken.is_some() {
             return Ok(Vec::new());
         }
+        let before = core.log.end();
+        if core.log.cut_tail(end)? {
+            let bytes = before.map_or(0, |before| before.offset.saturating_sub(end.offset));
+            core.log_bytes = core.log_bytes.saturating_sub(bytes.into());
+            return Ok(Vec::new());
+        }
+        let own: Vec<FileId> = core.log_files.iter().copied().filter(|id| *id > end.file).collect();
+        let Some((newest, rest)) = own.split_last() else { return Ok(Vec::new()) };
         core.log.cut((end.offset > 0).then_some(end));
         // On a full disk the space for the next step. Without it a log that is opened now just ends earlier.
         drop(self.forget_files(core, &[*newest]));

@@ -448,6 +448,8 @@ impl Core {
     /// Log files before this one are sealed, and no open transaction has pages there.
     pub(crate) fn free_log_limit(&self) -> Option<FileId> {
         let newest = self.log_files.last().copied()?;
-        Some(self.writing_from.map_or(newest, |from| from.file.min(newest)))
+        // After a rollback whose end could not be written, the log ends in an older file.
+        let end = self.log.end().map_or(newest, |end| end.file.min(newest));
+        Some(self.writing_from.map_or(end, |from| from.file.min(end)))
     }
 }

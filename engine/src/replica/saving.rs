@@ -93,6 +93,10 @@ impl Replica {
         let Some(end) = core.log.end() else { return Ok(None) };
         // The records of an open transaction will be needed again.
         let position = core.writing_from.unwrap_or(end);
+        if position.file == FileId(0) {
+            // Nothing was ever committed.
+            return Ok(None);
+        }
         core.since_table = 0;
         let next_file = self.next_file.load(Ordering::Relaxed);
         Ok(Some(StoredTable {

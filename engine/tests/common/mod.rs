@@ -131,6 +131,14 @@ pub fn write(volume: &Volume, pages: &[(u32, u64)]) {
     writer.commit(false).unwrap();
 }
 
+/// Fetches all pages into a cache that need not keep them.
+pub fn hydrate_what_fits(volume: &Volume) {
+    match volume.hydrate(&mut |_, _| {}) {
+        Err(e) if e.kind() == ErrorKind::Full => {}
+        hydrated => drop(hydrated.unwrap()),
+    }
+}
+
 pub fn read(volume: &Volume, n: u32) -> u64 {
     read_at(&volume.snapshot(), n)
 }

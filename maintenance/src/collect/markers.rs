@@ -227,8 +227,11 @@ impl Look<'_> {
     async fn close(&self, marker: &Marker) -> Result<Verdict> {
         match &marker.target {
             MarkerTarget::Commit(target, at) => {
-                self.void(target, *at).await?;
-                self.commit(marker, target, *at).await
+                if self.void(target, *at).await? {
+                    return self.commit(marker, target, *at).await;
+                }
+                // What its author had found is gone: its log, whose next commit would not be this one.
+                Ok(Verdict::Spent)
             }
             MarkerTarget::Checkpoint(place) => {
                 let (_, lsn, hash) = &marker.base;
@@ -244,11 +247,11 @@ impl Look<'_> {
         }
     }
 
-    /// Puts a void at an LSN, if it is the next one.
-    async fn void(&self, target: &VolumeName, at: Lsn) -> Result<()> {
+    /// Puts a void at an LSN, if it is the next one. False if it cannot be, as those before it are missing.
+    async fn void(&self, target: &VolumeName, at: Lsn) -> Result<bool> {
         let state = self.stores.log.head(target).await?;
         if state.next() != at {
-            return Ok(());
+            return Ok(state.next() > at);
         }
         let head = state.head().map(|head| head.header().clone());
         let page_size = head.as_ref().map_or(self.head.page_size, |head| head.page_size);
@@ -261,7 +264,7 @@ impl Look<'_> {
         }
         let void = SealedCommit::seal(void, Body::default())?;
         match self.stores.log.append(target, &void).await? {
-            Appended::Won | Appended::Lost(_) => Ok(()),
+            Appended::Won | Appended::Lost(_) => Ok(true),
         }
     }
 }

@@ -273,7 +273,7 @@ async fn sweep(
         false => {
             let ripe = ripe(stores, volume, now_ms, options.grace_ms).await?;
             let waits = (ripe.horizon, &ripe.kept) != (notes.statement.horizon, &notes.statement.kept);
-            (ripe, waits.then(|| (notes.stored_ms + options.grace_ms).saturating_sub(now_ms)))
+            (ripe, waits.then(|| notes.stored_ms.saturating_add(options.grace_ms).saturating_sub(now_ms)))
         }
     };
     let header = stores.log.header(volume, head).await?;

@@ -121,7 +121,12 @@ impl Job {
                 }
             };
             match base {
-                Base::Older { lsn, .. } => at = self.reader.commit(volume, lsn).await?.header().clone(),
+                Base::Older { lsn, hash } => {
+                    at = self.reader.commit(volume, lsn).await?.header().clone();
+                    if at.hash() != hash {
+                        return Err(replaced(lsn));
+                    }
+                }
                 _ => {
                     newest_first.reverse();
                     return Ok(Steps { below: None, commits: newest_first });

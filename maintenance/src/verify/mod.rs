@@ -199,12 +199,19 @@ impl Job {
             if let Some(state) = self.bases.get(&place) {
                 return Ok(state.clone());
             }
+            // A snapshot that stands on itself in the end is not there: only who makes up hashes can say so.
+            self.bases.insert(place.clone(), State::same(Standing::Unreadable));
             let beginning = async {
                 let commit = self.reader.metastore().commit(volume, lsn).await?;
+                if commit.hash() != hash {
+                    return Err(Error::corrupt("it is not the commit that a fork names as its base"));
+                }
                 quire_history::beginning(&self.reader, volume, commit.header()).await
             };
             let first = match beginning.await {
                 Ok(header) => header.lsn,
+                // Past the end of the log there is nothing to be told.
+                Err(e) if e.kind() == ErrorKind::NotFound && last_lsn(&self.reader, volume).await? < Some(lsn) => lsn,
                 // The log tells what is wrong.
                 Err(e) if is_damage(&e) || e.kind() == ErrorKind::Gone => Lsn::FIRST,
                 Err(e) => return Err(e),

@@ -87,6 +87,7 @@ macro_rules! metastore_contract {
             a_forged_reservation_moves_nothing
             a_rename_dropped_at_any_point_is_all_or_nothing
             a_restore_stands_on_the_old_snapshot_and_changes_what_came_since
+            a_restore_that_is_asked_for_again_is_the_same
             a_restore_of_what_is_not_older_or_not_there_is_refused
             a_moment_names_the_newest_commit_that_was_there
             the_time_of_a_commit_names_the_last_one_of_that_time

@@ -22,6 +22,17 @@ pub async fn a_restore_stands_on_the_old_snapshot_and_changes_what_came_since(s:
     win(&*s.client(), &v, &next).await;
 }
 
+pub async fn a_restore_that_is_asked_for_again_is_the_same(s: &Subject) {
+    let (v, store) = (volume("app"), s.client());
+    grow(&*store, &v, 3).await;
+    let restored = store.restore(&v, lsn(1), lsn(3), "tests").await.unwrap();
+    let again = s.client().restore(&v, lsn(1), lsn(3), "tests").await.unwrap();
+    assert_eq!(again.hash(), restored.hash());
+    let other = s.client().restore(&v, lsn(2), lsn(3), "tests").await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::Conflict, "{other}");
+    assert_live(&s.client().head(&v).await.unwrap(), &restored);
+}
+
 pub async fn a_restore_of_what_is_not_older_or_not_there_is_refused(s: &Subject) {
     let (v, store) = (volume("app"), s.client());
     let log = grow(&*store, &v, 3).await;

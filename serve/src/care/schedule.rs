@@ -3,9 +3,10 @@
 //! read from time to time.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use quire_history::CHECKPOINT_SPAN;
 use quire_maintenance::collect;
 use quire_maintenance::verify::Depth;
@@ -27,14 +28,29 @@ pub(crate) async fn take_care(care: Care, tokens: bool) {
     let verifier = schedule.care.clone();
     let looks = async {
         loop {
-            match schedule.look().await {
-                Ok(found) => schedule.care.inner.metrics.looked(&found),
-                Err(e) => tracing::warn!("the store's volumes are not looked at: {e}"),
+            match survived(schedule.look()).await {
+                Some(Ok(found)) => schedule.care.inner.metrics.looked(&found),
+                Some(Err(e)) => tracing::warn!("the store's volumes are not looked at: {e}"),
+                None => {}
             }
             tokio::time::sleep(EVERY).await;
         }
     };
-    tokio::join!(looks, verify_all(verifier));
+    let verified = async {
+        while survived(verify_all(verifier.clone())).await.is_none() {
+            tokio::time::sleep(EVERY).await;
+        }
+    };
+    tokio::join!(looks, verified);
+}
+
+/// What work gives, unless it panics: a defect that shows on one volume must not end the service for all of them.
+async fn survived<T>(work: impl Future<Output = T>) -> Option<T> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    if done.is_err() {
+        tracing::error!("the upkeep panicked: this is a defect of Quire");
+    }
+    done.ok()
 }
 
 struct Schedule {

@@ -483,8 +483,9 @@ impl<'a> Run<'a> {
         let vfs = self.house.vfs;
         assert!(!vfs.exists(&name) && vfs.open_journal(&name, ffi::SQLITE_OPEN_MAIN_JOURNAL).is_err());
         let flags = ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_CREATE;
+        // Whoever does not begin one of its own shares it.
         let mut handles =
-            [vfs.open_journal(&name, flags), vfs.open_journal(&name, flags)].map(|file| file.expect("a journal"));
+            [flags, ffi::SQLITE_OPEN_MAIN_JOURNAL].map(|flags| vfs.open_journal(&name, flags).expect("a journal"));
         let mut content = Staged::default();
         for _ in 0..self.byte() % 8 {
             let (op, at, len, seed) = (self.byte(), self.number(3000), self.number(1500), self.byte());
