@@ -113,7 +113,8 @@ def inject(extension, folder, combination, faults):
         try:
             if not plan.fired:
                 raise Failed("the transaction did not make the same calls again")
-            check(db, combination, error, False)
+            # The file has decided when PHASETWO comes; some releases of SQLite tell the program that it failed.
+            check(db, combination, error, False, may_count=fault.kind == "PHASETWO")
             run(db, *both(2, SCHEMAS))
             fresh = opened(folder, number, "quire")
             for schema in SCHEMAS:
@@ -154,8 +155,9 @@ def content(db, schema):
     return [x for (x,) in rows(db, f"SELECT x FROM {schema}.t ORDER BY x")]
 
 
-def check(db, combination, error, may_split):
-    """The transaction is in all three, or in none. Without a super-journal each of them is decided by itself."""
+def check(db, combination, error, may_split, may_count=True):
+    """The transaction is in all three, or in none, unless it may count though it was said to have failed. Without a
+    super-journal each of them is decided by itself."""
     found = [content(db, schema) for schema in SCHEMAS]
     for rows_of_one in found:
         if rows_of_one not in ([0], [0, 1]):
@@ -165,7 +167,7 @@ def check(db, combination, error, may_split):
     elif has_super_journal(combination) and not (may_split and found == [[0, 1], [0], [0]]):
         if found[1:] != found[:2]:
             raise Failed(f"after '{error}' the databases hold {found}")
-        if isinstance(error, apsw.Error):
+        if not may_count:
             expect("rows after a failed commit", found, [[0]] * 3)
 
 
