@@ -91,6 +91,13 @@ SAVEPOINTS = [
     "COMMIT",
 ]
 AUTO_VACUUM = "PRAGMA {{schema}}.auto_vacuum = {mode}"
+FULL_VACUUM = (SMALL_PAGES, AUTO_VACUUM.format(mode="FULL"), *TABLES)
+INCREMENTAL_VACUUM = (
+    SMALL_PAGES,
+    AUTO_VACUUM.format(mode="INCREMENTAL"),
+    *TABLES,
+    "DELETE FROM {schema}.t WHERE id % 3 > 0",
+)
 THREE = ("main", "b", "c")
 
 SCENARIOS = [
@@ -111,7 +118,7 @@ SCENARIOS = [
     Scenario(
         "attached-auto-vacuum",
         one(*LARGE, "DELETE FROM {schema}.t WHERE id > 9", "UPDATE {schema}.t SET tag = 'left'"),
-        setup=(SMALL_PAGES, AUTO_VACUUM.format(mode="FULL"), *TABLES),
+        setup=FULL_VACUUM,
         schemas=("main", "b"),
         spills=True,
         together=True,
@@ -123,17 +130,12 @@ SCENARIOS = [
     Scenario(
         "auto-vacuum-full",
         one("DELETE FROM {schema}.t WHERE id > 9", "UPDATE {schema}.t SET tag = 'left'"),
-        setup=(SMALL_PAGES, AUTO_VACUUM.format(mode="FULL"), *TABLES),
+        setup=FULL_VACUUM,
     ),
     Scenario(
         "incremental-vacuum",
         one("PRAGMA {schema}.incremental_vacuum(20)", *SMALL),
-        setup=(
-            SMALL_PAGES,
-            AUTO_VACUUM.format(mode="INCREMENTAL"),
-            *TABLES,
-            "DELETE FROM {schema}.t WHERE id % 3 > 0",
-        ),
+        setup=INCREMENTAL_VACUUM,
     ),
     Scenario("failed-statement", one(*FAILING), spills=True),
     Scenario("exclusive", one(*SMALL), exclusive=True),
@@ -141,12 +143,7 @@ SCENARIOS = [
     Scenario(
         "exclusive-incremental-vacuum",
         one("PRAGMA {schema}.incremental_vacuum(20)", *SMALL),
-        setup=(
-            SMALL_PAGES,
-            AUTO_VACUUM.format(mode="INCREMENTAL"),
-            *TABLES,
-            "DELETE FROM {schema}.t WHERE id % 3 > 0",
-        ),
+        setup=INCREMENTAL_VACUUM,
         exclusive=True,
     ),
     Scenario("exclusive-spill", one(*LARGE), spills=True, exclusive=True),
@@ -154,7 +151,7 @@ SCENARIOS = [
     Scenario(
         "exclusive-auto-vacuum",
         ["BEGIN", *LARGE, "ROLLBACK", *one("DELETE FROM {schema}.t WHERE id > 9")],
-        setup=(SMALL_PAGES, AUTO_VACUUM.format(mode="FULL"), *TABLES),
+        setup=FULL_VACUUM,
         spills=True,
         exclusive=True,
     ),
