@@ -16,6 +16,7 @@ use quire_proto::{Error, ErrorKind, Result};
 use crate::budget::Budget;
 use crate::counters::{Request, Tally};
 use crate::failure::Failure;
+use crate::folder::{on_disk, remove_unfinished};
 use crate::marker::Marker;
 use crate::store::{Listing, Store, Trust};
 use crate::{Counters, Key, Limits};
@@ -189,6 +190,16 @@ impl Bucket {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Removes what writes below `prefix` have left that were cut off before `before_ms`, by the store's clock, in
+    /// milliseconds since 1970; returns how many. Only a folder keeps such things among its objects: a cloud's bucket
+    /// has a rule for them.
+    pub async fn remove_unfinished(&self, prefix: &Key, before_ms: u64) -> Result<u64> {
+        let Listing::Folder(root) = &self.inner.store.listing else { return Ok(0) };
+        let (root, folder) = (root.clone(), prefix.clone());
+        let what = self.inner.what("removing what was not finished of", prefix);
+        on_disk(&what, move || remove_unfinished(&root, &folder, before_ms)).await
     }
 
     /// Whether the store is there and may be read: for telling a user that a

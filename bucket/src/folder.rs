@@ -87,6 +87,48 @@ pub(crate) fn names(root: &Path, prefix: &Key) -> io::Result<(Vec<Key>, Vec<Meta
     Ok((folders, objects))
 }
 
+/// Removes what writes below `prefix` that were cut off before `before_ms` have left: object_store writes an object
+/// to a file named `KEY#N` first. Returns how many.
+pub(crate) fn remove_unfinished(root: &Path, prefix: &Key, before_ms: u64) -> io::Result<u64> {
+    let mut removed = 0;
+    let mut directories = vec![root.join(prefix.as_str())];
+    while let Some(directory) = directories.pop() {
+        let listing = match fs::read_dir(&directory) {
+            Ok(listing) => listing,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        for entry in listing {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                directories.push(entry.path());
+                continue;
+            }
+            let name = entry.file_name();
+            let numbered = name.to_str().and_then(|name| name.rsplit_once('#'));
+            if !numbered.is_some_and(|(key, n)| !key.is_empty() && n.parse::<u64>().is_ok()) {
+                continue;
+            }
+            // Whoever has just finished it has taken it away.
+            let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+            let metadata = match entry.metadata() {
+                Err(e) if gone(&e) => continue,
+                metadata => metadata?,
+            };
+            if modified_ms(&metadata)? < before_ms {
+                match fs::remove_file(entry.path()) {
+                    Err(e) if gone(&e) => {}
+                    done => {
+                        done?;
+                        removed += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(removed)
+}
+
 /// The entries of one directory in key order, up to the first `wanted` objects.
 /// Names that are no keys (unfinished writes, other programs' files) are not
 /// Quire's and are passed over.
@@ -133,7 +175,11 @@ fn look_at(root: &Path, key: Key) -> io::Result<Option<Meta>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let age = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let last_modified_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let last_modified_ms = modified_ms(&metadata)?;
     Ok(Some(Meta { key, len_bytes: metadata.len(), last_modified_ms, etag: None }))
+}
+
+fn modified_ms(metadata: &fs::Metadata) -> io::Result<u64> {
+    let age = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use quire_history::changed_by;
 use quire_proto::{
-    Base, CommitId, CommitKind, Error, ErrorKind, LocalTip, Lsn, PageSet, Result, SealedCommit, VolumeName, VolumeState,
+    Base, CommitId, CommitKind, Error, ErrorKind, LocalTip, Lsn, PageSet, Result, SealedCommit, VolumeName,
+    VolumeState, changed_since,
 };
 
 use crate::catalog::{Change, REMOVED, ReplicaId, remove_folder};
@@ -111,18 +111,11 @@ impl Engine {
             let (older, newer) = (from.header(), to.header());
             let mut pages = PageSet::new();
             if older.lsn < newer.lsn {
-                let since = shared.stores().await?.metastore.headers(&remote, older.lsn.next(), newer).await?;
                 let most_pages = older.page_count.max(newer.page_count);
-                if since.iter().any(|header| header.kind.begins() || header.page_size != older.page_size) {
-                    pages = PageSet::first(most_pages);
-                } else {
-                    pages = match changed_by(shared.reader().await?, &remote, &since).await {
-                        // Nobody knows any more: it may have been any page.
-                        Err(e) if e.kind() == ErrorKind::Gone => PageSet::first(most_pages),
-                        changed => changed?,
-                    };
-                    pages.truncate(most_pages);
-                }
+                let log = &*shared.stores().await?.metastore;
+                let changed = changed_since(log, &remote, older, newer).await?;
+                pages = changed.unwrap_or_else(|| PageSet::first(most_pages));
+                pages.truncate(most_pages);
             }
             Ok(Between { from: LogEntry::of(older, None), to: LogEntry::of(newer, None), pages })
         })

@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use parking_lot::{Condvar, Mutex};
 use quire_proto::{
-    CommitHash, CommitHeader, CommitId, Error, ErrorKind, Lsn, PageCount, PageIdx, PageSet, PageSize, Result,
-    VolumeName, VolumeState,
+    CommitHash, CommitHeader, CommitId, Error, ErrorKind, HEADERS_A_PIECE, Lsn, PageCount, PageIdx, PageSet, PageSize,
+    Result, VolumeName, VolumeState, log_back,
 };
 
 use crate::catalog::{Change, remove_folder};
@@ -224,16 +224,14 @@ impl Volume {
             let metastore = &engine.stores().await?.metastore;
             let state = metastore.head(&remote).await?;
             let Some(head) = state.head() else { return Ok(Vec::new()) };
-            let headers = async {
-                match head.lsn() {
-                    Lsn::FIRST => Ok(vec![head.header().clone()]),
-                    _ => metastore.headers(&remote, Lsn::FIRST, head.header()).await,
-                }
-            };
+            let headers = log_back(&**metastore, &remote, head.header(), Lsn::FIRST, HEADERS_A_PIECE);
+            let entries = headers.map_ok(|header| LogEntry::of(&header, None)).try_collect();
             let times = metastore.stored_times(&remote, Lsn::FIRST, head.lsn());
-            let (headers, times) = futures::future::try_join(headers, times).await?;
-            let entry = |header: &CommitHeader| LogEntry::of(header, times.get(&header.lsn).copied());
-            Ok(headers.iter().rev().map(entry).collect())
+            let (mut entries, times): (Vec<LogEntry>, _) = futures::future::try_join(entries, times).await?;
+            for entry in &mut entries {
+                entry.stored_ms = times.get(&entry.lsn).copied();
+            }
+            Ok(entries)
         })
     }
 

@@ -212,6 +212,23 @@ fn a_fork_of_unpushed_work_needs_no_store_and_copies_nothing() {
 }
 
 #[test]
+fn forks_of_forks_are_read_however_many() {
+    let (a_dir, b_dir, bucket) = (scratch(), scratch(), memory());
+    let a = open(a_dir.path(), &bucket);
+    four_commits(&a);
+    let fork = |n: u32| name(&if n == 0 { "v".to_owned() } else { format!("f{n}") });
+    for n in 1..=3000 {
+        a.fork(&fork(n - 1), None, &fork(n)).unwrap();
+        if n % 100 == 0 {
+            a.volume(&fork(n)).unwrap().checkpoint().unwrap();
+        }
+        a.remove_replica(&fork(n - 1), false).unwrap();
+    }
+    let last = open(b_dir.path(), &bucket).volume(&fork(3000)).unwrap();
+    assert_eq!(stamps(&last, 2), SNAPSHOTS[3]);
+}
+
+#[test]
 fn a_diverged_volume_s_local_head_can_be_forked() {
     let (a_dir, b_dir, bucket) = (scratch(), scratch(), memory());
     let (a, b) = (open(a_dir.path(), &bucket), open(b_dir.path(), &bucket));

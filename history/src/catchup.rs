@@ -7,7 +7,7 @@ use quire_proto::{
     CommitHash, CommitHeader, ErrorKind, FAR_COMMITS, Lsn, PageCount, PageSet, Result, SealedCommit, VolumeName,
 };
 
-use crate::headers::{changed_by, replaced};
+use crate::headers::{back_to, changed_by, replaced};
 use crate::{Lineage, Reader};
 
 /// What came after a commit.
@@ -37,11 +37,7 @@ pub async fn since(
         return Ok(since);
     }
     let first = lsn.next();
-    let headers = if head.lsn() == first {
-        vec![head.header().clone()]
-    } else {
-        reader.headers(volume, first, head.header()).await?
-    };
+    let headers = back_to(reader, volume, first, head.header(), |_| false).await?;
     let follows = headers[0].lsn == first && headers[0].parent == Some(hash);
     if !follows || headers.iter().any(|h| h.kind.begins() || h.kind.ends()) {
         return Err(replaced(volume, lsn));

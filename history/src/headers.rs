@@ -1,16 +1,22 @@
 //! Reading headers back: to where a volume began, or to where a snapshot does
 //! not go on from the commit before.
 
-use quire_proto::{CommitHeader, Error, ErrorKind, Lsn, PageSet, Result, VolumeName};
+use std::pin::pin;
+
+use futures::{Stream, TryStreamExt};
+use quire_proto::{CommitHeader, Error, ErrorKind, HEADERS_A_PIECE, Lsn, PageSet, Result, VolumeName, headers_back};
 
 use crate::Reader;
 
-/// Headers are read back in pieces of so many.
-const HEADERS_A_PIECE: u64 = 1024;
-
 /// The header of the commit that began the volume's incarnation.
 pub async fn beginning(reader: &Reader, volume: &VolumeName, head: &CommitHeader) -> Result<CommitHeader> {
-    Ok(back_to(reader, volume, Lsn::FIRST, head, |header| header.kind.begins()).await?.swap_remove(0))
+    let mut headers = pin!(back(reader, volume, Lsn::FIRST, head));
+    while let Some(header) = headers.try_next().await? {
+        if header.kind.begins() {
+            return Ok(header);
+        }
+    }
+    Err(no_beginning(volume))
 }
 
 /// The headers up to `head` from the newest of which `is_first` holds, or from `lowest` if none does: LSN 1 must.
@@ -21,39 +27,50 @@ pub(crate) async fn back_to(
     head: &CommitHeader,
     is_first: fn(&CommitHeader) -> bool,
 ) -> Result<Vec<CommitHeader>> {
-    let mut newest_first = vec![head.clone()];
-    loop {
-        let oldest = newest_first[newest_first.len() - 1].clone();
-        if is_first(&oldest) || (oldest.lsn == lowest && lowest > Lsn::FIRST) {
+    let mut headers = pin!(back(reader, volume, lowest, head));
+    let mut newest_first = Vec::new();
+    while let Some(header) = headers.try_next().await? {
+        let found = is_first(&header) || (header.lsn == lowest && lowest > Lsn::FIRST);
+        newest_first.push(header);
+        if found {
             newest_first.reverse();
             return Ok(newest_first);
         }
-        if oldest.lsn <= lowest {
-            return Err(Error::corrupt(format!("volume {volume} has no beginning")));
-        }
-        let low = Lsn::new(oldest.lsn.get().saturating_sub(HEADERS_A_PIECE)).unwrap_or(Lsn::FIRST).max(lowest);
-        let piece = reader.headers(volume, low, &oldest).await?;
-        for header in piece.into_iter().rev().skip(1) {
-            let found = is_first(&header);
-            newest_first.push(header);
-            if found {
-                break;
-            }
+    }
+    Err(no_beginning(volume))
+}
+
+fn back<'a>(
+    reader: &'a Reader,
+    volume: &'a VolumeName,
+    lowest: Lsn,
+    head: &CommitHeader,
+) -> impl Stream<Item = Result<CommitHeader>> + Send + 'a {
+    let piece = move |low, last: CommitHeader| async move { reader.headers(volume, low, &last).await };
+    headers_back(head.clone(), lowest, HEADERS_A_PIECE, piece)
+}
+
+fn no_beginning(volume: &VolumeName) -> Error {
+    Error::corrupt(format!("volume {volume} has no beginning"))
+}
+
+/// Adds the pages that a commit of a volume changed to those that others have.
+async fn add_changed(reader: &Reader, volume: &VolumeName, header: &CommitHeader, changed: &mut PageSet) -> Result<()> {
+    match &header.sets {
+        Some(sets) => changed.union_with(&sets.changed),
+        None => {
+            let commit = reader.commit_of_log(volume, (header.lsn, header.hash())).await?;
+            changed.union_with(&commit.body().sets.changed);
         }
     }
+    Ok(())
 }
 
 /// The pages that commits of a volume changed, together.
-pub async fn changed_by(reader: &Reader, volume: &VolumeName, commits: &[CommitHeader]) -> Result<PageSet> {
+pub(crate) async fn changed_by(reader: &Reader, volume: &VolumeName, commits: &[CommitHeader]) -> Result<PageSet> {
     let mut changed = PageSet::new();
     for header in commits {
-        match &header.sets {
-            Some(sets) => changed.union_with(&sets.changed),
-            None => {
-                let commit = reader.commit_of_log(volume, (header.lsn, header.hash())).await?;
-                changed.union_with(&commit.body().sets.changed);
-            }
-        }
+        add_changed(reader, volume, header, &mut changed).await?;
     }
     Ok(changed)
 }

@@ -25,7 +25,7 @@ pub use boot::boot_frames;
 pub use catchup::{Since, since};
 pub use commits::Reader;
 pub use frames::fetch_frames;
-pub use headers::{beginning, changed_by, replaced};
+pub use headers::{beginning, replaced};
 pub use index::Index;
 pub use kept::{MOST_LOOKS, gone_or};
 pub use lineage::{Lineage, Located};

@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use quire_proto::{
     Base, CommitHash, CommitHeader, CommitKind, DecodedFrame, Error, ErrorKind, FrameLocation, FrameObject, FramePlace,
     Lsn, PageCount, PageIdx, PageSets, PageSource, Result, VolumeName,
@@ -68,70 +67,138 @@ pub struct Located {
     pub commit: Option<CommitHash>,
 }
 
+/// A snapshot of a volume.
+type Place = (VolumeName, Lsn, CommitHash);
+
+/// What a commit of `volume` stands on, if that is not the commit before it.
+fn elsewhere(volume: &VolumeName, header: &CommitHeader) -> Option<Place> {
+    match &header.base {
+        Base::Previous | Base::Nothing => None,
+        Base::Older { lsn, hash } => Some((volume.clone(), *lsn, *hash)),
+        Base::Other { volume, lsn, hash } => Some((volume.clone(), *lsn, *hash)),
+    }
+}
+
+/// Whether a snapshot is looked for once more of which something is gone; an error if not.
+async fn again(
+    reader: &Reader,
+    (volume, lsn): (&VolumeName, Lsn),
+    gone: Error,
+    indexed: bool,
+    looks: &mut u32,
+) -> Result<()> {
+    let e = gone_or(reader, volume, lsn, gone).await;
+    if !indexed || e.kind() != ErrorKind::Corrupt || *looks == MOST_LOOKS {
+        return Err(e);
+    }
+    *looks += 1;
+    Ok(())
+}
+
+impl Drop for Lineage {
+    /// One after the other, as there may be thousands.
+    fn drop(&mut self) {
+        let mut below = self.below.take();
+        while let Some(mut last) = below.and_then(Arc::into_inner) {
+            below = last.below.take();
+        }
+    }
+}
+
 impl Lineage {
     /// Learns what makes snapshot `lsn` of a volume. Without `indexed` no checkpoint is believed. `Gone` if history does
     /// not keep that snapshot any more.
-    pub fn load(
+    pub async fn load(
         reader: Arc<Reader>,
         volume: VolumeName,
         lsn: Lsn,
         hash: CommitHash,
         indexed: bool,
-    ) -> BoxFuture<'static, Result<Arc<Lineage>>> {
-        Box::pin(async move {
-            let mut looks = 0;
-            loop {
-                match Lineage::load_once(reader.clone(), volume.clone(), lsn, hash, indexed).await {
-                    // Its checkpoint may have gone, for a newer one, while it was looked for.
-                    Err(e) if e.kind() == ErrorKind::Gone => {
-                        let e = gone_or(&reader, &volume, lsn, e).await;
-                        if !indexed || e.kind() != ErrorKind::Corrupt || looks == MOST_LOOKS {
-                            return Err(e);
-                        }
-                        looks += 1;
-                    }
-                    loaded => return loaded,
-                }
+    ) -> Result<Arc<Lineage>> {
+        let mut looks = 0;
+        loop {
+            match Lineage::load_levels(&reader, &volume, (lsn, hash), indexed).await {
+                // What it stood on may have gone, for a newer checkpoint, while it was looked for.
+                Err(e) if e.kind() == ErrorKind::Gone => again(&reader, (&volume, lsn), e, indexed, &mut looks).await?,
+                loaded => return loaded,
             }
-        })
+        }
     }
 
-    fn load_once(
-        reader: Arc<Reader>,
+    /// One level after the other, as there may be thousands: each fork of a fork stands on one more.
+    async fn load_levels(
+        reader: &Arc<Reader>,
+        volume: &VolumeName,
+        (lsn, hash): (Lsn, CommitHash),
+        mut indexed: bool,
+    ) -> Result<Arc<Lineage>> {
+        let (mut levels, mut seen) = (Vec::new(), HashSet::new());
+        let mut next = Some((volume.clone(), lsn, hash));
+        while let Some((volume, lsn, hash)) = next {
+            if !seen.insert((volume.clone(), lsn)) {
+                return Err(Error::corrupt(format!("LSN {lsn} of volume {volume} stands on itself in the end"))
+                    .with_remedy(format!(
+                        "`quire verify {volume} --deep` says which checkpoint says so: move it away."
+                    )));
+            }
+            let mut looks = 0;
+            let (level, below) = loop {
+                match Lineage::load_once(reader, volume.clone(), (lsn, hash), indexed).await {
+                    // Its checkpoint may have, for a newer one.
+                    Err(e) if e.kind() == ErrorKind::Gone => {
+                        again(reader, (&volume, lsn), e, indexed, &mut looks).await?;
+                    }
+                    loaded => break loaded?,
+                }
+            };
+            indexed = level.indexed;
+            levels.push(level);
+            next = below;
+        }
+        let mut lineage = None;
+        for mut level in levels.into_iter().rev() {
+            level.below = lineage;
+            lineage = Some(Arc::new(level));
+        }
+        lineage.ok_or_else(|| Error::corrupt("a snapshot without a commit"))
+    }
+
+    /// A snapshot without what is below it, which is told.
+    async fn load_once(
+        reader: &Arc<Reader>,
         volume: VolumeName,
-        lsn: Lsn,
-        hash: CommitHash,
+        (lsn, hash): (Lsn, CommitHash),
         indexed: bool,
-    ) -> BoxFuture<'static, Result<Arc<Lineage>>> {
-        Box::pin(async move {
-            let index = async { if indexed { Index::open(&reader, &volume, lsn).await } else { Ok(None) } };
-            let (head, index) = futures::future::try_join(reader.commit(&volume, lsn), index).await?;
-            if head.hash() != hash {
-                return Err(replaced(&volume, lsn));
-            }
-            let mut lineage = Lineage { volume, indexed, commits: Vec::new(), index: None, below: None };
+    ) -> Result<(Lineage, Option<Place>)> {
+        let index = async { if indexed { Index::open(reader, &volume, lsn).await } else { Ok(None) } };
+        let (head, mut index) = futures::future::try_join(reader.commit(&volume, lsn), index).await?;
+        if head.hash() != hash {
+            return Err(replaced(&volume, lsn));
+        }
+        let mut lineage = Lineage { volume, indexed, commits: Vec::new(), index: None, below: None };
+        let first = |h: &CommitHeader| h.base != Base::Previous;
+        let headers = loop {
             let lowest = index.as_ref().map_or(Lsn::FIRST, |index| index.info().lsn);
-            let first = |h: &CommitHeader| h.base != Base::Previous;
-            let mut headers = back_to(&reader, &lineage.volume, lowest, head.header(), first).await?;
-            if let Some(index) = index.filter(|index| headers[0].lsn == index.info().lsn) {
-                if headers[0].hash() != index.info().commit {
-                    tracing::warn!(
-                        "the checkpoint of LSN {} of volume {} is not used: it is of another commit",
-                        index.info().lsn,
-                        lineage.volume
-                    );
-                    return Lineage::load_once(reader, lineage.volume, lsn, hash, false).await;
-                }
+            let mut headers = back_to(reader, &lineage.volume, lowest, head.header(), first).await?;
+            let Some(found) = index.take().filter(|index| headers[0].lsn == index.info().lsn) else { break headers };
+            if headers[0].hash() == found.info().commit {
                 headers.remove(0);
-                if let Some(origin) = &index.info().origin {
-                    let (volume, lsn, hash) = (origin.volume.clone(), origin.lsn, origin.hash);
-                    lineage.below = Some(Lineage::load(reader.clone(), volume, lsn, hash, indexed).await?);
-                }
-                lineage.index = Some(Arc::new(index));
+                lineage.index = Some(Arc::new(found));
+                break headers;
             }
-            lineage.add(&reader, headers).await?;
-            Ok(Arc::new(lineage))
-        })
+            let (lsn, volume) = (found.info().lsn, &lineage.volume);
+            tracing::warn!("the checkpoint of LSN {lsn} of volume {volume} is not used: it is of another commit");
+            lineage.indexed = false;
+        };
+        let below = match (&lineage.index, headers.first()) {
+            (Some(index), _) => index.info().origin.as_ref().map(|o| (o.volume.clone(), o.lsn, o.hash)),
+            (None, Some(first)) => elsewhere(&lineage.volume, first),
+            (None, None) => None,
+        };
+        for header in headers {
+            lineage.push(reader, header).await?;
+        }
+        Ok((lineage, below))
     }
 
     /// The lineage of `volume` once `newer` commits are on top of this one.
@@ -160,32 +227,31 @@ impl Lineage {
 
     async fn add(&mut self, reader: &Arc<Reader>, headers: Vec<CommitHeader>) -> Result<()> {
         for header in headers {
-            let elsewhere = match &header.base {
-                Base::Previous => None,
-                Base::Nothing => {
-                    self.restart(None);
-                    None
-                }
-                Base::Older { lsn, hash } => Some((self.volume.clone(), *lsn, *hash)),
-                Base::Other { volume, lsn, hash } => Some((volume.clone(), *lsn, *hash)),
-            };
-            if let Some((volume, lsn, hash)) = elsewhere {
+            if let Some((volume, lsn, hash)) = elsewhere(&self.volume, &header) {
                 let known = self.below.take().filter(|below| below.volume == volume && below.head() == (lsn, hash));
                 let below = match known {
                     Some(below) => below,
                     None => Lineage::load(reader.clone(), volume, lsn, hash, self.indexed).await?,
                 };
                 self.restart(Some(below));
+            } else if header.base == Base::Nothing {
+                self.restart(None);
             }
-            let sets = match &header.sets {
-                Some(sets) => sets.clone(),
-                None => {
-                    let place = (header.lsn, header.hash());
-                    reader.commit_of_log(&self.volume, place).await?.body().sets.clone()
-                }
-            };
-            self.commits.push(Commit { header: Arc::new(header), sets: Arc::new(sets) });
+            self.push(reader, header).await?;
         }
+        Ok(())
+    }
+
+    /// Adds a commit, which goes on from what is there.
+    async fn push(&mut self, reader: &Reader, header: CommitHeader) -> Result<()> {
+        let sets = match &header.sets {
+            Some(sets) => sets.clone(),
+            None => {
+                let place = (header.lsn, header.hash());
+                reader.commit_of_log(&self.volume, place).await?.body().sets.clone()
+            }
+        };
+        self.commits.push(Commit { header: Arc::new(header), sets: Arc::new(sets) });
         Ok(())
     }
 
@@ -239,18 +305,19 @@ impl Lineage {
 
     /// The id of the commit that began the incarnation.
     pub fn incarnation(&self) -> String {
-        match (self.commits.first(), &self.index, &self.below) {
-            (_, Some(index), _) => index.info().incarnation.to_string(),
-            (Some(Commit { header, .. }), None, Some(below)) if header.kind == CommitKind::Restore => {
-                below.incarnation()
+        let mut at = self;
+        loop {
+            at = match (at.commits.first(), &at.index, &at.below) {
+                (_, Some(index), _) => return index.info().incarnation.to_string(),
+                (Some(Commit { header, .. }), None, Some(below)) if header.kind == CommitKind::Restore => below,
+                (first, ..) => return first.map_or_else(String::new, |first| first.header.id.to_string()),
             }
-            (first, ..) => first.map_or_else(String::new, |first| first.header.id.to_string()),
         }
     }
 
     /// Whether it relies on a checkpoint.
     pub fn is_indexed(&self) -> bool {
-        self.index.is_some() || self.below.as_ref().is_some_and(|below| below.is_indexed())
+        std::iter::successors(Some(self), |at| at.below.as_deref()).any(|at| at.index.is_some())
     }
 
     /// What the commits say of a page; none if the index must be asked, or what is below.

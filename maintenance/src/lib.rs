@@ -13,18 +13,22 @@ mod wire;
 
 pub use server::Server;
 
-use quire_proto::{CommitHeader, CommitKind, Metastore, Result, VolumeName};
+use std::pin::pin;
+
+use futures::TryStreamExt;
+use quire_proto::{CommitHeader, CommitKind, Lsn, Metastore, Result, VolumeName, log_back};
 
 /// Whether an LSN is a snapshot that can be read: a volume lived there, and not since that LSN only.
 async fn shows_pages<M>(log: &M, volume: &VolumeName, header: &CommitHeader) -> Result<bool>
 where
     M: Metastore + ?Sized,
 {
-    let mut at = header.clone();
-    while at.kind == CommitKind::Void {
-        let Some(before) = at.lsn.prev() else { return Ok(false) };
-        at = log.header(volume, before).await?;
+    let mut headers = pin!(log_back(log, volume, header, Lsn::FIRST, 1));
+    while let Some(at) = headers.try_next().await? {
+        if at.kind != CommitKind::Void {
+            // What has just begun needs no commit before it.
+            return Ok(!at.kind.ends() && (at.page_count.get() > 0 || !at.kind.begins()));
+        }
     }
-    // What has just begun needs no commit before it.
-    Ok(!at.kind.ends() && (at.page_count.get() > 0 || !at.kind.begins()))
+    Ok(false)
 }

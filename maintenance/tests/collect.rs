@@ -79,6 +79,37 @@ fn what_is_kept_reads_and_the_rest_is_gone_in_a_folder() {
 }
 
 #[test]
+fn what_writes_to_a_folder_left_that_were_cut_off_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().display());
+    let store = Store::on(Bucket::open(&url).unwrap());
+    let volume = store.client("a").volume(&name("v")).unwrap();
+    let shown = grow(&volume, 2);
+    let path = |key: &str| folder.path().join(key);
+    let leave = |key: String, hours: u64| {
+        let file = std::fs::File::create(path(&key)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(hours)).unwrap();
+        key
+    };
+    let segments = keys::segments_prefix(&name("v"));
+    let segment = store.keys().into_iter().find(|key| key.starts_with(segments.as_str())).unwrap();
+    let old = [leave(format!("{segment}#1"), 2), leave(format!("{}#23", keys::commit(&name("v"), lsn(3))), 30)];
+    let others = [
+        // It may still be written.
+        leave(format!("{segment}#2"), 0),
+        // Not Quire's.
+        leave(format!("{segment}#draft"), 30),
+        leave(format!("{}/#7", keys::commits_prefix(&name("v"))), 30),
+    ];
+    let options = Options { grace_ms: 0, report_at_ms: Some(u64::MAX), ..Options::default() };
+    store.collect_with("v", &options);
+    assert!(old.iter().all(|key| path(key).exists()), "a report removes nothing");
+    store.collect("v");
+    assert!(old.iter().all(|key| !path(key).exists()) && others.iter().all(|key| path(key).exists()));
+    assert_eq!(stamps(&store.client("b").existing(&name("v")).unwrap()), shown[1]);
+}
+
+#[test]
 fn what_is_kept_reads_and_the_rest_is_gone_on_s3() {
     let server = quire_testkit::S3Server::shared();
     let options = quire_bucket::Options { variables: Some(server.variables()), ..quire_bucket::Options::default() };

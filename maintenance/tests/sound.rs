@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{World, lsn, name, on_each_store};
+use common::{World, commit, lsn, name, on_each_store};
 use quire_engine::Moment;
 use quire_maintenance::verify::Report;
 
@@ -75,4 +75,21 @@ fn a_long_history_with_many_checkpoints_is_sound() {
     }
     let report = is_sound(&world, "app");
     assert_eq!((report.commits, report.checkpoints), (140, 3));
+}
+
+#[test]
+fn forks_of_forks_are_sound_however_many() {
+    let world = World::of(quire_bucket::Bucket::open("memory://").unwrap());
+    world.app();
+    let fork = |n: u32| name(&if n == 0 { "app".to_owned() } else { format!("f{n}") });
+    for n in 1..=1000 {
+        world.engine.fork(&fork(n - 1), None, &fork(n)).unwrap();
+        world.engine.remove_replica(&fork(n - 1), false).unwrap();
+    }
+    assert_eq!(is_sound(&world, "f1000").page_count.get(), 60);
+    // What is damaged far below is known at the top.
+    world.delete(&commit("app", 4));
+    let report = world.plain("f1000");
+    assert_eq!((report.damage.len(), report.touched.len()), (1, 1), "{report:?}");
+    assert_eq!(report.damage[0].volume, name("app"));
 }

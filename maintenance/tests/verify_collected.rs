@@ -10,7 +10,7 @@ use quire_bucket::keys;
 use quire_engine::{Engine, Moment};
 use quire_maintenance::collect::{Options, Stores, collect, keep};
 use quire_maintenance::verify::{Object, Report};
-use quire_proto::{CheckpointPlace, LogUpkeep, Retention, Span, Statement};
+use quire_proto::{CheckpointPlace, LogUpkeep, Lsn, Metastore, Retention, Span, Statement};
 
 /// As if a collector that keeps what is from `horizon` on had let go the first commits, up to `last`.
 fn stub(world: &World, last: u64, horizon: u64) {
@@ -22,18 +22,24 @@ fn stub(world: &World, last: u64, horizon: u64) {
     }
 }
 
+/// Collects what is older than the newest commits, and not one of those named; the new horizon.
+fn collect_all_but(world: &World, newest: u64, named: &[u64]) -> Result<Lsn, quire_proto::Error> {
+    let store = Arc::new(quire_metastore::Embedded::new(world.bucket.clone(), quire_metastore::Options::default()));
+    let stores = Stores::new(store, Arc::new(quire_pagestore::Embedded::new(world.bucket.clone())));
+    let app = name("app");
+    let named = named.iter().copied().map(lsn).collect();
+    let wanted = Retention { span: Span::Last(newest), named };
+    world.wait(keep(&stores, &app, |kept| *kept = wanted.clone())).unwrap();
+    let options = Options { grace_ms: 0, ..Options::default() };
+    Ok(world.wait(collect(&stores, &app, &options))?.unwrap().horizon)
+}
+
 /// A volume of seven commits of which the last and LSN 3 were kept.
 fn collected(world: &World) {
     for n in 1..=7 {
         world.push("app", 20 * n..20 * n + 60);
     }
-    let store = Arc::new(quire_metastore::Embedded::new(world.bucket.clone(), quire_metastore::Options::default()));
-    let stores = Stores::new(store, Arc::new(quire_pagestore::Embedded::new(world.bucket.clone())));
-    let app = name("app");
-    let wanted = keep(&stores, &app, |kept| *kept = Retention { span: Span::Last(1), named: [lsn(3)].into() });
-    world.wait(wanted).unwrap();
-    let options = Options { grace_ms: 0, ..Options::default() };
-    world.wait(collect(&stores, &app, &options)).unwrap().unwrap();
+    collect_all_but(world, 1, &[3]).unwrap();
     for report in [world.plain("app"), world.deep("app")] {
         assert!(report.is_sound(), "{report:?}");
         assert_eq!((report.collected, report.readable), (5, Some(lsn(7))));
@@ -65,6 +71,34 @@ fn a_checkpoint_without_which_nothing_can_be_read_is_missed() {
             assert_eq!((&report.touched[..], report.readable), (&[(lsn(7), lsn(7))][..], Some(lsn(3))));
             can_be_saved(world, &report);
         }
+    });
+}
+
+#[test]
+fn commits_do_not_go_for_a_checkpoint_that_says_something_else() {
+    on_each_store(|world| {
+        world.app();
+        world.volume("app").checkpoint().unwrap();
+        world.lie(&checkpoint(5), 5);
+        let stays = |newest| {
+            let error = collect_all_but(world, newest, &[]).unwrap_err();
+            assert_eq!(error.kind(), quire_proto::ErrorKind::Corrupt, "{error:?}");
+            assert!(error.to_string().contains("LSN 5: it does not say of 1 pages what the commits say"), "{error}");
+            assert!(error.remedy().is_some_and(|remedy| remedy.contains("verify app --deep")), "{error:?}");
+            let store = quire_metastore::Embedded::new(world.bucket.clone(), quire_metastore::Options::default());
+            assert_eq!(world.wait(store.statement(&name("app"))).unwrap().horizon, lsn(1));
+        };
+        stays(1);
+        // What was made from it says the same, and goes the same way.
+        world.push("app", [7]);
+        world.volume("app").checkpoint().unwrap();
+        assert!(collect_all_but(world, 1, &[]).unwrap_err().to_string().contains("LSN 6: it does not say"));
+        stays(2);
+        // Without them all is well, and what goes are the commits.
+        world.delete(&checkpoint(5));
+        world.delete(&checkpoint(6));
+        assert_eq!(collect_all_but(world, 2, &[]).unwrap(), lsn(5));
+        assert!(world.deep("app").is_sound());
     });
 }
 

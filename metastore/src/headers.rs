@@ -5,7 +5,9 @@
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use quire_bucket::{Bucket, keys};
-use quire_proto::{CommitHash, CommitHeader, Error, LogPart, Lsn, Result, Rollup, SealedCommit, VolumeName};
+use quire_proto::{
+    CommitHash, CommitHeader, Error, LogPart, Lsn, MOST_HEADERS, Result, Rollup, SealedCommit, VolumeName,
+};
 
 use crate::log;
 use crate::rollups::{self, HEADERS_AT_ONCE};
@@ -76,6 +78,12 @@ pub(crate) async fn log(bucket: &Bucket, volume: &VolumeName, first: Lsn, last: 
     if first > last.lsn {
         let range = format!("{first} to {}", last.lsn);
         return Err(Error::invalid(format!("the headers {range} of volume {volume} were asked for: an empty range")));
+    }
+    if last.lsn.get() - first.get() >= MOST_HEADERS {
+        let range = format!("{first} to {}", last.lsn);
+        return Err(Error::invalid(format!(
+            "the headers {range} of volume {volume} were asked for: {MOST_HEADERS} at most come at once"
+        )));
     }
     find(bucket, volume, first, last.lsn).await?.linked(last).await
 }

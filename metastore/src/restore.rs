@@ -2,8 +2,8 @@
 //! base it is. Its pages stay where they are; nothing of the log goes.
 
 use quire_proto::{
-    Appended, Base, Body, CommitHeader, CommitId, CommitKind, Error, ErrorKind, Lsn, Marker, MarkerTarget, Metastore,
-    PageSet, PageSets, Result, SealedCommit, VolumeName, VolumeState,
+    Appended, Base, Body, CommitHeader, CommitId, CommitKind, Error, Lsn, Marker, MarkerTarget, Metastore, PageSet,
+    PageSets, Result, SealedCommit, VolumeName, VolumeState, changed_since,
 };
 
 use crate::delete::{not_live, went_on};
@@ -47,28 +47,31 @@ pub(crate) async fn restore(
         .await?;
     // Whole: what is kept now will not be collected before the restore is there.
     store.commit(volume, lsn).await?;
-    let since = store.headers(volume, lsn, head.header()).await?;
-    if since[0].kind.ends() || since[1..].iter().any(|header| header.kind.begins()) {
+    let changed = match older.kind.ends() {
+        true => None,
+        false => changed_since(store, volume, &older, head.header()).await?,
+    };
+    let Some(changed) = changed else {
         return Err(Error::invalid(format!("LSN {lsn} belongs to an earlier volume that had the name {volume}"))
             .with_remedy(format!("`quire fork {volume}@{lsn} NEW` gives it another name.")));
-    }
-    let restored = commit(store, volume, &since, target, author).await?;
+    };
+    let restored = commit(store, &older, head.header(), changed, author)?;
     match store.append(volume, &restored).await? {
         Appended::Won => Ok(restored),
         Appended::Lost(winner) => Err(went_on(volume, &winner.header)),
     }
 }
 
-/// The commit that makes the first of these snapshots the content again, on top of the last.
-async fn commit(
+/// The commit that makes an older snapshot the content again.
+fn commit(
     store: &Embedded,
-    volume: &VolumeName,
-    since: &[CommitHeader],
-    target: Lsn,
+    older: &CommitHeader,
+    head: &CommitHeader,
+    changed: PageSet,
     author: &str,
 ) -> Result<SealedCommit> {
-    let (older, head) = (&since[0], &since[since.len() - 1]);
-    let mut header = CommitHeader::draft(target, CommitKind::Restore, CommitId::random()?, older.page_size);
+    let id = CommitId::random()?;
+    let mut header = CommitHeader::draft(head.lsn.next(), CommitKind::Restore, id, older.page_size);
     header.parent = Some(head.hash());
     header.base = Base::Older { lsn: older.lsn, hash: older.hash() };
     header.author = author.to_owned();
@@ -76,27 +79,6 @@ async fn commit(
     header.page_count = older.page_count;
     header.min_count = older.page_count;
     header.attributes = older.attributes.clone();
-    let sets = PageSets { changed: changed(store, volume, since).await?, owned: Some(PageSet::new()) };
+    let sets = PageSets { changed, owned: Some(PageSet::new()) };
     SealedCommit::seal(header, Body { sets, ..Body::default() })
-}
-
-/// The pages that differ, or may, between the first of these snapshots and the last.
-async fn changed(store: &Embedded, volume: &VolumeName, since: &[CommitHeader]) -> Result<PageSet> {
-    let most_pages = since.iter().map(|header| header.page_count).max().unwrap_or_default();
-    if since.iter().any(|header| header.page_size != since[0].page_size) {
-        return Ok(PageSet::first(most_pages));
-    }
-    let mut changed = PageSet::new();
-    for header in &since[1..] {
-        match &header.sets {
-            Some(sets) => changed.union_with(&sets.changed),
-            None => match store.commit(volume, header.lsn).await {
-                Ok(commit) => changed.union_with(&commit.body().sets.changed),
-                // Nobody knows any more: it may have been any page.
-                Err(e) if e.kind() == ErrorKind::Gone => return Ok(PageSet::first(most_pages)),
-                Err(e) => return Err(e),
-            },
-        }
-    }
-    Ok(changed)
 }

@@ -1,12 +1,16 @@
 //! What a name stands for, given its newest commit. Voids say nothing, and the
 //! fork of a rename says something only if the rename took place.
 
+use std::pin::pin;
+
+use futures::TryStreamExt;
 use quire_bucket::{Bucket, Created, keys};
 use quire_proto::{
-    Base, CommitHeader, CommitKind, Condition, Error, ErrorKind, Result, SealedCommit, VolumeName, VolumeState,
+    Base, CommitHeader, CommitKind, Condition, Error, ErrorKind, Lsn, Result, SealedCommit, VolumeName, VolumeState,
+    headers_back,
 };
 
-use crate::log;
+use crate::{headers, log};
 
 /// What a commit does to its name.
 enum Effect {
@@ -21,18 +25,24 @@ enum Effect {
 /// What `volume` stands for while `head` is its newest commit.
 pub(crate) async fn of(bucket: &Bucket, volume: &VolumeName, head: SealedCommit) -> Result<VolumeState> {
     let head = Box::new(head);
-    let mut at = head.clone();
-    loop {
-        match effect(bucket, volume, at.header()).await? {
+    let piece =
+        |low, last: CommitHeader| async move { headers::log(bucket, volume, low, &last).await.map(|log| log.headers) };
+    // Most names need no step back, and nearly all others one.
+    let mut headers = pin!(headers_back(head.header().clone(), Lsn::FIRST, 1, piece));
+    while let Some(header) = headers.try_next().await? {
+        match effect(bucket, volume, &header).await? {
             Effect::Lives => return Ok(VolumeState::Live(head)),
-            Effect::Ends => return Ok(VolumeState::Ended { by: at, head }),
+            Effect::Ends => {
+                let by = match header.lsn == head.lsn() {
+                    true => head.clone(),
+                    false => Box::new(log::read(bucket, volume, header.lsn).await?),
+                };
+                return Ok(VolumeState::Ended { by, head });
+            }
             Effect::None => {}
         }
-        match at.lsn().prev() {
-            Some(before) => at = Box::new(log::read(bucket, volume, before).await?),
-            None => return Ok(VolumeState::Free { next: head.lsn().next(), head: Some(head) }),
-        }
     }
+    Ok(VolumeState::Free { next: head.lsn().next(), head: Some(head) })
 }
 
 async fn effect(bucket: &Bucket, volume: &VolumeName, header: &CommitHeader) -> Result<Effect> {

@@ -59,6 +59,10 @@ impl LogUpkeep for Embedded {
         self.bucket.delete(&keys::checkpoint(volume, place)).await
     }
 
+    async fn drop_unfinished(&self, volume: &VolumeName, before_ms: u64) -> Result<u64> {
+        self.bucket.remove_unfinished(&keys::volume_prefix(volume), before_ms).await
+    }
+
     async fn stub(&self, volume: &VolumeName, lsn: Lsn) -> Result<u64> {
         let (Stored::Whole(commit), stored_ms) = log::stored(&self.bucket, volume, lsn).await? else { return Ok(0) };
         let len = commit.object().len() as u64;

@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use quire_bucket::{Bucket, Counters};
 use quire_metastore::contract::commits::{commit, write};
 use quire_metastore::{Embedded, Options};
-use quire_proto::{Appended, CommitKind, Lsn, Metastore, SealedCommit, VolumeName};
+use quire_proto::{
+    Appended, CommitKind, ErrorKind, HEADERS_A_PIECE, Lsn, Metastore, SealedCommit, VolumeName, log_back,
+};
 
 fn client(bucket: &Bucket) -> Embedded {
     Embedded::new(bucket.clone(), Options { poll_interval: Duration::from_millis(1), ..Options::default() })
@@ -92,6 +94,42 @@ async fn catching_up_with_a_thousand_commits_takes_few_requests() {
     assert_eq!(since(&bucket, before), (55, 0, 0, 0));
     let bytes = bucket.counters().bytes_in - before.bytes_in;
     assert!(bytes <= 256 * 1024, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn a_log_is_read_back_in_pieces_that_cost_no_more_than_the_whole() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let log = grown(&bucket, 4000).await;
+    let (store, app) = (client(&bucket), app());
+    let whole = store.headers(&app, Lsn::FIRST, log[3999].header()).await.unwrap_err();
+    assert_eq!(whole.kind(), ErrorKind::Invalid, "{whole:?}");
+    let before = bucket.counters();
+    let back = log_back(&store, &app, log[3999].header(), Lsn::FIRST, HEADERS_A_PIECE);
+    let lsns: Vec<u64> = back.map_ok(|header| header.lsn.get()).try_collect().await.unwrap();
+    assert!(lsns.into_iter().eq((1..=4000).rev()));
+    // 3,969 to 3,999 one by one, and 62 roll-ups; 4,000 is known.
+    assert_eq!(since(&bucket, before), (31 + 62, 0, 0, 0));
+    let some = log_back(&store, &app, log[99].header(), Lsn::new(98).unwrap(), HEADERS_A_PIECE);
+    let lsns: Vec<u64> = some.map_ok(|header| header.lsn.get()).try_collect().await.unwrap();
+    assert_eq!(lsns, [100, 99, 98]);
+}
+
+#[tokio::test]
+async fn thousands_of_voids_are_looked_behind_in_few_requests() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let mut log = grown(&bucket, 1).await;
+    let store = client(&bucket);
+    for _ in 0..3000 {
+        let void = commit(log.last(), CommitKind::Void);
+        win(&store, &void).await;
+        store.tidy(&app(), void.header()).await.unwrap();
+        log.push(void);
+    }
+    let fresh = client(&bucket);
+    let before = bucket.counters();
+    assert_eq!(fresh.head(&app()).await.unwrap().live().unwrap().lsn().get(), 3001);
+    let requests = bucket.counters().requests() - before.requests();
+    assert!(requests < 200, "{requests}");
 }
 
 #[tokio::test]

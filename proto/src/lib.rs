@@ -9,6 +9,7 @@
 //! never an allocation that the input's own length does not justify.
 
 mod allowance;
+mod back;
 mod checkpoint;
 mod codec;
 mod commit;
@@ -35,6 +36,7 @@ mod upkeep;
 pub mod wire;
 
 pub use allowance::Allowance;
+pub use back::{HEADERS_A_PIECE, changed_since, headers_back, log_back};
 pub use checkpoint::{
     Boot, CHECKPOINT_FRONT_BYTES, CHECKPOINT_MAGIC, CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointWriter,
     FrameLocation, FrameObject, LEAF_RUNS, LeafRef, MAX_BOOT_BYTES, Origin, Overlay, OverlayBase, OverlayStep, PageRun,
@@ -55,7 +57,8 @@ pub use ids::{CommitHash, CommitId, LocalTip, ObjectHash, SegmentId};
 pub use lsn::Lsn;
 pub use marker::{Marker, MarkerTarget};
 pub use metastore::{
-    Appended, CheckpointPlace, FAR_COMMITS, Front, LogPart, MOST_ALONG, Metastore, Opened, VolumeState, Winner,
+    Appended, CheckpointPlace, FAR_COMMITS, Front, LogPart, MOST_ALONG, MOST_HEADERS, Metastore, Opened, VolumeState,
+    Winner,
 };
 pub use name::VolumeName;
 pub use page::{PageCount, PageIdx, PageSize};

@@ -131,6 +131,9 @@ pub const FAR_COMMITS: u64 = 512;
 /// The end of a log that comes along with its head has at most so many commits.
 pub const MOST_ALONG: u64 = 1024;
 
+/// A part of a log has at most so many headers: [`headers_back`](crate::headers_back) reads a longer one.
+pub const MOST_HEADERS: u64 = 2048;
+
 /// Orders the commits of volumes. Every method may be retried safely. An
 /// error of kind `Unavailable` means that the outcome is unknown, and
 /// `NotFound` that the store has said so.
@@ -162,6 +165,7 @@ pub trait Metastore: Send + Sync + 'static {
 
     /// The headers of `first ..= last.lsn`, ascending, linked by their hashes
     /// and ending in `last`, which the caller got from this store; with the commits that come along at no further cost.
+    /// More than [`MOST_HEADERS`] are `Invalid`.
     async fn log(&self, volume: &VolumeName, first: Lsn, last: &CommitHeader) -> Result<LogPart>;
 
     /// The headers only.

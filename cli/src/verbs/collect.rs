@@ -28,12 +28,22 @@ struct Kept {
     from: u64,
 }
 
+/// What to keep. What is kept less does not come back, so that nothing is taken that people write for months.
+fn span_of(text: &str) -> Result<Span> {
+    let span = Span::parse(text)?;
+    match (span, text.trim().strip_suffix('m').and_then(|n| n.parse::<u64>().ok())) {
+        (Span::Time(ms), Some(n)) => Err(Error::invalid(format!("`{text}` may be minutes, or months"))
+            .with_remedy(format!("Say `{}s` for minutes, or `{}d` for months.", ms / 1000, n.saturating_mul(30)))),
+        _ => Ok(span),
+    }
+}
+
 /// Says what to keep of a volume's history, or shows it.
 pub(crate) fn keep(ctx: &Context, name: &str, what: &[String], no_longer: bool) -> Outcome {
     let (name, moment) = named(name)?.parts();
     let span = match what {
         [] => None,
-        words if moment.is_none() => Some(Span::parse(&words.join(" "))?),
+        words if moment.is_none() => Some(span_of(&words.join(" "))?),
         _ => {
             return Err(Error::invalid("a snapshot is kept, or a span of time: not both in one word")
                 .with_remedy(format!("Say `quire keep {name}@LSN`, and `quire keep {name} {}`.", what.join(" ")))

@@ -41,6 +41,9 @@ use sweep::Sweep;
 /// After so many attempts to publish a statement somebody else is collecting.
 const MOST_ATTEMPTS: usize = 8;
 
+/// A write to which nothing was added for so long has been cut off.
+const UNFINISHED_MS: u64 = 3_600_000;
+
 /// What can be set on a collection.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -233,7 +236,7 @@ async fn attempt(stores: &Stores, volume: &VolumeName, options: &Options, before
     let markers = Markers::list(stores, volume, &before.statement, &head, (now_ms, abandoned_ms)).await?;
     let mut plan = Plan::make(stores, volume, &head, &retention, &before.statement, &markers, now_ms).await?;
     if !options.report_only() {
-        plan.ensure_checkpoints(stores, volume).await?;
+        plan.ensure_checkpoints(stores, volume, &before.statement).await?;
     }
     let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
     let unwritten = match options.report_only() {
@@ -308,6 +311,7 @@ async fn sweep(
     sweep.segments(&mut collected).await?;
     let progress = sweep.commits(&notes.statement, &mut collected).await?;
     if !options.report_only() {
+        stores.log.drop_unfinished(volume, now_ms.saturating_sub(UNFINISHED_MS)).await?;
         markers.remove_spent(stores, volume).await?;
         if (progress.collected, &progress.left) != (notes.statement.collected, &notes.statement.left) {
             // A note only: whoever is first has looked at as much, or will the next time.

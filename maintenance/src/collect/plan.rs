@@ -1,18 +1,22 @@
 //! What is to be kept of a volume's history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 
+use futures::TryStreamExt;
 use quire_history::Index;
 use quire_proto::{
-    CheckpointPlace, CommitHeader, CommitKind, Error, ErrorKind, Lsn, Result, Retention, Span, Statement, VolumeName,
+    CheckpointPlace, CommitHeader, CommitKind, Error, ErrorKind, HEADERS_A_PIECE, Lsn, PageSet, Result, Retention,
+    Span, Statement, VolumeName, log_back,
 };
 
 use super::Stores;
 use super::markers::Markers;
 use crate::shows_pages;
+use crate::verify::{Opened, compare};
 
-/// Headers are read in pieces of so many.
-const HEADERS_AT_ONCE: u64 = 1024;
+/// Checkpoints are compared with so many commits, or a few more, at a time.
+const COMPARED_TOGETHER: u64 = 4096;
 
 /// What is to be kept.
 pub(super) struct Plan {
@@ -57,8 +61,17 @@ impl Plan {
         Ok(ends)
     }
 
-    /// Makes sure that each of these has a sound checkpoint.
-    pub(super) async fn ensure_checkpoints(&mut self, stores: &Stores, volume: &VolumeName) -> Result<()> {
+    /// Makes sure that each of these has a sound checkpoint, which says what its commits say: they may go.
+    pub(super) async fn ensure_checkpoints(
+        &mut self,
+        stores: &Stores,
+        volume: &VolumeName,
+        before: &Statement,
+    ) -> Result<()> {
+        // The ends of what was kept before were compared then.
+        let compared = |place: &&CheckpointPlace| place.lsn == before.horizon || before.kept.contains(&place.lsn);
+        let mut trusted: BTreeMap<Lsn, CheckpointPlace> =
+            before.indexes.iter().filter(compared).map(|place| (place.lsn, *place)).collect();
         for header in self.ends(stores, volume).await? {
             match quire_history::checkpoint(&stores.reader, volume, &header, &[]).await {
                 // A statement had let it go before its holder was seen: the holder blocks what is below it.
@@ -68,7 +81,10 @@ impl Plan {
                 }
                 made => made?,
             };
-            verify(stores, volume, &header).await?;
+            let place = verify(stores, volume, &header).await?;
+            if trusted.get(&place.lsn) != Some(&place) {
+                agree(stores, volume, place, &mut trusted).await?;
+            }
         }
         Ok(())
     }
@@ -112,7 +128,7 @@ async fn unmarked_move(
     markers: &Markers,
 ) -> Result<Lsn> {
     while from < horizon {
-        let to = Lsn::new(from.get().saturating_add(HEADERS_AT_ONCE)).unwrap_or(horizon).min(horizon);
+        let to = Lsn::new(from.get().saturating_add(HEADERS_A_PIECE)).unwrap_or(horizon).min(horizon);
         let last = if to == head.lsn { head.clone() } else { stores.log.header(volume, to).await? };
         for header in stores.log.headers(volume, from, &last).await? {
             if header.kind == CommitKind::Moved
@@ -129,22 +145,69 @@ async fn unmarked_move(
 
 /// The newest commit that says more than the one before it: it and all after it stay as they are.
 async fn newest_with_a_meaning(stores: &Stores, volume: &VolumeName, head: &CommitHeader) -> Result<Lsn> {
-    let mut at = head.clone();
-    // What is conditional may have come to nothing.
-    while at.kind == CommitKind::Void || at.condition.is_some() {
-        let Some(before) = at.lsn.prev() else { break };
-        at = stores.log.header(volume, before).await?;
+    let mut headers = pin!(log_back(&*stores.log, volume, head, Lsn::FIRST, 1));
+    while let Some(header) = headers.try_next().await? {
+        // What is conditional may have come to nothing.
+        if header.kind != CommitKind::Void && header.condition.is_none() {
+            return Ok(header.lsn);
+        }
     }
-    Ok(at.lsn)
+    Ok(Lsn::FIRST)
+}
+
+/// A checkpoint that commits must not go for.
+fn unsound(volume: &VolumeName, lsn: Lsn, problem: &str) -> Error {
+    Error::corrupt(format!("volume {volume}: the checkpoint of LSN {lsn}: {problem}"))
+        .with_remedy(format!("`quire verify {volume} --deep` says what is damaged; nothing is collected meanwhile."))
+}
+
+/// Compares a checkpoint with its commits, from a trusted one or the beginning on, while they are there. What others
+/// wrote in between is compared too, so that no more than a part of a long log is held at a time.
+async fn agree(
+    stores: &Stores,
+    volume: &VolumeName,
+    place: CheckpointPlace,
+    trusted: &mut BTreeMap<Lsn, CheckpointPlace>,
+) -> Result<()> {
+    let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
+    let mut compared_to = trusted.range(..place.lsn).next_back().map_or(0, |(lsn, _)| lsn.get());
+    // Each LSN's highest generation comes first of it, and it is the last that is put in.
+    let ascending: BTreeMap<Lsn, CheckpointPlace> = places.iter().rev().map(|(place, _)| (place.lsn, *place)).collect();
+    for between in ascending.range(..place.lsn).map(|(_, between)| *between) {
+        if between.lsn.get() >= compared_to + COMPARED_TOGETHER {
+            let wrong = disagreement(stores, volume, between, trusted).await;
+            if wrong.is_ok_and(|wrong| wrong.is_some_and(|wrong| wrong.is_empty())) {
+                trusted.insert(between.lsn, between);
+                compared_to = between.lsn.get();
+            }
+        }
+    }
+    // Where commits are damaged there is nothing to compare with: then it is the best that is known of them.
+    match disagreement(stores, volume, place, trusted).await? {
+        Some(wrong) if !wrong.is_empty() => {
+            let problem = format!("it does not say of {} pages what the commits say", wrong.len());
+            Err(unsound(volume, place.lsn, &problem))
+        }
+        _ => {
+            trusted.insert(place.lsn, place);
+            Ok(())
+        }
+    }
+}
+
+async fn disagreement(
+    stores: &Stores,
+    volume: &VolumeName,
+    place: CheckpointPlace,
+    trusted: &BTreeMap<Lsn, CheckpointPlace>,
+) -> Result<Option<PageSet>> {
+    let opened = Opened::open(&stores.reader, volume, place).await?;
+    compare(&stores.reader, volume, &opened, trusted, true).await
 }
 
 /// Checks that the checkpoint of a snapshot is of it, complete, and that all it names is there.
-async fn verify(stores: &Stores, volume: &VolumeName, header: &CommitHeader) -> Result<()> {
-    let problem = |problem: String| {
-        Error::corrupt(format!("volume {volume}: the checkpoint of LSN {}: {problem}", header.lsn)).with_remedy(
-            format!("`quire verify {volume} --deep` says what is damaged; nothing is collected meanwhile."),
-        )
-    };
+async fn verify(stores: &Stores, volume: &VolumeName, header: &CommitHeader) -> Result<CheckpointPlace> {
+    let problem = |problem: String| unsound(volume, header.lsn, &problem);
     let Some(index) = Index::in_force(&stores.reader, volume, header.lsn).await? else {
         return Err(problem("it is missing or damaged".into()));
     };
@@ -162,5 +225,5 @@ async fn verify(stores: &Stores, volume: &VolumeName, header: &CommitHeader) -> 
             _ => e,
         })?;
     }
-    Ok(())
+    Ok(CheckpointPlace { lsn: header.lsn, generation: index.info().generation })
 }

@@ -11,6 +11,7 @@ use quire_proto::{
     FrameLocation, FrameObject, LeafRef, Lsn, PageRun, PageSet, PageSource, Result, SegmentId, SegmentRef, VolumeName,
 };
 
+use super::compare::compare;
 use super::log::{Bad, Walk};
 use super::lost::{Standing, State};
 use super::{Damage, Depth, Job, Object, is_damage};
@@ -31,7 +32,7 @@ pub(super) struct Checked {
 }
 
 /// A checkpoint, open.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     pub(super) place: CheckpointPlace,
     pub(super) head: CheckpointHead,
     /// The first bytes of the object.
@@ -39,7 +40,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) async fn open(reader: &Reader, volume: &VolumeName, place: CheckpointPlace) -> Result<Opened> {
+    pub(crate) async fn open(reader: &Reader, volume: &VolumeName, place: CheckpointPlace) -> Result<Opened> {
         let read = |end: u64| reader.metastore().read_checkpoint(volume, place, 0..end);
         let mut front = read(CHECKPOINT_FRONT_BYTES as u64).await?;
         let len = CheckpointHead::len_of(&front)?;
@@ -127,7 +128,7 @@ impl Job {
             spare.extend(segments.into_iter().map(|segment| (segment.id, (segment, lsn))));
             let mut wrong = PageSet::new();
             if self.depth == Depth::Deep {
-                wrong = self.compare(volume, &opened, &trusted).await?;
+                wrong = compare(&self.reader, volume, &opened, &trusted, false).await?.unwrap_or_default();
                 if !wrong.is_empty() {
                     let problem = "it does not say of these pages what the commits say".to_owned();
                     let (volume, object) = (volume.clone(), Object::Checkpoint(place));

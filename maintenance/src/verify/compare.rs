@@ -2,18 +2,17 @@
 //! and held against what is stored, run by run.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 
 use futures::{StreamExt, TryStreamExt};
+use quire_history::Reader;
 use quire_proto::{
-    Base, CheckpointPlace, CommitHash, CommitHeader, ErrorKind, LeafRef, Lsn, Overlay, OverlayStep, PageRun, PageSet,
-    PageSource, Result, VolumeName,
+    Base, CheckpointPlace, CommitHash, CommitHeader, ErrorKind, HEADERS_A_PIECE, LeafRef, Lsn, Overlay, OverlayStep,
+    PageRun, PageSet, PageSource, Result, VolumeName, log_back,
 };
 
 use super::checkpoints::Opened;
-use super::{COMMITS_AT_ONCE, Job, is_damage};
-
-/// Headers are read back in pieces of so many.
-const HEADERS_A_PIECE: u64 = 1024;
+use super::{COMMITS_AT_ONCE, is_damage};
 
 /// The commits from a checkpoint, or a root, to the one whose checkpoint is compared.
 struct Steps {
@@ -21,116 +20,111 @@ struct Steps {
     commits: Vec<(Lsn, CommitHash)>,
 }
 
-impl Job {
-    /// The pages of which a checkpoint says something else than its commits. Where those are damaged or collected,
-    /// there is nothing to compare with: then none.
-    pub(super) async fn compare(
-        &self,
-        volume: &VolumeName,
-        checkpoint: &Opened,
-        trusted: &BTreeMap<Lsn, CheckpointPlace>,
-    ) -> Result<PageSet> {
-        match self.compared(volume, checkpoint, trusted).await {
-            Err(e) if is_damage(&e) || matches!(e.kind(), ErrorKind::Gone | ErrorKind::Invalid) => Ok(PageSet::new()),
-            compared => compared,
-        }
+/// The pages of which a checkpoint says something else than its commits. Where those are damaged or collected,
+/// there is nothing to compare with: then none.
+pub(crate) async fn compare(
+    reader: &Reader,
+    volume: &VolumeName,
+    checkpoint: &Opened,
+    trusted: &BTreeMap<Lsn, CheckpointPlace>,
+    moved: bool,
+) -> Result<Option<PageSet>> {
+    match compared(reader, volume, checkpoint, trusted, moved).await {
+        Err(e) if is_damage(&e) || matches!(e.kind(), ErrorKind::Gone | ErrorKind::Invalid) => Ok(None),
+        compared => compared.map(Some),
     }
+}
 
-    async fn compared(
-        &self,
-        volume: &VolumeName,
-        checkpoint: &Opened,
-        trusted: &BTreeMap<Lsn, CheckpointPlace>,
-    ) -> Result<PageSet> {
-        let head = self.reader.commit(volume, checkpoint.place.lsn).await?;
-        let steps = self.steps(volume, head.header(), trusted).await?;
-        let commits = futures::stream::iter(steps.commits).map(|(lsn, hash)| async move {
-            let commit = self.reader.commit(volume, lsn).await?;
-            // One that was replaced is reported as that.
-            if commit.hash() == hash { OverlayStep::of(&commit) } else { Err(replaced(lsn)) }
-        });
-        let commits: Vec<OverlayStep> = commits.buffered(COMMITS_AT_ONCE).try_collect().await?;
-        let below = match steps.below {
-            Some(place) => Some(Opened::open(&self.reader, volume, place).await?),
-            None => None,
-        };
-        let info = below.as_ref().map(|below| below.head.info());
-        let mut overlay = Overlay::new(info.map(|info| (info.lsn, info.page_size, info.page_count)), commits)?;
-        // A compaction moves frames: then only who owns a page, and since when, is comparable.
-        let exact = checkpoint.place.generation == 0 && steps.below.is_none_or(|place| place.generation == 0);
-        let mut comparison = Comparison {
-            expected: VecDeque::new(),
-            found: VecDeque::new(),
-            leaves: checkpoint.head.leaves().collect(),
-            exact,
-            wrong: PageSet::new(),
-        };
-        if let Some(below) = &below {
-            for place in below.head.leaves() {
-                let leaf = below.leaf(&self.reader, volume, place).await?;
-                for run in leaf.runs() {
-                    overlay.push(run, |run| comparison.expect(run))?;
-                }
-                self.settle(volume, checkpoint, &mut comparison).await?;
+async fn compared(
+    reader: &Reader,
+    volume: &VolumeName,
+    checkpoint: &Opened,
+    trusted: &BTreeMap<Lsn, CheckpointPlace>,
+    moved: bool,
+) -> Result<PageSet> {
+    let head = reader.commit(volume, checkpoint.place.lsn).await?;
+    let steps = steps(reader, volume, head.header(), trusted).await?;
+    let commits = futures::stream::iter(steps.commits).map(|(lsn, hash)| async move {
+        let commit = reader.commit(volume, lsn).await?;
+        // One that was replaced is reported as that.
+        if commit.hash() == hash { OverlayStep::of(&commit) } else { Err(replaced(lsn)) }
+    });
+    let commits: Vec<OverlayStep> = commits.buffered(COMMITS_AT_ONCE).try_collect().await?;
+    let below = match steps.below {
+        Some(place) => Some(Opened::open(reader, volume, place).await?),
+        None => None,
+    };
+    let info = below.as_ref().map(|below| below.head.info());
+    let mut overlay = Overlay::new(info.map(|info| (info.lsn, info.page_size, info.page_count)), commits)?;
+    // A compaction moves frames.
+    let is_of_the_log = |place: CheckpointPlace| place.generation == 0;
+    let exact = !moved && is_of_the_log(checkpoint.place) && steps.below.is_none_or(is_of_the_log);
+    let mut comparison = Comparison {
+        expected: VecDeque::new(),
+        found: VecDeque::new(),
+        leaves: checkpoint.head.leaves().collect(),
+        exact,
+        wrong: PageSet::new(),
+    };
+    if let Some(below) = &below {
+        for place in below.head.leaves() {
+            let leaf = below.leaf(reader, volume, place).await?;
+            for run in leaf.runs() {
+                overlay.push(run, |run| comparison.expect(run))?;
             }
+            settle(reader, volume, checkpoint, &mut comparison).await?;
         }
-        overlay.finish(|run| comparison.expect(run))?;
-        self.settle(volume, checkpoint, &mut comparison).await?;
-        Ok(comparison.wrong)
     }
+    overlay.finish(|run| comparison.expect(run))?;
+    settle(reader, volume, checkpoint, &mut comparison).await?;
+    Ok(comparison.wrong)
+}
 
-    /// Compares what is expected so far.
-    async fn settle(&self, volume: &VolumeName, checkpoint: &Opened, comparison: &mut Comparison) -> Result<()> {
-        while comparison.settle() {
-            let Some(place) = comparison.leaves.pop_front() else {
-                comparison.miss();
-                break;
-            };
-            let leaf = checkpoint.leaf(&self.reader, volume, place).await?;
-            comparison.found.extend(leaf.runs());
-        }
-        Ok(())
+/// Compares what is expected so far.
+async fn settle(reader: &Reader, volume: &VolumeName, checkpoint: &Opened, comparison: &mut Comparison) -> Result<()> {
+    while comparison.settle() {
+        let Some(place) = comparison.leaves.pop_front() else {
+            comparison.miss();
+            break;
+        };
+        let leaf = checkpoint.leaf(reader, volume, place).await?;
+        comparison.found.extend(leaf.runs());
     }
+    Ok(())
+}
 
-    /// Goes back from `head`, over a restore from the snapshot that was restored, to a trusted checkpoint or a root.
-    async fn steps(
-        &self,
-        volume: &VolumeName,
-        head: &CommitHeader,
-        trusted: &BTreeMap<Lsn, CheckpointPlace>,
-    ) -> Result<Steps> {
-        let mut newest_first: Vec<(Lsn, CommitHash)> = Vec::new();
-        let mut at = head.clone();
-        loop {
-            // The headers below one that was looked at, from the newest.
-            let mut headers = VecDeque::from([at.clone()]);
-            let base = loop {
-                let Some(header) = headers.pop_front() else { return Err(replaced(at.lsn)) };
-                if let Some(place) = trusted.get(&header.lsn) {
-                    newest_first.reverse();
-                    return Ok(Steps { below: Some(*place), commits: newest_first });
+/// Goes back from `head`, over a restore from the snapshot that was restored, to a trusted checkpoint or a root.
+async fn steps(
+    reader: &Reader,
+    volume: &VolumeName,
+    head: &CommitHeader,
+    trusted: &BTreeMap<Lsn, CheckpointPlace>,
+) -> Result<Steps> {
+    let mut newest_first: Vec<(Lsn, CommitHash)> = Vec::new();
+    let mut at = head.clone();
+    loop {
+        let mut headers = pin!(log_back(reader.metastore(), volume, &at, Lsn::FIRST, HEADERS_A_PIECE));
+        let base = loop {
+            let Some(header) = headers.try_next().await? else { return Err(replaced(at.lsn)) };
+            if let Some(place) = trusted.get(&header.lsn) {
+                newest_first.reverse();
+                return Ok(Steps { below: Some(*place), commits: newest_first });
+            }
+            newest_first.push((header.lsn, header.hash()));
+            if header.base != Base::Previous {
+                break header.base;
+            }
+        };
+        match base {
+            Base::Older { lsn, hash } => {
+                at = reader.commit(volume, lsn).await?.header().clone();
+                if at.hash() != hash {
+                    return Err(replaced(lsn));
                 }
-                newest_first.push((header.lsn, header.hash()));
-                if header.base != Base::Previous {
-                    break header.base;
-                }
-                if headers.is_empty() && header.lsn > Lsn::FIRST {
-                    let low = Lsn::new(header.lsn.get().saturating_sub(HEADERS_A_PIECE)).unwrap_or(Lsn::FIRST);
-                    let piece = self.reader.metastore().headers(volume, low, &header).await?;
-                    headers.extend(piece.into_iter().rev().skip(1));
-                }
-            };
-            match base {
-                Base::Older { lsn, hash } => {
-                    at = self.reader.commit(volume, lsn).await?.header().clone();
-                    if at.hash() != hash {
-                        return Err(replaced(lsn));
-                    }
-                }
-                _ => {
-                    newest_first.reverse();
-                    return Ok(Steps { below: None, commits: newest_first });
-                }
+            }
+            _ => {
+                newest_first.reverse();
+                return Ok(Steps { below: None, commits: newest_first });
             }
         }
     }
@@ -198,9 +192,7 @@ fn advance(run: &mut PageRun, count: u32) -> bool {
 fn alike(a: &PageRun, b: &PageRun, exact: bool) -> bool {
     let same_source = match (a.source, b.source) {
         // What a compaction has moved is somebody else's frame; its pages were compared when they were moved.
-        (PageSource::Frame(a), PageSource::Frame(b)) => {
-            a == b || !exact && (a.owner == b.owner || a.is_compacted() || b.is_compacted())
-        }
+        (PageSource::Frame(a), PageSource::Frame(b)) => a == b || !exact && (a.is_compacted() || b.is_compacted()),
         (a, b) => a == b,
     };
     same_source && a.changed == b.changed

@@ -70,7 +70,7 @@ impl fmt::Display for Object {
 }
 
 /// What was found so far, each object once.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Findings {
     listed: Vec<Damage>,
     objects: HashSet<(VolumeName, Object)>,

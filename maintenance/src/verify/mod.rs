@@ -18,14 +18,18 @@ mod note;
 mod owners;
 mod segment;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use quire_history::Reader;
-use quire_proto::{CommitHash, Error, ErrorKind, Lsn, PageCount, PageSet, Result, VolumeName, VolumeState};
+use quire_proto::{
+    Base, CommitHash, CommitHeader, Error, ErrorKind, Lsn, PageCount, PageSet, Result, VolumeName, VolumeState,
+};
 use tokio::sync::Semaphore;
 
+pub(crate) use checkpoints::Opened;
+pub(crate) use compare::compare;
 pub use damage::{Damage, Object};
 pub use note::{Note, Notes};
 pub use owners::owners;
@@ -153,8 +157,8 @@ struct Job {
     findings: Findings,
     scans: Semaphore,
     tally: Tally,
-    /// Snapshots that forks were made from, and how they stand.
-    bases: HashMap<(VolumeName, Lsn), State>,
+    /// Snapshots that forks were made from, how they stand, and what was found of them.
+    bases: HashMap<(VolumeName, Lsn), (State, Findings)>,
 }
 
 #[derive(Default)]
@@ -171,62 +175,75 @@ fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt)
 }
 
-/// The newest LSN of a log whose newest commit cannot be read: by doubling, then by halves.
+/// The newest LSN of a log whose newest commit cannot be read.
 async fn last_lsn(reader: &Reader, volume: &VolumeName) -> Result<Option<Lsn>> {
-    let exists = async |lsn: u64| match reader.metastore().commit(volume, Lsn::try_new(lsn)?).await {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Gone) => Ok(true),
-        Err(e) => Err(e),
-    };
-    let mut high = 1;
-    while exists(high).await? {
-        high *= 2;
-    }
-    let mut low = high / 2;
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        if exists(middle).await? { low = middle } else { high = middle }
-    }
-    Ok(Lsn::new(low))
+    let times = reader.metastore().stored_times(volume, Lsn::FIRST, Lsn::try_new(Lsn::MAX)?).await?;
+    Ok(times.last_key_value().map(|(lsn, _)| *lsn))
 }
 
 impl Job {
     /// How the snapshot stands that a fork was made from. Damage counts only as far as the fork needs it.
     fn base<'a>(&'a mut self, volume: &'a VolumeName, lsn: Lsn, hash: CommitHash) -> BoxFuture<'a, Result<State>> {
         Box::pin(async move {
-            let place = (volume.clone(), lsn);
-            if let Some(state) = self.bases.get(&place) {
-                return Ok(state.clone());
-            }
-            // A snapshot that stands on itself in the end is not there: only who makes up hashes can say so.
-            self.bases.insert(place.clone(), State::same(Standing::Unreadable));
-            let beginning = async {
-                let commit = self.reader.metastore().commit(volume, lsn).await?;
-                if commit.hash() != hash {
-                    return Err(Error::corrupt("it is not the commit that a fork names as its base"));
+            // What stands on nothing first: there may be thousands of forks of forks.
+            let (mut chain, mut seen) = (Vec::new(), HashSet::new());
+            let mut next = Some((volume.clone(), lsn, hash));
+            while let Some((volume, lsn, hash)) = next {
+                let place = (volume, lsn);
+                if self.bases.contains_key(&place) || !seen.insert(place.clone()) {
+                    break;
                 }
-                quire_history::beginning(&self.reader, volume, commit.header()).await
+                let (first, below) = self.began(&place.0, lsn, hash).await?;
+                chain.push((place, hash, first));
+                next = below;
+            }
+            for (place, hash, first) in chain.into_iter().rev() {
+                // A snapshot that stands on itself in the end is not there: only who makes up hashes can say so.
+                self.bases.insert(place.clone(), (State::same(Standing::Unreadable), Findings::default()));
+                let own = std::mem::take(&mut self.findings);
+                let path = self.log(&place.0, first, (place.1, Some(hash))).await;
+                let theirs = std::mem::replace(&mut self.findings, own);
+                let state = path?.at(place.1);
+                self.bases.insert(place, (state, theirs));
+            }
+            let Some((state, theirs)) = self.bases.get(&(volume.clone(), lsn)).cloned() else {
+                return Ok(State::same(Standing::Unreadable));
             };
-            let first = match beginning.await {
-                Ok(header) => header.lsn,
-                // Past the end of the log there is nothing to be told.
-                Err(e) if e.kind() == ErrorKind::NotFound && last_lsn(&self.reader, volume).await? < Some(lsn) => lsn,
-                // The log tells what is wrong.
-                Err(e) if is_damage(&e) || e.kind() == ErrorKind::Gone => Lsn::FIRST,
-                Err(e) => return Err(e),
-            };
-            let own = std::mem::take(&mut self.findings);
-            let path = self.log(volume, first, (lsn, Some(hash))).await;
-            let theirs = std::mem::replace(&mut self.findings, own);
-            let state = path?.at(lsn);
             match &state.seen {
                 Standing::Lacks(pages) => self.findings.add_needed(theirs, pages),
                 Standing::Unreadable => self.findings.add_all(theirs),
                 Standing::None | Standing::Collected => {}
             }
-            self.bases.insert(place, state.clone());
             Ok(state)
         })
+    }
+
+    /// Where the volume of a snapshot began, and what it stands on there if that is another one's.
+    async fn began(
+        &self,
+        volume: &VolumeName,
+        lsn: Lsn,
+        hash: CommitHash,
+    ) -> Result<(Lsn, Option<(VolumeName, Lsn, CommitHash)>)> {
+        let beginning = async {
+            let commit = self.reader.metastore().commit(volume, lsn).await?;
+            if commit.hash() != hash {
+                return Err(Error::corrupt("it is not the commit that a fork names as its base"));
+            }
+            quire_history::beginning(&self.reader, volume, commit.header()).await
+        };
+        match beginning.await {
+            Ok(CommitHeader { lsn, base: Base::Other { volume, lsn: on, hash }, .. }) => {
+                Ok((lsn, Some((volume, on, hash))))
+            }
+            Ok(header) => Ok((header.lsn, None)),
+            // Past the end of the log there is nothing to be told.
+            Err(e) if e.kind() == ErrorKind::NotFound && last_lsn(&self.reader, volume).await? < Some(lsn) => {
+                Ok((lsn, None))
+            }
+            // The log tells what is wrong.
+            Err(e) if is_damage(&e) || e.kind() == ErrorKind::Gone => Ok((Lsn::FIRST, None)),
+            Err(e) => Err(e),
+        }
     }
 }

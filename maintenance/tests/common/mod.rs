@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code)] // helpers of tests may panic like tests; no test file uses all of them
 
 use std::any::Any;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,9 @@ use futures::StreamExt;
 use quire_bucket::{Bucket, Created, Key, Options as BucketOptions, keys};
 use quire_engine::{Engine, Options, Stores, SyncMode, Traffic, Volume};
 use quire_maintenance::verify::{Depth, Report, verify};
-use quire_proto::{Error, Lsn, PageCount, PageIdx, PageSize, VolumeName};
+use quire_proto::{
+    CheckpointHead, CheckpointLeaf, CheckpointWriter, Error, Lsn, PageCount, PageIdx, PageSize, PageSource, VolumeName,
+};
 use quire_testkit::S3Server;
 
 /// A store, and a data directory that writes to it.
@@ -121,6 +124,23 @@ impl World {
     pub(crate) fn replace(&self, key: &Key, bytes: impl Into<Bytes>) {
         self.delete(key);
         assert_eq!(self.wait(self.bucket.create(key, bytes.into())).unwrap(), Created::Won);
+    }
+
+    /// A checkpoint of one leaf now says of a page, which a run begins with, that it is zeros.
+    pub(crate) fn lie(&self, checkpoint: &Key, page: u32) {
+        let object = self.read(checkpoint);
+        let head = CheckpointHead::decode(&object).unwrap();
+        let part = |range: Range<u64>| &object[range.start as usize..range.end as usize];
+        let mut writer = CheckpointWriter::new(head.info().clone());
+        let leaf = head.leaves().next().unwrap();
+        for mut run in CheckpointLeaf::decode(&leaf, part(leaf.range())).unwrap().runs() {
+            if run.first.get() == page {
+                run.source = PageSource::Zero;
+            }
+            writer.push(run).unwrap();
+        }
+        let segments = head.decode_segments(part(head.segments_range())).unwrap();
+        self.replace(checkpoint, writer.finish(segments, &[]).unwrap());
     }
 
     /// Flips a bit; counted from the end if `at` is negative.
