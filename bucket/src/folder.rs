@@ -99,25 +99,17 @@ pub(crate) fn remove_unfinished(root: &Path, prefix: &Key, before_ms: u64) -> io
             Err(e) => return Err(e),
         };
         for entry in listing {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                directories.push(entry.path());
-                continue;
-            }
-            let name = entry.file_name();
-            let numbered = name.to_str().and_then(|name| name.rsplit_once('#'));
-            if !numbered.is_some_and(|(key, n)| !key.is_empty() && n.parse::<u64>().is_ok()) {
-                continue;
-            }
+            let path = entry?.path();
             // Whoever has just finished it has taken it away.
-            let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-            let metadata = match entry.metadata() {
-                Err(e) if gone(&e) => continue,
+            let metadata = match fs::metadata(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata?,
             };
-            if modified_ms(&metadata)? < before_ms {
-                match fs::remove_file(entry.path()) {
-                    Err(e) if gone(&e) => {}
+            if metadata.is_dir() {
+                directories.push(path);
+            } else if is_unfinished(&path) && modified_ms(&metadata)? < before_ms {
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     done => {
                         done?;
                         removed += 1;
@@ -177,6 +169,14 @@ fn look_at(root: &Path, key: Key) -> io::Result<Option<Meta>> {
     };
     let last_modified_ms = modified_ms(&metadata)?;
     Ok(Some(Meta { key, len_bytes: metadata.len(), last_modified_ms, etag: None }))
+}
+
+/// Whether a file has the name that an object has while it is written.
+fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.split_once('#')).is_some_and(|(key, n)| {
+        Key::parse(key).is_ok() && !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit())
+    })
 }
 
 fn modified_ms(metadata: &fs::Metadata) -> io::Result<u64> {

@@ -79,7 +79,7 @@ fn what_cannot_be_meant_is_refused_with_what_can() {
     // Kept less by mistake, history does not come back.
     let months = here.run(&["keep", "app", "7m"]);
     months.failed(2, "may be minutes, or months");
-    assert!(months.stderr.contains("`420s` for minutes, or `210d` for months"), "{months:?}");
+    assert!(months.stderr.contains("`7min` for minutes, or `210d` for months"), "{months:?}");
     here.run(&["keep", "app", "last"]).failed(2, "`last` does not say");
     here.run(&["keep", "app@3", "7d"]).failed(2, "not both");
     here.run(&["keep", "app", "--no-longer"]).failed(2, "one snapshot");

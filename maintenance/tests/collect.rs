@@ -93,13 +93,13 @@ fn what_writes_to_a_folder_left_that_were_cut_off_goes() {
     };
     let segments = keys::segments_prefix(&name("v"));
     let segment = store.keys().into_iter().find(|key| key.starts_with(segments.as_str())).unwrap();
-    let old = [leave(format!("{segment}#1"), 2), leave(format!("{}#23", keys::commit(&name("v"), lsn(3))), 30)];
+    let old = [leave(format!("{segment}#1"), 2), leave(format!("{segment}#23"), 30)];
     let others = [
         // It may still be written.
         leave(format!("{segment}#2"), 0),
         // Not Quire's.
         leave(format!("{segment}#draft"), 30),
-        leave(format!("{}/#7", keys::commits_prefix(&name("v"))), 30),
+        leave(format!("{}/#7", segments), 30),
     ];
     let options = Options { grace_ms: 0, report_at_ms: Some(u64::MAX), ..Options::default() };
     store.collect_with("v", &options);

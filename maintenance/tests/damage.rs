@@ -364,6 +364,29 @@ fn a_store_that_does_not_answer_is_an_error_and_no_damage() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
+/// As above, thousands deep: each is damaged, as it is no commit that the next one names.
+#[test]
+fn a_made_up_chain_of_forks_is_damage_and_takes_no_stack() {
+    let world = World::of(quire_bucket::Bucket::open("memory://").unwrap());
+    let volume = |n: u32| name(&format!("f{n}"));
+    let draft = |at: u64, kind| CommitHeader::draft(lsn(at), kind, CommitId::new([7; 16]), PageSize::DEFAULT);
+    for n in 1..=3000 {
+        let mut fork = draft(1, CommitKind::Fork);
+        fork.base = Base::Other { volume: volume(n - 1), lsn: lsn(2), hash: CommitHash::new([1; 32]) };
+        let fork = SealedCommit::seal(fork, Body::default()).unwrap();
+        let mut write = draft(2, CommitKind::Write);
+        write.parent = Some(fork.hash());
+        for commit in [&fork, &SealedCommit::seal(write, Body::default()).unwrap()] {
+            let key = keys::commit(&volume(n), commit.lsn());
+            world.wait(world.bucket.create(&key, commit.object().clone())).unwrap();
+        }
+    }
+    for depth in [Depth::Plain, Depth::Deep] {
+        let report = world.verify("f3000", depth).unwrap();
+        assert!(!report.is_sound() && report.readable.is_none(), "{report:?}");
+    }
+}
+
 /// Who can write to a log can say there what he likes. Hashes that were made up confirm nothing.
 #[test]
 fn volumes_that_claim_to_stand_on_each_other_are_damage_and_no_loop() {

@@ -10,7 +10,10 @@ use quire_bucket::keys;
 use quire_engine::{Engine, Moment};
 use quire_maintenance::collect::{Options, Stores, collect, keep};
 use quire_maintenance::verify::{Object, Report};
-use quire_proto::{CheckpointPlace, LogUpkeep, Lsn, Metastore, Retention, Span, Statement};
+use quire_proto::{
+    CheckpointInfo, CheckpointPlace, CommitHash, LogUpkeep, Lsn, Metastore, Origin, PageSize, Retention, Span,
+    Statement,
+};
 
 /// As if a collector that keeps what is from `horizon` on had let go the first commits, up to `last`.
 fn stub(world: &World, last: u64, horizon: u64) {
@@ -22,11 +25,14 @@ fn stub(world: &World, last: u64, horizon: u64) {
     }
 }
 
+fn stores(world: &World) -> Stores {
+    let store = Arc::new(quire_metastore::Embedded::new(world.bucket.clone(), quire_metastore::Options::default()));
+    Stores::new(store, Arc::new(quire_pagestore::Embedded::new(world.bucket.clone())))
+}
+
 /// Collects what is older than the newest commits, and not one of those named; the new horizon.
 fn collect_all_but(world: &World, newest: u64, named: &[u64]) -> Result<Lsn, quire_proto::Error> {
-    let store = Arc::new(quire_metastore::Embedded::new(world.bucket.clone(), quire_metastore::Options::default()));
-    let stores = Stores::new(store, Arc::new(quire_pagestore::Embedded::new(world.bucket.clone())));
-    let app = name("app");
+    let (stores, app) = (stores(world), name("app"));
     let named = named.iter().copied().map(lsn).collect();
     let wanted = Retention { span: Span::Last(newest), named };
     world.wait(keep(&stores, &app, |kept| *kept = wanted.clone())).unwrap();
@@ -100,6 +106,40 @@ fn commits_do_not_go_for_a_checkpoint_that_says_something_else() {
         assert_eq!(collect_all_but(world, 2, &[]).unwrap(), lsn(5));
         assert!(world.deep("app").is_sound());
     });
+}
+
+#[test]
+fn commits_do_not_go_for_a_checkpoint_that_stands_on_something_else() {
+    let forgeries: [&dyn Fn(&mut CheckpointInfo); 3] = [
+        &|info| info.origin = Some(Origin { volume: name("other"), lsn: lsn(1), hash: CommitHash::new([1; 32]) }),
+        &|info| drop(info.attributes.insert("content".into(), "forged".into())),
+        &|info| info.page_size = PageSize::try_new(8192).unwrap(),
+    ];
+    for forgery in forgeries {
+        let world = World::in_folder();
+        world.app();
+        world.volume("app").checkpoint().unwrap();
+        world.forge(&checkpoint(5), |info, _| forgery(info));
+        let error = collect_all_but(&world, 1, &[]).unwrap_err();
+        assert!(error.to_string().contains("LSN 5: it does not say of 60 pages what the commits say"), "{error}");
+        let damage = world.deep("app").damage;
+        let told = damage.iter().any(|damage| damage.object.kind() == "checkpoint" && damage.pages.len() == 60);
+        assert!(told, "{damage:?}");
+    }
+}
+
+#[test]
+fn a_report_says_that_nothing_can_go() {
+    let world = World::in_folder();
+    world.app();
+    world.volume("app").checkpoint().unwrap();
+    world.lie(&checkpoint(5), 5);
+    let stores = stores(&world);
+    let app = name("app");
+    world.wait(keep(&stores, &app, |kept| kept.span = Span::Last(1))).unwrap();
+    let options = Options { report_at_ms: Some(u64::MAX), ..Options::default() };
+    let error = world.wait(collect(&stores, &app, &options)).unwrap_err();
+    assert!(error.to_string().contains("LSN 5: it does not say of 1 pages"), "{error}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use crate::{CommitHeader, Error, ErrorKind, Lsn, Metastore, PageSet, ROLLUP_SPAN, Result, VolumeName};
 
 /// A long log is read in pieces of so many headers.
-pub const HEADERS_A_PIECE: u64 = 1024;
+pub const HEADERS_A_PIECE: u64 = 1984;
 
 /// The headers of a log from `newest` down to that of `lowest`, each the parent of the one before it. `piece` reads
 /// those of a range as [`Metastore::headers`] does. No more than a piece is held at a time: the first one has
@@ -88,6 +88,12 @@ where
         match &header.sets {
             Some(sets) => pages.union_with(&sets.changed),
             None => match log.commit(volume, header.lsn).await {
+                Ok(commit) if commit.hash() != header.hash() => {
+                    let lsn = header.lsn;
+                    return Err(Error::corrupt(format!(
+                        "LSN {lsn} of volume {volume} is not what the next one stands on"
+                    )));
+                }
                 Ok(commit) => pages.union_with(&commit.body().sets.changed),
                 // Nobody knows any more.
                 Err(e) if e.kind() == ErrorKind::Gone => changed = None,

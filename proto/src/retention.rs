@@ -29,14 +29,16 @@ pub enum Span {
     Last(u64),
 }
 
-const UNITS: [(&str, u64); 5] = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+/// As they are shown; a minute is also read as `m`.
+const UNITS: [(&str, u64); 5] =
+    [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)];
 
 impl Span {
-    /// Reads `all`, `last N`, or a time such as `7d`, `12h`, `30m`.
+    /// Reads `all`, `last N`, or a time such as `7d`, `12h`, `30min`.
     pub fn parse(text: &str) -> Result<Span> {
         let wrong = || {
             Error::invalid(format!("`{text}` does not say what to keep"))
-                .with_remedy("Say `all`, `last N`, or a time such as `7d`, `12h` or `30m`.")
+                .with_remedy("Say `all`, `last N`, or a time such as `7d`, `12h` or `30min`.")
         };
         let text = text.trim();
         if text == "all" {
@@ -45,7 +47,8 @@ impl Span {
         if let Some(n) = text.strip_prefix("last ") {
             return n.trim().parse().ok().filter(|n| *n > 0).map(Span::Last).ok_or_else(wrong);
         }
-        let (unit, ms) = UNITS.into_iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(wrong)?;
+        let mut units = UNITS.into_iter().chain([("m", 60_000)]);
+        let (unit, ms) = units.find(|(unit, _)| text.ends_with(unit)).ok_or_else(wrong)?;
         let n: u64 = text.strip_suffix(unit).and_then(|n| n.parse().ok()).filter(|n| *n > 0).ok_or_else(wrong)?;
         n.checked_mul(ms).map(Span::Time).ok_or_else(wrong)
     }
@@ -118,13 +121,14 @@ mod tests {
 
     #[test]
     fn what_was_said_comes_back() {
-        for span in ["all", "7d", "2w", "90s", "last 12"] {
+        for span in ["all", "7d", "2w", "30min", "5m", "90s", "last 12"] {
             let span = Span::parse(span).unwrap();
             let retention = Retention { span, named: [3, 9].into_iter().filter_map(Lsn::new).collect() };
             assert_eq!(Retention::decode(&retention.encode()).unwrap(), retention);
             assert_eq!(Span::parse(&span.to_string()).unwrap(), span);
         }
         assert_eq!(Span::parse("14d").unwrap().to_string(), "2w");
+        assert_eq!(Span::parse("7m").unwrap().to_string(), "7min");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is known of the server and its volumes, as the admin service says it and the console shows it.
 
+use std::future::ready;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,8 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use quire_metastore::Hub;
 use quire_proto::wire::{Amount, CommitInfo, RunInfo, ServerInfo, UpkeepInfo, VolumeInfo};
 use quire_proto::{
-    CommitHeader, Error, ErrorKind, Grant, LogUpkeep, Lsn, PageUpkeep, Result, Right, VolumeName, VolumeState,
+    CommitHeader, Error, ErrorKind, Grant, HEADERS_A_PIECE, LogUpkeep, Lsn, PageUpkeep, Result, Right, VolumeName,
+    VolumeState, log_back,
 };
 
 use crate::Role;
@@ -185,8 +187,9 @@ impl Facts {
         let Some(last) = last else { return Ok(Vec::new()) };
         let first = Lsn::new(last.get().saturating_sub(limit) + 1).unwrap_or(Lsn::FIRST);
         let header = if last == head.lsn() { head.header().clone() } else { self.log.header(volume, last).await? };
-        let headers = self.log.headers(volume, first, &header).await?;
-        Ok(headers.iter().rev().filter(|header| grant.reaches(header.lsn)).map(commit_info).collect())
+        let headers = log_back(&*self.log, volume, &header, first, HEADERS_A_PIECE);
+        let known = headers.try_filter(|header| ready(grant.reaches(header.lsn)));
+        known.map_ok(|header| commit_info(&header)).try_collect().await
     }
 
     /// The commits of a volume that appear from now on.

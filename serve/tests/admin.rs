@@ -14,7 +14,7 @@ use quire_maintenance::Server as Admin;
 use quire_maintenance::collect::{Options as CollectOptions, Stores};
 use quire_maintenance::verify::Depth;
 use quire_maintenance::{collect, compact, verify};
-use quire_metastore::contract::commits::{commit, write_noise};
+use quire_metastore::contract::commits::{commit, write, write_noise};
 use quire_proto::wire::admin_client::AdminClient;
 use quire_proto::wire::run_info::Outcome;
 use quire_proto::wire::{self, error_of};
@@ -122,16 +122,24 @@ async fn volumes_are_made_named_shown_and_ended() {
     assert_eq!(list("", "other", 1).await, ["team/app ended"]);
     assert_eq!(list("", "team/app", 9).await, ["team/new live"]);
 
-    let log = async |before_lsn, limit| {
-        let asked = wire::GetLogRequest { volume: "other".into(), before_lsn, limit };
+    let log = async |volume: &str, before_lsn, limit| {
+        let asked = wire::GetLogRequest { volume: volume.into(), before_lsn, limit };
         let listed = house.raw().get_log(asked).await.unwrap().into_inner();
         listed.map(|commit| commit.unwrap().lsn).collect::<Vec<_>>().await
     };
-    assert_eq!(log(0, 0).await, [7, 6, 5, 4, 3, 2, 1]);
-    assert_eq!(log(0, 2).await, [7, 6]);
-    assert_eq!(log(6, 2).await, [5, 4]);
-    assert_eq!(log(100, 1).await, [7]);
-    assert!(log(1, 5).await.is_empty());
+    assert_eq!(log("other", 0, 0).await, [7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(log("other", 0, 2).await, [7, 6]);
+    assert_eq!(log("other", 6, 2).await, [5, 4]);
+    assert_eq!(log("other", 100, 1).await, [7]);
+    assert!(log("other", 1, 5).await.is_empty());
+
+    // However long: the log is read in pieces.
+    let mut last = commit(None, CommitKind::Create);
+    for n in 1..=2500 {
+        assert!(matches!(house.direct.append(&name("long"), &last).await.unwrap(), Appended::Won), "{n}");
+        last = write(&last);
+    }
+    assert_eq!(log("long", 0, 3000).await, (1..=2500).rev().collect::<Vec<_>>());
 
     let delete = |expected_lsn| wire::DeleteVolumeRequest { volume: "other".into(), expected_lsn };
     assert_eq!(error_of(&admin.delete_volume(delete(3)).await.unwrap_err()).kind(), ErrorKind::Conflict);

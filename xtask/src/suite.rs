@@ -1,10 +1,12 @@
 //! `cargo xtask test`: the workspace's own tests, then the client suite and
 //! the commit matrix; and `cargo xtask bench`.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 use quire_testkit::{BUILT_VARIABLE, S3Server, SHARED_S3_VARIABLE};
+use serde_json::Value;
 
 use crate::paths::{self, Profile};
 use crate::{clients, matrix, process, sqlite};
@@ -30,12 +32,53 @@ impl Parts {
     }
 
     /// Runs cargo for tests that use the parts.
-    pub(crate) fn cargo(&self, words: &[&str], more: &[(&str, String)]) -> Result<()> {
-        let parts = [
+    fn cargo(&self, words: &[&str], more: &[(&str, String)]) -> Result<()> {
+        cargo_with(words, &[&self.variables()[..], more].concat())
+    }
+
+    fn variables(&self) -> [(&'static str, String); 2] {
+        [
             (SHARED_S3_VARIABLE, self.server.port().to_string()),
             (BUILT_VARIABLE, paths::folder(Profile::Debug).display().to_string()),
-        ];
-        cargo_with(words, &[&parts, more].concat())
+        ]
+    }
+
+    /// The programs of all tests. That of one package alone would be built anew, with the features that it asks for.
+    pub(crate) fn test_programs(&self) -> Result<Vec<TestProgram>> {
+        let words = ["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
+        let messages = process::output(cargo_command().args(words))?;
+        let messages = messages.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+        let program = |message: &Value| {
+            let folder = Path::new(message["manifest_path"].as_str()?).parent()?;
+            let program = message["executable"].as_str().filter(|_| message["profile"]["test"] == true)?;
+            let name = format!("{}/{}", folder.file_name()?.to_str()?, message["target"]["name"].as_str()?);
+            Some(TestProgram { name, folder: folder.to_owned(), program: program.into() })
+        };
+        Ok(messages.iter().filter_map(program).collect())
+    }
+
+    /// Runs all tests of a program.
+    pub(crate) fn run(&self, test: &TestProgram, more: &[(&str, String)]) -> Result<()> {
+        println!("\n== {}", test.name);
+        let mut command = Command::new(&test.program);
+        command.arg("--nocapture").current_dir(&test.folder).env("CARGO_MANIFEST_DIR", &test.folder);
+        process::run(command.envs(self.variables()).envs(more.iter().map(|(name, value)| (name, value))))
+    }
+}
+
+/// What cargo has made of the tests in one file.
+pub(crate) struct TestProgram {
+    /// `FOLDER/NAME`.
+    name: String,
+    /// Its package's.
+    folder: PathBuf,
+    program: PathBuf,
+}
+
+impl TestProgram {
+    /// Whether it is `FOLDER/NAME`, or in `FOLDER`.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.name.split_once('/').is_some_and(|(folder, _)| folder == name)
     }
 }
 

@@ -31,10 +31,10 @@ struct Kept {
 /// What to keep. What is kept less does not come back, so that nothing is taken that people write for months.
 fn span_of(text: &str) -> Result<Span> {
     let span = Span::parse(text)?;
-    match (span, text.trim().strip_suffix('m').and_then(|n| n.parse::<u64>().ok())) {
-        (Span::Time(ms), Some(n)) => Err(Error::invalid(format!("`{text}` may be minutes, or months"))
-            .with_remedy(format!("Say `{}s` for minutes, or `{}d` for months.", ms / 1000, n.saturating_mul(30)))),
-        _ => Ok(span),
+    match text.trim().strip_suffix('m').and_then(|n| n.parse::<u64>().ok()) {
+        Some(n) => Err(Error::invalid(format!("`{text}` may be minutes, or months"))
+            .with_remedy(format!("Say `{n}min` for minutes, or `{}d` for months.", n.saturating_mul(30)))),
+        None => Ok(span),
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use quire_history::Index;
 use quire_proto::{
-    CheckpointHead, CheckpointLeaf, CheckpointPlace, CommitHeader, ErrorKind, FrameObject, Lsn, PageSource, Result,
-    SegmentId, SegmentRef, Statement, VolumeName,
+    CheckpointHead, CheckpointLeaf, CheckpointPlace, CommitHeader, ErrorKind, FrameLocation, FrameObject, Lsn,
+    PageSource, Result, SegmentId, SegmentRef, Statement, VolumeName,
 };
 
 use super::Stores;
@@ -72,10 +72,15 @@ impl Live {
 
     fn add_leaf(&mut self, leaf: &CheckpointLeaf) {
         for run in leaf.runs() {
-            if let PageSource::Frame(frame) = run.source
-                && frame.object == FrameObject::Commit
-            {
-                self.commits.insert(frame.owner);
+            match run.source {
+                PageSource::Frame(FrameLocation { object: FrameObject::Commit, owner, .. }) => {
+                    self.commits.insert(owner);
+                }
+                // Whatever the checkpoint's own list says.
+                PageSource::Frame(FrameLocation { object: FrameObject::Segment(id), .. }) => {
+                    self.segments.insert(id);
+                }
+                PageSource::Zero | PageSource::Inherited => {}
             }
         }
     }

@@ -235,14 +235,16 @@ async fn attempt(stores: &Stores, volume: &VolumeName, options: &Options, before
     let abandoned_ms = (!options.report_only()).then_some(options.abandoned_ms);
     let markers = Markers::list(stores, volume, &before.statement, &head, (now_ms, abandoned_ms)).await?;
     let mut plan = Plan::make(stores, volume, &head, &retention, &before.statement, &markers, now_ms).await?;
-    if !options.report_only() {
-        plan.ensure_checkpoints(stores, volume, &before.statement).await?;
-    }
+    plan.ensure_checkpoints(stores, volume, &before.statement, options.report_only()).await?;
     let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
     let unwritten = match options.report_only() {
         true => plan.without_checkpoint(stores, volume, &places).await?,
         false => Vec::new(),
     };
+    if !plan.is_up_to_date(&places) {
+        // Somebody has written another one meanwhile, which would count.
+        return Ok(Attempt::Overtaken);
+    }
     let statement = plan.statement(&places, &before.statement);
     if stores.log.retention(volume).await?.0 != wanted {
         // Somebody has said something else while checkpoints were written.
@@ -311,12 +313,16 @@ async fn sweep(
     sweep.segments(&mut collected).await?;
     let progress = sweep.commits(&notes.statement, &mut collected).await?;
     if !options.report_only() {
-        stores.log.drop_unfinished(volume, now_ms.saturating_sub(UNFINISHED_MS)).await?;
         markers.remove_spent(stores, volume).await?;
         if (progress.collected, &progress.left) != (notes.statement.collected, &notes.statement.left) {
             // A note only: whoever is first has looked at as much, or will the next time.
             stores.log.state(volume, notes.number + 1, &progress).await?;
         }
+    }
+    if !options.report_only()
+        && let Err(e) = stores.log.drop_unfinished(volume, now_ms.saturating_sub(UNFINISHED_MS)).await
+    {
+        tracing::warn!("volume {volume}: what writes have left that were cut off stays: {e}");
     }
     collected.holds = markers.into_holds();
     Ok(collected)

@@ -13,7 +13,7 @@ use quire_proto::{
 use super::Stores;
 use super::markers::Markers;
 use crate::shows_pages;
-use crate::verify::{Opened, compare};
+use crate::verify::{Compared, Opened, compare};
 
 /// Checkpoints are compared with so many commits, or a few more, at a time.
 const COMPARED_TOGETHER: u64 = 4096;
@@ -23,6 +23,8 @@ pub(super) struct Plan {
     horizon: Lsn,
     /// Snapshots before the horizon.
     kept: BTreeSet<Lsn>,
+    /// The checkpoints at the ends, once they were compared with their commits.
+    compared: BTreeSet<CheckpointPlace>,
 }
 
 impl Plan {
@@ -46,7 +48,7 @@ impl Plan {
         let named = retention.named.iter().copied().filter(|lsn| before.keeps(*lsn));
         let mut kept: BTreeSet<Lsn> = named.chain(markers.held(before)).collect();
         kept.retain(|lsn| *lsn < horizon);
-        Ok(Plan { horizon, kept })
+        Ok(Plan { horizon, kept, compared: BTreeSet::new() })
     }
 
     /// The snapshots at the lower ends of what is kept which a checkpoint of their own makes independent of all before.
@@ -61,32 +63,54 @@ impl Plan {
         Ok(ends)
     }
 
-    /// Makes sure that each of these has a sound checkpoint, which says what its commits say: they may go.
+    /// Makes sure that each of these has a sound checkpoint, which says what its commits say: they may go. A report
+    /// looks at those that are there.
     pub(super) async fn ensure_checkpoints(
         &mut self,
         stores: &Stores,
         volume: &VolumeName,
         before: &Statement,
+        report_only: bool,
     ) -> Result<()> {
+        let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
+        let there = |place: &CheckpointPlace| places.iter().any(|(there, _)| there == place);
         // The ends of what was kept before were compared then.
-        let compared = |place: &&CheckpointPlace| place.lsn == before.horizon || before.kept.contains(&place.lsn);
-        let mut trusted: BTreeMap<Lsn, CheckpointPlace> =
-            before.indexes.iter().filter(compared).map(|place| (place.lsn, *place)).collect();
+        let was_end = |place: &CheckpointPlace| place.lsn == before.horizon || before.kept.contains(&place.lsn);
+        let mut trusted: BTreeMap<Lsn, CheckpointPlace> = before
+            .indexes
+            .iter()
+            .filter(|place| was_end(place) && there(place))
+            .map(|place| (place.lsn, *place))
+            .collect();
         for header in self.ends(stores, volume).await? {
-            match quire_history::checkpoint(&stores.reader, volume, &header, &[]).await {
-                // A statement had let it go before its holder was seen: the holder blocks what is below it.
-                Err(e) if e.kind() == ErrorKind::Gone && header.lsn < self.horizon => {
-                    self.kept.remove(&header.lsn);
+            if report_only {
+                if places.iter().all(|(place, _)| place.lsn != header.lsn) {
                     continue;
                 }
-                made => made?,
-            };
+            } else {
+                match quire_history::checkpoint(&stores.reader, volume, &header, &[]).await {
+                    // A statement had let it go before its holder was seen: the holder blocks what is below it.
+                    Err(e) if e.kind() == ErrorKind::Gone && header.lsn < self.horizon => {
+                        self.kept.remove(&header.lsn);
+                        continue;
+                    }
+                    made => made?,
+                };
+            }
             let place = verify(stores, volume, &header).await?;
             if trusted.get(&place.lsn) != Some(&place) {
-                agree(stores, volume, place, &mut trusted).await?;
+                agree(stores, volume, place, &places, &mut trusted).await?;
             }
+            self.compared.insert(place);
         }
         Ok(())
+    }
+
+    /// Whether what was compared is still what counts.
+    pub(super) fn is_up_to_date(&self, places: &[(CheckpointPlace, u64)]) -> bool {
+        // Of each LSN the highest generation comes first.
+        let counts = |lsn: Lsn| places.iter().map(|(place, _)| *place).find(|place| place.lsn == lsn);
+        self.compared.iter().all(|place| counts(place.lsn) == Some(*place))
     }
 
     /// For a report, which writes none: those that have no checkpoint yet.
@@ -157,8 +181,14 @@ async fn newest_with_a_meaning(stores: &Stores, volume: &VolumeName, head: &Comm
 
 /// A checkpoint that commits must not go for.
 fn unsound(volume: &VolumeName, lsn: Lsn, problem: &str) -> Error {
-    Error::corrupt(format!("volume {volume}: the checkpoint of LSN {lsn}: {problem}"))
-        .with_remedy(format!("`quire verify {volume} --deep` says what is damaged; nothing is collected meanwhile."))
+    Error::corrupt(format!("volume {volume}: the checkpoint of LSN {lsn}: {problem}")).with_remedy(format!(
+        "`quire verify {volume} --deep` says what is damaged. A checkpoint whose commits are there is written anew once it \
+         is moved out of the volume's folder `ck`. Nothing is collected meanwhile."
+    ))
+}
+
+fn differs(volume: &VolumeName, lsn: Lsn, pages: &PageSet) -> Error {
+    unsound(volume, lsn, &format!("it does not say of {} pages what the commits say", pages.len()))
 }
 
 /// Compares a checkpoint with its commits, from a trusted one or the beginning on, while they are there. What others
@@ -167,40 +197,50 @@ async fn agree(
     stores: &Stores,
     volume: &VolumeName,
     place: CheckpointPlace,
+    places: &[(CheckpointPlace, u64)],
     trusted: &mut BTreeMap<Lsn, CheckpointPlace>,
 ) -> Result<()> {
-    let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
     let mut compared_to = trusted.range(..place.lsn).next_back().map_or(0, |(lsn, _)| lsn.get());
     // Each LSN's highest generation comes first of it, and it is the last that is put in.
     let ascending: BTreeMap<Lsn, CheckpointPlace> = places.iter().rev().map(|(place, _)| (place.lsn, *place)).collect();
     for between in ascending.range(..place.lsn).map(|(_, between)| *between) {
-        if between.lsn.get() >= compared_to + COMPARED_TOGETHER {
-            let wrong = disagreement(stores, volume, between, trusted).await;
-            if wrong.is_ok_and(|wrong| wrong.is_some_and(|wrong| wrong.is_empty())) {
-                trusted.insert(between.lsn, between);
-                compared_to = between.lsn.get();
-            }
+        if between.lsn.get() < compared_to + COMPARED_TOGETHER {
+            continue;
+        }
+        compared_to = between.lsn.get();
+        match hold_against(stores, volume, between, trusted).await {
+            Ok(Compared::Differing(pages)) if pages.is_empty() => drop(trusted.insert(between.lsn, between)),
+            Ok(Compared::Differing(pages)) => return Err(differs(volume, between.lsn, &pages)),
+            Ok(Compared::Unknown(_)) => {}
+            // It is damaged, or has gone: nobody needs it.
+            Err(e) if is_its_own(&e) => {}
+            Err(e) => return Err(e),
         }
     }
-    // Where commits are damaged there is nothing to compare with: then it is the best that is known of them.
-    match disagreement(stores, volume, place, trusted).await? {
-        Some(wrong) if !wrong.is_empty() => {
-            let problem = format!("it does not say of {} pages what the commits say", wrong.len());
-            Err(unsound(volume, place.lsn, &problem))
+    match hold_against(stores, volume, place, trusted).await {
+        Ok(Compared::Differing(pages)) if !pages.is_empty() => return Err(differs(volume, place.lsn, &pages)),
+        Ok(Compared::Differing(_)) => {}
+        Ok(Compared::Unknown(e)) => {
+            tracing::warn!("volume {volume}: the checkpoint of LSN {} is the best that is known: {e}", place.lsn);
         }
-        _ => {
-            trusted.insert(place.lsn, place);
-            Ok(())
-        }
+        Err(e) if is_its_own(&e) => return Err(unsound(volume, place.lsn, &e.to_string())),
+        Err(e) => return Err(e),
     }
+    trusted.insert(place.lsn, place);
+    Ok(())
 }
 
-async fn disagreement(
+/// Whether the reason is in what was read, not in how.
+fn is_its_own(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid)
+}
+
+async fn hold_against(
     stores: &Stores,
     volume: &VolumeName,
     place: CheckpointPlace,
     trusted: &BTreeMap<Lsn, CheckpointPlace>,
-) -> Result<Option<PageSet>> {
+) -> Result<Compared> {
     let opened = Opened::open(&stores.reader, volume, place).await?;
     compare(&stores.reader, volume, &opened, trusted, true).await
 }

@@ -8,10 +8,11 @@ use futures::{StreamExt, TryStreamExt};
 use quire_history::Reader;
 use quire_proto::{
     CHECKPOINT_FRONT_BYTES, CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointPlace, CommitHeader, Error,
-    FrameLocation, FrameObject, LeafRef, Lsn, PageRun, PageSet, PageSource, Result, SegmentId, SegmentRef, VolumeName,
+    ErrorKind, FrameLocation, FrameObject, LeafRef, Lsn, PageRun, PageSet, PageSource, Result, SegmentId, SegmentRef,
+    VolumeName,
 };
 
-use super::compare::compare;
+use super::compare::{Compared, compare};
 use super::log::{Bad, Walk};
 use super::lost::{Standing, State};
 use super::{Damage, Depth, Job, Object, is_damage};
@@ -128,7 +129,13 @@ impl Job {
             spare.extend(segments.into_iter().map(|segment| (segment.id, (segment, lsn))));
             let mut wrong = PageSet::new();
             if self.depth == Depth::Deep {
-                wrong = compare(&self.reader, volume, &opened, &trusted, false).await?.unwrap_or_default();
+                wrong = match compare(&self.reader, volume, &opened, &trusted, false).await {
+                    Ok(Compared::Differing(pages)) => pages,
+                    Ok(Compared::Unknown(_)) => PageSet::new(),
+                    // It does not even fit what is before it, which was told of that.
+                    Err(e) if is_damage(&e) || e.kind() == ErrorKind::Invalid => PageSet::new(),
+                    Err(e) => return Err(e),
+                };
                 if !wrong.is_empty() {
                     let problem = "it does not say of these pages what the commits say".to_owned();
                     let (volume, object) = (volume.clone(), Object::Checkpoint(place));

@@ -29,7 +29,7 @@ use quire_proto::{
 use tokio::sync::Semaphore;
 
 pub(crate) use checkpoints::Opened;
-pub(crate) use compare::compare;
+pub(crate) use compare::{Compared, compare};
 pub use damage::{Damage, Object};
 pub use note::{Note, Notes};
 pub use owners::owners;
@@ -117,6 +117,7 @@ pub async fn verify(reader: Arc<Reader>, volume: VolumeName, depth: Depth) -> Re
         findings: Findings::default(),
         scans: Semaphore::new(SCANS_AT_ONCE),
         tally: Tally::default(),
+        nested: 0,
         bases: HashMap::new(),
     };
     let path = job.log(&volume, Lsn::FIRST, (last.0, None)).await?;
@@ -151,12 +152,17 @@ pub async fn verify(reader: Arc<Reader>, volume: VolumeName, depth: Depth) -> Re
 }
 
 /// What a verification works with, and what it has found so far.
+/// What forks stand on is followed before it is looked at, except where it is damaged or made up: then so far only.
+const MOST_NESTED: usize = 32;
+
 struct Job {
     reader: Arc<Reader>,
     depth: Depth,
     findings: Findings,
     scans: Semaphore,
     tally: Tally,
+    /// How many of them are being looked at, each for the one before.
+    nested: usize,
     /// Snapshots that forks were made from, how they stand, and what was found of them.
     bases: HashMap<(VolumeName, Lsn), (State, Findings)>,
 }
@@ -175,6 +181,12 @@ fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt)
 }
 
+/// Whether a log ends before an LSN.
+async fn ends_before(reader: &Reader, volume: &VolumeName, lsn: Lsn) -> Result<bool> {
+    let last = Lsn::try_new(Lsn::MAX)?;
+    Ok(lsn == last || reader.metastore().stored_times(volume, lsn, last).await?.is_empty())
+}
+
 /// The newest LSN of a log whose newest commit cannot be read.
 async fn last_lsn(reader: &Reader, volume: &VolumeName) -> Result<Option<Lsn>> {
     let times = reader.metastore().stored_times(volume, Lsn::FIRST, Lsn::try_new(Lsn::MAX)?).await?;
@@ -185,6 +197,10 @@ impl Job {
     /// How the snapshot stands that a fork was made from. Damage counts only as far as the fork needs it.
     fn base<'a>(&'a mut self, volume: &'a VolumeName, lsn: Lsn, hash: CommitHash) -> BoxFuture<'a, Result<State>> {
         Box::pin(async move {
+            if self.nested == MOST_NESTED {
+                return Ok(State::same(Standing::Unreadable));
+            }
+            self.nested += 1;
             // What stands on nothing first: there may be thousands of forks of forks.
             let (mut chain, mut seen) = (Vec::new(), HashSet::new());
             let mut next = Some((volume.clone(), lsn, hash));
@@ -206,6 +222,7 @@ impl Job {
                 let state = path?.at(place.1);
                 self.bases.insert(place, (state, theirs));
             }
+            self.nested -= 1;
             let Some((state, theirs)) = self.bases.get(&(volume.clone(), lsn)).cloned() else {
                 return Ok(State::same(Standing::Unreadable));
             };
@@ -238,7 +255,7 @@ impl Job {
             }
             Ok(header) => Ok((header.lsn, None)),
             // Past the end of the log there is nothing to be told.
-            Err(e) if e.kind() == ErrorKind::NotFound && last_lsn(&self.reader, volume).await? < Some(lsn) => {
+            Err(e) if e.kind() == ErrorKind::NotFound && ends_before(&self.reader, volume, lsn).await? => {
                 Ok((lsn, None))
             }
             // The log tells what is wrong.

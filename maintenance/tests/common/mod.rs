@@ -12,7 +12,8 @@ use quire_bucket::{Bucket, Created, Key, Options as BucketOptions, keys};
 use quire_engine::{Engine, Options, Stores, SyncMode, Traffic, Volume};
 use quire_maintenance::verify::{Depth, Report, verify};
 use quire_proto::{
-    CheckpointHead, CheckpointLeaf, CheckpointWriter, Error, Lsn, PageCount, PageIdx, PageSize, PageSource, VolumeName,
+    CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointWriter, Error, Lsn, PageCount, PageIdx, PageRun,
+    PageSize, PageSource, VolumeName,
 };
 use quire_testkit::S3Server;
 
@@ -126,21 +127,26 @@ impl World {
         assert_eq!(self.wait(self.bucket.create(key, bytes.into())).unwrap(), Created::Won);
     }
 
-    /// A checkpoint of one leaf now says of a page, which a run begins with, that it is zeros.
-    pub(crate) fn lie(&self, checkpoint: &Key, page: u32) {
+    /// Writes a checkpoint of one leaf anew, after a change to what it says of its snapshot, and of its pages.
+    pub(crate) fn forge(&self, checkpoint: &Key, change: impl FnOnce(&mut CheckpointInfo, &mut Vec<PageRun>)) {
         let object = self.read(checkpoint);
         let head = CheckpointHead::decode(&object).unwrap();
         let part = |range: Range<u64>| &object[range.start as usize..range.end as usize];
-        let mut writer = CheckpointWriter::new(head.info().clone());
+        let mut info = head.info().clone();
         let leaf = head.leaves().next().unwrap();
-        for mut run in CheckpointLeaf::decode(&leaf, part(leaf.range())).unwrap().runs() {
-            if run.first.get() == page {
-                run.source = PageSource::Zero;
-            }
-            writer.push(run).unwrap();
-        }
+        let mut runs = CheckpointLeaf::decode(&leaf, part(leaf.range())).unwrap().runs().collect();
         let segments = head.decode_segments(part(head.segments_range())).unwrap();
+        change(&mut info, &mut runs);
+        let mut writer = CheckpointWriter::new(info);
+        runs.into_iter().for_each(|run| writer.push(run).unwrap());
         self.replace(checkpoint, writer.finish(segments, &[]).unwrap());
+    }
+
+    /// A checkpoint now says of a page, which a run begins with, that it is zeros.
+    pub(crate) fn lie(&self, checkpoint: &Key, page: u32) {
+        self.forge(checkpoint, |_, runs| {
+            runs.iter_mut().find(|run| run.first.get() == page).unwrap().source = PageSource::Zero;
+        });
     }
 
     /// Flips a bit; counted from the end if `at` is negative.
