@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::counters::{Request, Tally};
 use crate::failure::Failure;
 use crate::folder::{on_disk, remove_unfinished};
+use crate::hedge::Hedge;
 use crate::marker::Marker;
 use crate::store::{Listing, Store, Trust};
 use crate::{Counters, Key, Limits};
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) tally: Tally,
     pub(crate) marker: Marker,
     budget: Option<Budget>,
+    hedge: Hedge,
 }
 
 /// An object, or the part of it that was asked for.
@@ -100,6 +102,7 @@ impl Bucket {
             tally: Tally::default(),
             marker: Marker::new(options.assume_proven, options.folders),
             budget: None,
+            hedge: Hedge::default(),
         };
         Ok(Bucket { inner: Arc::new(inner) })
     }
@@ -115,6 +118,7 @@ impl Bucket {
             tally: Tally::default(),
             marker: self.inner.marker.again(self.is_proven()),
             budget: None,
+            hedge: Hedge::default(),
         };
         Bucket { inner: Arc::new(inner) }
     }
@@ -137,6 +141,7 @@ impl Bucket {
             tally: Tally::default(),
             marker: self.inner.marker.again(self.is_proven()),
             budget: bytes_per_second.map(Budget::new),
+            hedge: Hedge::default(),
         };
         Bucket { inner: Arc::new(inner) }
     }
@@ -239,9 +244,14 @@ impl Inner {
     /// One attempt to read an object or a range of it, which must come whole.
     pub(crate) async fn get_once(&self, key: &Key, path: &Path, range: Option<Range<u64>>) -> Result<Object, Failure> {
         let what = &self.what("reading", key);
-        self.tally.sent(Request::Get);
-        let options = GetOptions { range: range.clone().map(GetRange::Bounded), ..GetOptions::default() };
-        let answer = async { self.store.objects.get_opts(path, options).await.map_err(|e| Failure::of(what, e)) };
+        let ask = || async {
+            self.tally.sent(Request::Get);
+            let options = GetOptions { range: range.clone().map(GetRange::Bounded), ..GetOptions::default() };
+            self.store.objects.get_opts(path, options).await.map_err(|e| Failure::of(what, e))
+        };
+        // What is here is late only if this machine is.
+        let late = self.limits.hedge.filter(|_| self.store.trust == Trust::Nothing);
+        let answer = self.hedge.first(late, || self.tally.hedged(), ask);
         let answer = match self.limits.attempt(what, 0, answer).await {
             Err(failure) if failure.is_unclear() => return Err(self.look_for_end(what, path, range, failure).await),
             answer => answer?,

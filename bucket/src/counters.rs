@@ -18,6 +18,8 @@ pub struct Counters {
     pub delete: u64,
     /// How many of the requests were repetitions.
     pub retries: u64,
+    /// How many of the reads were asked for once more, as the answer was late.
+    pub hedged: u64,
     /// Bytes of bodies received.
     pub bytes_in: u64,
     /// Bytes of bodies sent.
@@ -42,6 +44,7 @@ impl std::ops::Add for Counters {
             head: self.head + other.head,
             delete: self.delete + other.delete,
             retries: self.retries + other.retries,
+            hedged: self.hedged + other.hedged,
             bytes_in: self.bytes_in + other.bytes_in,
             bytes_out: self.bytes_out + other.bytes_out,
         }
@@ -67,6 +70,7 @@ pub(crate) struct Tally {
     head: AtomicU64,
     delete: AtomicU64,
     retries: AtomicU64,
+    hedged: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -87,6 +91,10 @@ impl Tally {
         self.retries.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn hedged(&self) {
+        self.hedged.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn bytes_in(&self, n: u64) {
         self.bytes_in.fetch_add(n, Relaxed);
     }
@@ -103,6 +111,7 @@ impl Tally {
             head: self.head.load(Relaxed),
             delete: self.delete.load(Relaxed),
             retries: self.retries.load(Relaxed),
+            hedged: self.hedged.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
         }

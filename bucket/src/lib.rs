@@ -17,6 +17,7 @@ mod folder;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod hedge;
 mod key;
 pub mod keys;
 mod list;

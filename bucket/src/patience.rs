@@ -30,6 +30,9 @@ pub struct Limits {
     pub attempt: Duration,
     /// The longest pause before the second attempt; later ones are longer.
     pub first_pause: Duration,
+    /// A read that is not answered in this time, nor in four times what is usual, is asked for once more beside the first.
+    /// None: not before it is given up.
+    pub hedge: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -39,6 +42,7 @@ impl Default for Limits {
             connect_deadline: Duration::from_secs(10),
             attempt: Duration::from_secs(15),
             first_pause: Duration::from_millis(100),
+            hedge: Some(Duration::from_millis(500)),
         }
     }
 }

@@ -16,6 +16,7 @@ const IMPATIENT: Limits = Limits {
     connect_deadline: Duration::from_millis(200),
     attempt: Duration::from_secs(10),
     first_pause: Duration::from_millis(100),
+    hedge: None,
 };
 
 /// Two clients of one store: one through a proxy and short of patience, one direct.

@@ -8,12 +8,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use foyer::{BlockEngineConfig, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder};
-use futures::future::{Either, join_all, select};
+use futures::future::join_all;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use quire_proto::{
@@ -26,10 +25,6 @@ use tokio::sync::watch;
 const BLOCK_BYTES: usize = 8 << 20;
 /// Fewer blocks than these are no cache.
 const LEAST_DISK_BYTES: u64 = 8 * BLOCK_BYTES as u64;
-/// A read of the store that takes longer than this is made once more, and the first answer counts.
-const HEDGE_AFTER: Duration = Duration::from_millis(300);
-/// Only of reads that are no longer than this: a long one takes its time.
-const MOST_HEDGED_BYTES: u64 = 4 << 20;
 
 /// Where frames are kept.
 #[derive(Clone, Debug)]
@@ -47,8 +42,6 @@ pub(crate) struct CacheCounts {
     pub(crate) misses: AtomicU64,
     /// Somebody else had just asked for it.
     pub(crate) joined: AtomicU64,
-    /// Reads of the store that were made once more.
-    pub(crate) hedged: AtomicU64,
 }
 
 /// A frame that is on its way, for whoever wants it too: it is sent, or its reader has failed.
@@ -61,7 +54,6 @@ pub(crate) struct Cached {
     frames: HybridCache<String, Bytes>,
     coming: Arc<Mutex<HashMap<String, Coming>>>,
     counts: Arc<CacheCounts>,
-    hedge_after: Duration,
     /// As long as it is open the folder is this server's.
     _lock: Option<Arc<File>>,
 }
@@ -117,7 +109,6 @@ impl Cached {
             frames: builder.build().await.map_err(|e| failed(&folder, e))?,
             coming: Arc::default(),
             counts: Arc::default(),
-            hedge_after: HEDGE_AFTER,
             _lock: lock,
         })
     }
@@ -153,7 +144,7 @@ impl Cached {
         let (cached, volume) = (self.clone(), volume.clone());
         let fetched = tokio::spawn(async move {
             let addresses: Vec<FrameAddress> = frames.iter().map(|(address, ..)| *address).collect();
-            let read = cached.read_hedged(&volume, &addresses).await;
+            let read = cached.pages.read(&volume, &addresses).await;
             let mut coming = cached.coming.lock();
             for (n, (_, key, sender)) in frames.into_iter().enumerate() {
                 if let Ok(read) = &read {
@@ -165,24 +156,6 @@ impl Cached {
             read
         });
         fetched.await.map_err(|e| Error::unavailable(format!("a read has broken off: {e}")))?
-    }
-
-    async fn read_hedged(&self, volume: &VolumeName, frames: &[FrameAddress]) -> Result<Vec<Bytes>> {
-        let first = self.pages.read(volume, frames);
-        if frames.iter().map(|frame| u64::from(frame.len_bytes)).sum::<u64>() > MOST_HEDGED_BYTES {
-            return first.await;
-        }
-        let patience = std::pin::pin!(tokio::time::sleep(self.hedge_after));
-        let first = match select(first, patience).await {
-            Either::Left((read, _)) => return read,
-            Either::Right(((), first)) => first,
-        };
-        self.counts.hedged.fetch_add(1, Ordering::Relaxed);
-        match select(first, self.pages.read(volume, frames)).await {
-            Either::Left((Ok(read), _)) | Either::Right((Ok(read), _)) => Ok(read),
-            Either::Left((Err(_), other)) => other.await,
-            Either::Right((Err(_), other)) => other.await,
-        }
     }
 }
 
@@ -357,10 +330,8 @@ mod tests {
             House { slow: Arc::new(slow), volume, frames }
         }
 
-        /// A cache that is patient.
         async fn cached(&self, memory_bytes: u64, disk: Option<(PathBuf, u64)>) -> Cached {
-            let opened = Cached::open(self.slow.clone(), &CacheOptions { memory_bytes, disk }).await;
-            Cached { hedge_after: Duration::from_secs(1 << 20), ..opened.unwrap() }
+            Cached::open(self.slow.clone(), &CacheOptions { memory_bytes, disk }).await.unwrap()
         }
 
         fn reads(&self) -> u64 {
@@ -447,15 +418,6 @@ mod tests {
         house.slow.go.notify_one();
         assert_eq!(stays.await.unwrap(), house.direct().await);
         assert_eq!(house.reads(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_read_that_hangs_is_made_once_more() {
-        let house = House::new(1).await;
-        let cached = Cached { hedge_after: Duration::from_millis(1), ..house.cached(1 << 20, None).await };
-        house.slow.stand_still.store(1, Ordering::SeqCst);
-        assert_eq!(cached.read(&house.volume, &house.frames).await.unwrap(), house.direct().await);
-        assert_eq!((house.reads(), cached.counts.hedged.load(Ordering::Relaxed)), (2, 1));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -72,7 +72,6 @@ pub(crate) struct Metrics {
 struct Cache {
     counts: Arc<CacheCounts>,
     frames: IntCounterVec,
-    hedged: IntCounter,
 }
 
 /// What the store was asked, as of the last look.
@@ -80,6 +79,7 @@ struct Store {
     counters: StoreCounters,
     requests: IntCounterVec,
     bytes: IntCounterVec,
+    hedged: IntCounter,
     dollars: Gauge,
 }
 
@@ -104,6 +104,13 @@ impl Metrics {
             counters,
             requests: counter("quire_store_requests_total", "Requests to the store behind the server.", &["kind"]),
             bytes: counter("quire_store_bytes_total", "Bytes of bodies to and from the store.", &["direction"]),
+            hedged: registered(
+                &registry,
+                IntCounter::new(
+                    "quire_store_reads_hedged_total",
+                    "Reads of the store that were late and made once more.",
+                ),
+            ),
             dollars: registered(
                 &registry,
                 Gauge::with_opts(of(
@@ -163,13 +170,6 @@ impl Metrics {
                     "quire_cache_frames_total",
                     "Frames that were asked for, by where they came from.",
                     &["from"],
-                ),
-                hedged: registered(
-                    &registry,
-                    IntCounter::new(
-                        "quire_store_reads_hedged_total",
-                        "Reads of the store that were slow and made once more.",
-                    ),
                 ),
             }),
             looks: Arc::default(),
@@ -263,9 +263,10 @@ impl Metrics {
 
     /// What became of frames that were asked for.
     pub(crate) fn cache(&self) -> CacheInfo {
-        let CacheCounts { hits, misses, joined, hedged } = &*self.cache.counts;
+        let CacheCounts { hits, misses, joined } = &*self.cache.counts;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        CacheInfo { from_cache: read(hits), from_store: read(misses), joined: read(joined), hedged: read(hedged) }
+        let hedged = (self.store.counters)().hedged;
+        CacheInfo { from_cache: read(hits), from_store: read(misses), joined: read(joined), hedged }
     }
 
     /// When all volumes were looked at last, in milliseconds since 1970 UTC.
@@ -292,11 +293,10 @@ fn cost(counters: &Counters) -> f64 {
 
 impl Cache {
     fn look(&self) {
-        let CacheCounts { hits, misses, joined, hedged } = &*self.counts;
+        let CacheCounts { hits, misses, joined } = &*self.counts;
         for (from, count) in [("cache", hits), ("store", misses), ("joined", joined)] {
             raise(&self.frames.with_label_values(&[from]), count.load(Ordering::Relaxed));
         }
-        raise(&self.hedged, hedged.load(Ordering::Relaxed));
     }
 }
 
@@ -311,6 +311,7 @@ impl Store {
         for (direction, bytes) in [("in", now.bytes_in), ("out", now.bytes_out)] {
             raise(&self.bytes.with_label_values(&[direction]), bytes);
         }
+        raise(&self.hedged, now.hedged);
         self.dollars.set(cost(&now));
     }
 }

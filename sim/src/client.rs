@@ -21,6 +21,7 @@ const LIMITS: Limits = Limits {
     connect_deadline: Duration::ZERO,
     attempt: Duration::from_secs(3600),
     first_pause: Duration::ZERO,
+    hedge: None,
 };
 
 /// How often things happened that a run is to show.

@@ -122,6 +122,7 @@ const EAGER: Limits = Limits {
     connect_deadline: Duration::from_secs(600),
     attempt: Duration::from_secs(60),
     first_pause: Duration::ZERO,
+    hedge: None,
 };
 
 fn volume(n: usize) -> VolumeName {

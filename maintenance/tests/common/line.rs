@@ -65,6 +65,7 @@ impl Line {
             connect_deadline: Duration::ZERO,
             attempt: Duration::from_secs(3600),
             first_pause: Duration::ZERO,
+            hedge: None,
         };
         bucket.through(LIMITS, |below| Arc::new(Layer { line: self.clone(), below }))
     }
