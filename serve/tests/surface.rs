@@ -320,15 +320,17 @@ async fn a_log_that_somebody_made_up_is_not_looked_for_far() {
     let house = House::new();
     let channel = house.channel().await;
     let token = house.token("team/*", &[Right::Read]);
-    for last in [1 << 62, Lsn::MAX] {
-        let kind = CommitKind::Write;
-        let mut header = CommitHeader::draft(Lsn::new(last).unwrap(), kind, CommitId::new([7; 16]), PageSize::DEFAULT);
+    for last_lsn in [1 << 62, Lsn::MAX] {
+        let (last, kind) = (Lsn::new(last_lsn).unwrap(), CommitKind::Write);
+        let mut header = CommitHeader::draft(last, kind, CommitId::new([7; 16]), PageSize::DEFAULT);
         header.parent = Some(CommitHash::new([1; 32]));
         let last = SealedCommit::seal(header, Default::default()).unwrap().header().encode().unwrap();
-        let asked = wire::GetHeadersRequest { volume: VOLUME.into(), first_lsn: 1, last };
-        let asked = asked.encode_to_vec().into();
-        let missing = ask(&channel, "/quire.v1.Metastore/GetHeaders", asked, Some(&token)).await.unwrap_err();
-        assert_eq!(missing.code(), Code::NotFound, "{missing}");
+        for (first_lsn, expected) in [(1, Code::InvalidArgument), (last_lsn - 2000, Code::NotFound)] {
+            let asked = wire::GetHeadersRequest { volume: VOLUME.into(), first_lsn, last: last.clone() };
+            let asked = asked.encode_to_vec().into();
+            let refused = ask(&channel, "/quire.v1.Metastore/GetHeaders", asked, Some(&token)).await.unwrap_err();
+            assert_eq!(refused.code(), expected, "{refused}");
+        }
     }
     let subscribe = vec![watch_request::Subscription { volume: VOLUME.into(), after_lsn: u64::MAX }];
     let asked = wire::WatchRequest { subscribe }.encode_to_vec();
