@@ -54,23 +54,17 @@ fn no_beginning(volume: &VolumeName) -> Error {
     Error::corrupt(format!("volume {volume} has no beginning"))
 }
 
-/// Adds the pages that a commit of a volume changed to those that others have.
-async fn add_changed(reader: &Reader, volume: &VolumeName, header: &CommitHeader, changed: &mut PageSet) -> Result<()> {
-    match &header.sets {
-        Some(sets) => changed.union_with(&sets.changed),
-        None => {
-            let commit = reader.commit_of_log(volume, (header.lsn, header.hash())).await?;
-            changed.union_with(&commit.body().sets.changed);
-        }
-    }
-    Ok(())
-}
-
 /// The pages that commits of a volume changed, together.
 pub(crate) async fn changed_by(reader: &Reader, volume: &VolumeName, commits: &[CommitHeader]) -> Result<PageSet> {
     let mut changed = PageSet::new();
     for header in commits {
-        add_changed(reader, volume, header, &mut changed).await?;
+        match &header.sets {
+            Some(sets) => changed.union_with(&sets.changed),
+            None => {
+                let commit = reader.commit_of_log(volume, (header.lsn, header.hash())).await?;
+                changed.union_with(&commit.body().sets.changed);
+            }
+        }
     }
     Ok(changed)
 }
