@@ -198,10 +198,10 @@ impl Bucket {
     }
 
     /// Removes what writes below `prefix` have left that were cut off before `before_ms`, by the store's clock, in
-    /// milliseconds since 1970; returns how many. Only a folder keeps such things among its objects: a cloud's bucket
+    /// milliseconds since 1970. Only a folder keeps such things among its objects: a cloud's bucket
     /// has a rule for them.
-    pub async fn remove_unfinished(&self, prefix: &Key, before_ms: u64) -> Result<u64> {
-        let Listing::Folder(root) = &self.inner.store.listing else { return Ok(0) };
+    pub async fn remove_unfinished(&self, prefix: &Key, before_ms: u64) -> Result<()> {
+        let Listing::Folder(root) = &self.inner.store.listing else { return Ok(()) };
         let (root, folder) = (root.clone(), prefix.clone());
         let what = self.inner.what("removing what was not finished of", prefix);
         on_disk(&what, move || remove_unfinished(&root, &folder, before_ms)).await

@@ -88,9 +88,8 @@ pub(crate) fn names(root: &Path, prefix: &Key) -> io::Result<(Vec<Key>, Vec<Meta
 }
 
 /// Removes what writes below `prefix` that were cut off before `before_ms` have left: object_store writes an object
-/// to a file named `KEY#N` first. Returns how many.
-pub(crate) fn remove_unfinished(root: &Path, prefix: &Key, before_ms: u64) -> io::Result<u64> {
-    let mut removed = 0;
+/// to a file named `KEY#N` first.
+pub(crate) fn remove_unfinished(root: &Path, prefix: &Key, before_ms: u64) -> io::Result<()> {
     let mut directories = vec![root.join(prefix.as_str())];
     while let Some(directory) = directories.pop() {
         let listing = match fs::read_dir(&directory) {
@@ -110,15 +109,12 @@ pub(crate) fn remove_unfinished(root: &Path, prefix: &Key, before_ms: u64) -> io
             } else if is_unfinished(&path) && modified_ms(&metadata)? < before_ms {
                 match fs::remove_file(&path) {
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    done => {
-                        done?;
-                        removed += 1;
-                    }
+                    done => done?,
                 }
             }
         }
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// The entries of one directory in key order, up to the first `wanted` objects.

@@ -59,14 +59,13 @@ impl LogUpkeep for Embedded {
         self.bucket.delete(&keys::checkpoint(volume, place)).await
     }
 
-    async fn drop_unfinished(&self, volume: &VolumeName, before_ms: u64) -> Result<u64> {
+    async fn drop_unfinished(&self, volume: &VolumeName, before_ms: u64) -> Result<()> {
         // Not among the commits, which are many, and small.
-        let mut removed = 0;
         for prefix in [keys::segments_prefix(volume), keys::compacted_prefix(volume), keys::checkpoints_prefix(volume)]
         {
-            removed += self.bucket.remove_unfinished(&prefix, before_ms).await?;
+            self.bucket.remove_unfinished(&prefix, before_ms).await?;
         }
-        Ok(removed)
+        Ok(())
     }
 
     async fn stub(&self, volume: &VolumeName, lsn: Lsn) -> Result<u64> {

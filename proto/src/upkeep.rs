@@ -66,9 +66,9 @@ pub trait LogUpkeep: Metastore {
     async fn drop_checkpoint(&self, volume: &VolumeName, place: CheckpointPlace) -> Result<()>;
 
     /// Removes what writes have left in the volume's place that were cut off before `before_ms`, by the store's own clock,
-    /// in milliseconds since 1970; returns how many. Nothing where somebody else does it: behind a server, in a bucket.
-    async fn drop_unfinished(&self, _volume: &VolumeName, _before_ms: u64) -> Result<u64> {
-        Ok(0)
+    /// in milliseconds since 1970. Nothing where somebody else does it: behind a server, in a bucket.
+    async fn drop_unfinished(&self, _volume: &VolumeName, _before_ms: u64) -> Result<()> {
+        Ok(())
     }
 
     /// Puts a stub in the place of a commit with a body. Returns how many bytes that saved; none if nothing was to be saved.
