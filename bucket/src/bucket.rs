@@ -275,7 +275,8 @@ impl Inner {
         let Some(range) = range else { return failure };
         self.tally.sent(Request::Head);
         let options = GetOptions { head: true, ..GetOptions::default() };
-        match self.store.objects.get_opts(path, options).await {
+        let head = async { self.store.objects.get_opts(path, options).await.map_err(|e| Failure::of(what, e)) };
+        match self.limits.attempt(what, 0, head).await {
             Ok(head) if head.meta.size <= range.start => {
                 let len = head.meta.size;
                 Failure::short(format!("{what}: the object has {len} bytes, {}.. were asked for", range.start))

@@ -146,7 +146,8 @@ pub(crate) fn of_io(what: &str, e: &io::Error) -> Error {
 
 fn denied(message: String) -> Error {
     Error::new(ErrorKind::Denied, message).with_remedy(
-        "Check the store's credentials (for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN) and what they are allowed to do.",
+        "Check the store's credentials (S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; Google: \
+         GOOGLE_SERVICE_ACCOUNT; Azure: AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY) and what they are allowed to do.",
     )
 }
 

@@ -74,7 +74,11 @@ impl Store {
         match parsed.scheme() {
             "file" => folder(&parsed).map_err(|problem| wrong(&problem)),
             "memory" => Ok(Store::memory()),
-            "s3" | "gs" | "az" => cloud(&parsed, variables).map_err(|problem| wrong(&problem)),
+            "s3" | "gs" | "az" => {
+                let settings = settings_of(parsed.scheme(), variables)?;
+                let options = client_options(variables);
+                options.and_then(|options| cloud(&parsed, &settings, options)).map_err(|problem| wrong(&problem))
+            }
             "http" | "https" => Err(wrong(&"it names a Quire server, not a bucket or a folder")),
             scheme => Err(wrong(&format_args!("{scheme:?} is no known kind of store"))),
         }
@@ -130,7 +134,8 @@ fn folder(url: &Url) -> Result<Store, String> {
     })
 }
 
-fn cloud(url: &Url, variables: &[(String, String)]) -> Result<Store, String> {
+/// `settings` are named as object_store names them.
+fn cloud(url: &Url, settings: &[(String, String)], options: ClientOptions) -> Result<Store, String> {
     let bucket = url.host_str().filter(|host| !host.is_empty()).ok_or("it names no bucket")?;
     let path = object_store::path::Path::from_url_path(url.path()).map_err(|e| e.to_string())?;
     let prefix = if path.as_ref().is_empty() { String::new() } else { format!("{path}/") };
@@ -138,13 +143,12 @@ fn cloud(url: &Url, variables: &[(String, String)]) -> Result<Store, String> {
         return Err(format!("the prefix is longer than {MAX_PREFIX_BYTES} bytes"));
     }
     let text = |e: object_store::Error| e.to_string();
-    let options = client_options(variables)?;
     let store = match url.scheme() {
         "s3" => {
             check_not_directory_bucket(bucket)?;
             // One key, one plain DELETE: every S3 has it, bulk deletion not.
             let mut builder = AmazonS3Builder::new().with_disable_bulk_delete(true).with_client_options(options);
-            for (name, value) in variables_of("aws_", variables) {
+            for (name, value) in settings {
                 if let Ok(key) = name.parse() {
                     builder = builder.with_config(key, value);
                 }
@@ -159,7 +163,7 @@ fn cloud(url: &Url, variables: &[(String, String)]) -> Result<Store, String> {
         }
         "gs" => {
             let mut builder = GoogleCloudStorageBuilder::new().with_client_options(options);
-            for (name, value) in variables_of("google_", variables) {
+            for (name, value) in settings {
                 if let Ok(key) = name.parse() {
                     builder = builder.with_config(key, value);
                 }
@@ -170,7 +174,7 @@ fn cloud(url: &Url, variables: &[(String, String)]) -> Result<Store, String> {
         }
         _ => {
             let mut builder = MicrosoftAzureBuilder::new().with_client_options(options);
-            for (name, value) in variables_of("azure_", variables) {
+            for (name, value) in settings {
                 if let Ok(key) = name.parse() {
                     builder = builder.with_config(key, value);
                 }
@@ -206,7 +210,8 @@ fn check_not_directory_bucket(bucket: &str) -> Result<(), String> {
 /// here only connecting is bounded.
 fn client_options(variables: &[(String, String)]) -> Result<ClientOptions, String> {
     let mut options = ClientOptions::new().with_timeout_disabled().with_connect_timeout(CONNECT_TIMEOUT);
-    if let Some((_, path)) = variables.iter().find(|(name, path)| name == "AWS_CA_BUNDLE" && !path.is_empty()) {
+    let bundle = variables.iter().filter(|(name, _)| name == "AWS_CA_BUNDLE").map(|(_, path)| path.trim());
+    if let Some(path) = bundle.into_iter().find(|path| !path.is_empty()) {
         let pem = std::fs::read(path).map_err(|e| format!("AWS_CA_BUNDLE {path:?} cannot be read: {e}"))?;
         let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| format!("AWS_CA_BUNDLE {path:?}: {e}"))?;
         options = certificates.into_iter().fold(options, ClientOptions::with_root_certificate);
@@ -214,18 +219,84 @@ fn client_options(variables: &[(String, String)]) -> Result<ClientOptions, Strin
     Ok(options)
 }
 
-/// The variables that begin with `prefix`, in lower case, as object_store
-/// spells its settings.
-fn variables_of<'a>(
-    prefix: &'a str,
-    variables: &'a [(String, String)],
-) -> impl Iterator<Item = (String, &'a str)> + 'a {
-    let lower = variables.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()));
-    lower.filter(move |(name, _)| name.starts_with(prefix))
+/// Settings that hold the URL of a server. At one that is no URL object_store panics, once it makes a request.
+const ENDPOINTS: [&str; 14] = [
+    "aws_endpoint",
+    "aws_endpoint_url",
+    "aws_endpoint_url_s3",
+    "aws_endpoint_url_sts",
+    "aws_metadata_endpoint",
+    "aws_container_credentials_full_uri",
+    "google_base_url",
+    "azure_endpoint",
+    "azure_storage_endpoint",
+    "azure_msi_endpoint",
+    "azure_identity_endpoint",
+    "azure_authority_host",
+    "azure_storage_authority_host",
+    "azure_fabric_token_service_url",
+];
+
+/// What the variables of a cloud set, by the names that object_store gives its
+/// settings: the variables' own in lower case. A blank one sets nothing, and white
+/// space around a value, such as the end of the line of a mounted secret, is none of it.
+fn settings_of(scheme: &str, variables: &[(String, String)]) -> Result<Vec<(String, String)>> {
+    let prefix = match scheme {
+        "s3" => "aws_",
+        "gs" => "google_",
+        _ => "azure_",
+    };
+    let mut settings = Vec::new();
+    for (variable, value) in variables {
+        let (name, value) = (variable.to_ascii_lowercase(), value.trim());
+        if !name.starts_with(prefix) || value.is_empty() {
+            continue;
+        }
+        let value = match name.as_str() {
+            // Azure's tools take a host alone, too.
+            "azure_authority_host" | "azure_storage_authority_host" if !value.contains("://") => {
+                endpoint(variable, &format!("https://{value}"))?
+            }
+            endpoint_of if ENDPOINTS.contains(&endpoint_of) => endpoint(variable, value)?,
+            _ => value.to_owned(),
+        };
+        settings.push((name, value));
+    }
+    Ok(settings)
+}
+
+/// The URL of an endpoint, so that a path can be put behind it.
+fn endpoint(variable: &str, value: &str) -> Result<String> {
+    match Url::parse(value) {
+        // Such a URL always has a host.
+        Ok(url) if matches!(url.scheme(), "http" | "https") => {
+            let text = url.as_str();
+            let text = if url.path() == "/" { text.trim_end_matches('/') } else { text };
+            Ok(text.to_owned())
+        }
+        _ => Err(not_an_endpoint(variable, value)),
+    }
+}
+
+fn not_an_endpoint(variable: &str, value: &str) -> Error {
+    let wrong = |problem: &dyn Display| Error::invalid(format!("environment variable {variable}: {problem}"));
+    // Anything else may hold a password, and is not repeated.
+    let is_host = !value.contains(['/', '@']) && Url::parse(&format!("http://{value}")).is_ok();
+    if is_host {
+        wrong(&format_args!("{value:?} lacks the scheme of a URL"))
+            .with_remedy(format!("Write http://{value}, or https://{value} where it speaks TLS."))
+    } else {
+        wrong(&"it is not the URL of a server")
+            .with_remedy("Write it with its scheme and its host, such as http://127.0.0.1:9000.")
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use object_store::aws::AmazonS3ConfigKey;
+    use object_store::azure::AzureConfigKey;
+    use object_store::gcp::GoogleConfigKey;
+
     use super::*;
 
     fn problem(url: &str) -> String {
@@ -263,5 +334,61 @@ mod tests {
         let variables = [("AWS_CA_BUNDLE".to_owned(), "/nonexistent/ca.pem".to_owned())];
         let e = Store::open("s3://bucket", &variables).err().expect("refused");
         assert!(e.to_string().contains("/nonexistent/ca.pem"), "{e}");
+    }
+    #[test]
+    fn an_endpoint_that_is_no_url_is_refused_by_its_variable_with_what_to_write() {
+        for name in ENDPOINTS {
+            let variable = name.to_ascii_uppercase();
+            let url = match name {
+                name if name.starts_with("aws_") => "s3://bucket",
+                name if name.starts_with("google_") => "gs://bucket",
+                _ => "az://bucket",
+            };
+            for (value, to_write) in [
+                ("127.0.0.1:9000", "http://127.0.0.1:9000, or"),
+                ("localhost:9000 ", "https://localhost:9000 where"),
+                ("minio", "http://minio, or"),
+                ("ftp://host", "such as http://127.0.0.1:9000"),
+                ("http://", "such as http://127.0.0.1:9000"),
+                ("http://:9000", "such as http://127.0.0.1:9000"),
+                ("key:secret@host:9000", "such as http://127.0.0.1:9000"),
+            ] {
+                let e = Store::open(url, &[(variable.clone(), value.to_owned())]).err().expect("refused");
+                assert!(e.message().contains(&variable), "{variable}={value}: {e:?}");
+                assert!(e.remedy().is_some_and(|remedy| remedy.contains(to_write)), "{variable}={value}: {e:?}");
+                assert!(!format!("{e:?}").contains("secret"), "{e:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_endpoint_is_a_setting_of_object_store() {
+        for name in ENDPOINTS {
+            let is_known = match name {
+                name if name.starts_with("aws_") => name.parse::<AmazonS3ConfigKey>().is_ok(),
+                name if name.starts_with("google_") => name.parse::<GoogleConfigKey>().is_ok(),
+                _ => name.parse::<AzureConfigKey>().is_ok(),
+            };
+            assert!(is_known, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_blank_variable_is_unset_and_white_space_around_a_value_is_none_of_it() {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let variables = [
+            ("AWS_ENDPOINT", ""),
+            ("AWS_ENDPOINT_URL_S3", " "),
+            ("AWS_ENDPOINT_URL", " HTTP://127.0.0.1:9000/ \n"),
+            ("AWS_METADATA_ENDPOINT", "http://[::1]/latest/"),
+            ("AWS_REGION", "us-east-1\n"),
+            ("GOOGLE_BASE_URL", "of another cloud"),
+        ];
+        let settings = [
+            ("aws_endpoint_url", "http://127.0.0.1:9000"),
+            ("aws_metadata_endpoint", "http://[::1]/latest/"),
+            ("aws_region", "us-east-1"),
+        ];
+        assert_eq!(settings_of("s3", &variables.map(owned)).unwrap(), settings.map(owned));
     }
 }

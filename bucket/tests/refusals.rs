@@ -79,6 +79,20 @@ async fn wrong_credentials_are_denied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn blank_variables_and_white_space_around_others_change_nothing() {
+    let server = S3Server::shared();
+    let mut variables = server.variables();
+    for (_, value) in &mut variables {
+        *value = format!(" {value}\n");
+    }
+    for name in ["AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN"] {
+        variables.push((name.to_owned(), " ".to_owned()));
+    }
+    let bucket = open(&server.url("white-space"), variables);
+    assert_eq!(bucket.create(&commit(), Bytes::from_static(b"x")).await.unwrap(), Created::Won);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_only_read_reads() {
     let server = S3Server::shared();
     let url = server.url("read-only");
