@@ -124,7 +124,7 @@ fn database(data: &[u8]) {
             let Ok(Some(leaves)) = found else { continue };
             assert!(leaves.pages().len() <= most.max(1));
             for row in [i64::MIN, -1, 0, 1, i64::MAX] {
-                assert!(leaves.of_row(row).is_none_or(|page| leaves.pages().contains(&page)));
+                assert!(leaves.of_integer(row).is_none_or(|page| leaves.pages().contains(&page)));
             }
         }
     }

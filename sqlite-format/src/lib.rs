@@ -35,7 +35,7 @@ mod walk;
 pub use btree::{BTreePage, PageKind};
 pub use cell::Overflow;
 pub use header::{AutoVacuum, DatabaseHeader, TextEncoding, read_header};
-pub use leaves::{Leaves, rows_of_index_leaf};
+pub use leaves::{IndexRow, Leaves, rows_of_index_leaf};
 pub use order::order;
 pub use owner::{Owner, TreeLevel};
 pub use owners::{Owners, Run};

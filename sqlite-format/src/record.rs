@@ -28,6 +28,15 @@ pub(crate) fn first_values<const N: usize>(bytes: &[u8]) -> Option<[Value<'_>; N
     Some(values)
 }
 
+/// The first value of a whole record as it is stored: its type and its bytes.
+pub(crate) fn first_value(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (header_bytes, header_at) = varint_at(bytes, 0)?;
+    let (serial_type, _) = varint_at(bytes, header_at)?;
+    let at = usize::try_from(header_bytes).ok()?;
+    let end = at.checked_add(usize::try_from(value_bytes(serial_type)).ok()?)?;
+    Some((serial_type, bytes.get(at..end)?))
+}
+
 /// The last value of a whole record, if it is an integer: in an index, the id of the row.
 pub(crate) fn last_integer(bytes: &[u8]) -> Option<i64> {
     let (header_bytes, mut at) = varint_at(bytes, 0)?;
@@ -103,6 +112,13 @@ mod tests {
         assert_eq!(last_integer(&[1]), None);
         assert_eq!(last_integer(&[200, 1]), None);
         assert_eq!(last_integer(&[]), None);
+    }
+
+    #[test]
+    fn the_first_value_is_told_by_its_type_and_bytes() {
+        assert_eq!(first_value(&[3, 15, 2, b'a', 1, 2]), Some((15, &b"a"[..])));
+        assert_eq!(first_value(&[3, 9, 1, 5]), Some((9, &[][..])));
+        assert_eq!(first_value(&[3, 15, 2]), None);
     }
 
     #[test]

@@ -273,20 +273,61 @@ fn a_row_is_found_by_the_pages_above_it() {
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
     };
     for (id, text) in &rows {
-        assert!(holds(whole.of_row(*id).unwrap(), text), "row {id}");
+        assert!(holds(whole.of_integer(*id).unwrap(), text), "row {id}");
     }
     // The rows of the index's leaves, one leaf after the other, are in its order; some lie above the leaves.
     let by_text = Leaves::find(&mut pages, &header, root("by_text"), usize::MAX, |_| true).unwrap().unwrap();
     let mut named = Vec::new();
     for leaf in by_text.pages() {
         let at = leaf.offset(header.page_size) as usize;
-        named.extend(rows_of_index_leaf(*leaf, &pages.bytes()[at..at + header.page_size.bytes()], &header));
+        let rows = rows_of_index_leaf(*leaf, &pages.bytes()[at..at + header.page_size.bytes()], &header);
+        assert!(rows.iter().enumerate().all(|(n, row)| row.run == n), "no two texts are the same");
+        named.extend(rows.iter().map(|row| row.rowid));
     }
     rows.sort_by(|a, b| a.1.cmp(&b.1));
     let mut in_order = rows.iter();
     assert!(named.iter().all(|id| in_order.any(|(row, _)| row == id)));
     assert!(named.len() * 10 > rows.len() * 9, "{} of {}", named.len(), rows.len());
-    assert_eq!(rows_of_index_leaf(whole.pages()[0], &pages.bytes()[..512], &header), [0; 0], "a table has none");
+    assert_eq!(rows_of_index_leaf(whole.pages()[0], &pages.bytes()[..512], &header), [], "a table has none");
+}
+
+#[test]
+fn a_key_is_found_by_the_pages_above_it_if_all_of_them_begin_with_integers_that_ascend() {
+    let database = Database::create(Layout { page_size: 512, ..Layout::default() });
+    database.run(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, of INTEGER, text TEXT);
+         CREATE TABLE keyed (a INTEGER PRIMARY KEY, b) WITHOUT ROWID;
+         WITH RECURSIVE n(i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 9999)
+         INSERT INTO t SELECT i, (i * 7919 % 3000 - 100) * 1000000, 'text ' || i FROM n;
+         INSERT INTO keyed SELECT id, text FROM t;
+         CREATE INDEX up ON t (of, text); CREATE INDEX down ON t (of DESC); CREATE INDEX by_text ON t (text);
+         CREATE INDEX mixed ON t (CASE id % 5 WHEN 0 THEN text ELSE of END)",
+    );
+    let mut pages = database.pages();
+    let (header, schema) = open(&mut pages);
+    let mut leaves = |name: &str| {
+        let root = schema.objects.iter().find(|object| object.name == name).unwrap().root;
+        Leaves::find(&mut pages, &header, root, usize::MAX, |_| true).unwrap().unwrap()
+    };
+    assert_eq!(["down", "by_text", "mixed"].map(|name| leaves(name).of_integer(5)), [None; 3]);
+    let (up, keyed) = (leaves("up"), leaves("keyed"));
+    let mut first = database.sql.prepare("SELECT of, id, min(text) FROM t GROUP BY of").unwrap();
+    let first = first.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let first: Vec<(i64, i64)> = first.map(|row| row.unwrap()).collect();
+    let there = first.iter().filter(|(of, id)| {
+        let page = up.of_integer(*of).unwrap();
+        let at = page.offset(header.page_size) as usize;
+        let rows = rows_of_index_leaf(page, &pages.bytes()[at..at + header.page_size.bytes()], &header);
+        let run = rows.iter().find(|row| row.rowid == *id).map(|row| row.run);
+        let same: Vec<i64> = rows.iter().filter(|row| Some(row.run) == run).map(|row| row.rowid).collect();
+        assert!(same.iter().all(|id| database.number(&format!("SELECT of = {of} FROM t WHERE id = {id}")) == 1));
+        run.is_some() && same[0] == *id
+    });
+    // The others lie between two leaves.
+    let (there, above) = (there.count(), up.pages().len() - 1);
+    assert!(first.len() == 3000 && there >= first.len() - above && above * 7 < first.len(), "{there}, {above}");
+    let place = |id| keyed.pages().iter().position(|page| Some(*page) == keyed.of_integer(id));
+    assert!((0..9999).is_sorted_by_key(place) && place(9999) == Some(keyed.pages().len() - 1));
 }
 
 #[test]
@@ -308,7 +349,7 @@ fn a_page_that_is_not_here_stands_for_the_leaves_below_it() {
     pages.forget();
     let part = Leaves::find(&mut pages, &header, root, usize::MAX, is_here).unwrap().unwrap();
     assert!(pages.seen.iter().all(is_here), "only what is here was read");
-    let known = |leaves: &Leaves| rows.iter().map(|(id, _)| leaves.of_row(*id).unwrap()).collect::<Vec<_>>();
+    let known = |leaves: &Leaves| rows.iter().map(|(id, _)| leaves.of_integer(*id).unwrap()).collect::<Vec<_>>();
     let (all, some) = (known(&whole), known(&part));
     let away = some.iter().filter(|page| **page == missing).count();
     assert!(away > 0 && away < rows.len(), "{away}");

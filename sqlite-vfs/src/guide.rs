@@ -4,7 +4,9 @@
 //! round trip. But pages that are here say more than what was asked of them:
 //!
 //! - The leaf of an index names the rows that a scan of it visits next. When the
-//!   second of them is missed, those after it come along, ever more of them.
+//!   second of them is missed, those after it come along, ever more of them, but
+//!   not those with another key if the first two had the same. So do the leaves at which searches for those rows end in other trees: a join
+//!   looks up what belongs to a row by its id, mostly in an index of another table.
 //! - Who misses leaf after leaf of one tree, wherever they lie in it, wants many.
 //!   What lies around comes along, ever more of it, the sooner the smaller the
 //!   tree is: of a large one most would come in vain.
@@ -35,6 +37,8 @@ const FIRST_ROWS: usize = 16;
 const MOST_ROWS: usize = 256;
 /// Index leaves that were read last: a join has several scans under way.
 const RECENT: usize = 6;
+/// So many pages above the leaves may be read with each miss to learn what came of them, some milliseconds' work.
+const LOOKED_AT: usize = 256;
 /// The first byte of an index leaf.
 const INDEX_LEAF: u8 = 10;
 
@@ -44,13 +48,31 @@ pub(crate) struct Guide {
     /// The snapshot that everything here is about, by its version.
     version: Option<u64>,
     misses: u32,
+    /// Those since the trees were looked at.
+    misses_since: usize,
+    /// How often in a row that did not tell whose the page was.
+    looks_in_vain: u32,
     trees: Option<Arc<Trees>>,
     /// How often leaves of each tree were missed.
     of_trees: Vec<u32>,
     /// The latest last.
     index_leaves: Vec<PageIdx>,
-    /// The index leaf by which rows were found last, and where in it.
-    scan: Option<(PageIdx, usize, usize)>,
+    /// By which row of which index leaf each tree was searched last.
+    scans: HashMap<usize, Scan>,
+    /// The row that led to a miss last: its leaf, and which of that one's.
+    row: Option<(PageIdx, usize)>,
+}
+
+#[derive(Clone, Copy)]
+struct Scan {
+    leaf: PageIdx,
+    /// Which of the leaf's rows.
+    at: usize,
+    goes_back: bool,
+    /// Those with another key than this one's are not wanted.
+    one_key: bool,
+    /// How many pages came along; none: one row may be all that is wanted.
+    ahead: usize,
 }
 
 /// The B-trees of a snapshot, as far as their upper levels were here.
@@ -61,17 +83,18 @@ pub(crate) struct Trees {
     trees: Vec<Tree>,
     /// Each leaf with its tree and its place in that.
     of_page: HashMap<PageIdx, (usize, usize)>,
+    /// How many pages were read to find them.
+    read: usize,
 }
 
 struct Tree {
-    is_index: bool,
     /// Of an index the tree of its table.
     table: Option<usize>,
     leaves: Leaves,
 }
 
-/// A snapshot's pages as far as they are here.
-struct Here<'a>(&'a Snapshot);
+/// A snapshot's pages as far as they are here, and how many were read.
+struct Here<'a>(&'a Snapshot, usize);
 
 impl Pages for Here<'_> {
     fn page_count(&self) -> PageCount {
@@ -86,8 +109,16 @@ impl Pages for Here<'_> {
         if !self.0.is_here(page) {
             return Err(quire_engine::Error::unavailable(format!("page {page} is not here")));
         }
+        self.1 += 1;
         self.0.read(page, buf)
     }
+}
+
+/// Where the search for a row ends.
+struct End {
+    page: PageIdx,
+    /// As in [`IndexRow`](quire_sqlite_format::IndexRow).
+    run: usize,
 }
 
 impl Guide {
@@ -118,62 +149,101 @@ impl Guide {
             *self = Guide { version: Some(snapshot.version()), index_leaves, ..Guide::default() };
         }
         self.misses += 1;
+        self.misses_since += 1;
         if self.misses < 2 {
             return None;
         }
         if self.trees.is_none() {
             self.trees = shared.lock().clone().filter(|trees| trees.version == snapshot.version());
         }
-        // What is above the leaves may have come meanwhile.
-        if self.trees.is_none() || self.misses.is_power_of_two() {
+        // What is above the leaves may have come meanwhile, and then more leaves can be told.
+        let may_look = |trees: &Arc<Trees>| !trees.of_page.contains_key(&page) && self.may_look(trees);
+        if self.misses.is_power_of_two() || self.trees.as_ref().is_none_or(may_look) {
             self.trees = Trees::find(snapshot).ok().map(Arc::new);
+            self.misses_since = 0;
+            let is_known = self.trees.as_ref().is_some_and(|trees| trees.of_page.contains_key(&page));
+            self.looks_in_vain = if is_known { 0 } else { self.looks_in_vain + 1 };
             shared.lock().clone_from(&self.trees);
         }
         let trees = self.trees.clone()?;
         let (tree, place) = *trees.of_page.get(&page)?;
         self.of_trees.resize(trees.trees.len(), 0);
         self.of_trees[tree] += 1;
-        let rows = match trees.trees[tree].is_index {
-            true => None,
-            false => self.rows_ahead(&trees, snapshot, tree, page),
-        };
-        let mut wanted = rows.unwrap_or_else(|| trees.trees[tree].around(place, self.of_trees[tree]));
+        let mut wanted = self
+            .rows_ahead(&trees, snapshot, tree, page)
+            .unwrap_or_else(|| trees.trees[tree].around(place, self.of_trees[tree]));
         wanted.retain(|wanted| *wanted != page && !snapshot.is_here(*wanted));
         Some(wanted)
     }
 
-    /// The rows that come next in the leaf of an index by which `page` of the table was found.
-    fn rows_ahead(&mut self, trees: &Trees, snapshot: &Snapshot, table: usize, page: PageIdx) -> Option<Vec<PageIdx>> {
-        for leaf in self.index_leaves.iter().rev().copied() {
-            let Some((index, _)) = trees.of_page.get(&leaf) else { continue };
-            if trees.trees[*index].table != Some(table) {
-                continue;
-            }
-            let rows = trees.rows(snapshot, leaf, table);
-            let Some(at) = rows.iter().position(|row| *row == page) else { continue };
-            let Some((_, before, count)) = self.scan.filter(|(of, before, _)| *of == leaf && *before != at) else {
-                // One row may be all that is wanted of this leaf.
-                self.scan = Some((leaf, at, FIRST_ROWS));
-                return None;
-            };
-            self.scan = Some((leaf, at, (count * 2).min(MOST_ROWS)));
-            return Some(match before < at {
-                true => rows[at + 1..].iter().take(count).copied().collect(),
-                false => rows[..at].iter().rev().take(count).copied().collect(),
-            });
-        }
-        None
+    /// Whether it is time to look once more whose a page is. It may be nobody's: overflow, say.
+    fn may_look(&self, trees: &Trees) -> bool {
+        self.misses_since * LOOKED_AT >= trees.read << self.looks_in_vain.min(16)
     }
+
+    /// Where searches of `tree` for the rows end that come next in the leaf of an index by which `page` was found.
+    fn rows_ahead(&mut self, trees: &Trees, snapshot: &Snapshot, tree: usize, page: PageIdx) -> Option<Vec<PageIdx>> {
+        let index_of = |leaf: &PageIdx| trees.of_page.get(leaf).map(|(index, _)| *index);
+        let latest = || self.index_leaves.iter().rev().copied();
+        let is_own = |leaf: &PageIdx| index_of(leaf).is_some_and(|index| trees.trees[index].table == Some(tree));
+        let is_others = |leaf: &PageIdx| index_of(leaf).is_some_and(|index| index != tree) && !is_own(leaf);
+        let last = self.scans.get(&tree).copied();
+        // SQLite has the leaf in hand: it reads it once, and many others before the next row.
+        let in_hand = last.iter().map(|last| last.leaf);
+        let leaves = latest().filter(is_own).chain(in_hand).chain(latest().filter(is_others));
+        let (leaf, ends, from, at) = leaves.into_iter().find_map(|leaf| {
+            let ends = trees.ends(snapshot, leaf, tree);
+            // The other trees that are searched for the same row say which it is, where this one does not know its leaves yet.
+            let from = self.row.filter(|(of, at)| *of == leaf && *at < ends.len()).map(|(_, at)| at);
+            let at = nearest(&ends, page, from.unwrap_or(0))?;
+            Some((leaf, ends, from, at))
+        })?;
+        self.row = Some((leaf, at));
+        let run = |at: usize| ends.get(at).map(|end| end.run);
+        let ahead = |last: Scan| (last.ahead * 2).clamp(FIRST_ROWS, MOST_ROWS);
+        let scan = match last {
+            // Its pages are found one level after the other.
+            Some(last) if last.leaf == leaf && last.at == at => last,
+            Some(last) if last.leaf == leaf => {
+                let one_key = from.and_then(run) == run(at) && (last.one_key || last.ahead == 0);
+                Scan { leaf, at, goes_back: at < last.at, one_key, ahead: ahead(last) }
+            }
+            Some(last) if last.ahead > 0 && trees.follows(leaf, last) => {
+                Scan { leaf, at, one_key: false, ahead: ahead(last), ..last }
+            }
+            _ => Scan { leaf, at, goes_back: false, one_key: false, ahead: 0 },
+        };
+        self.scans.insert(tree, scan);
+        if scan.ahead == 0 {
+            return None;
+        }
+        let is_wanted = |end: &&End| !scan.one_key || Some(end.run) == run(at);
+        let mut next: Vec<PageIdx> = match scan.goes_back {
+            true => ends[..at].iter().rev().take_while(is_wanted).map(|end| end.page).collect(),
+            false => ends[at + 1..].iter().take_while(is_wanted).map(|end| end.page).collect(),
+        };
+        next.dedup();
+        next.retain(|end| *end != page);
+        next.truncate(scan.ahead);
+        Some(next)
+    }
+}
+
+/// The first place of `page` from `at` on, else the last before.
+fn nearest(ends: &[End], page: PageIdx, at: usize) -> Option<usize> {
+    let (before, from) = ends.split_at(at);
+    let ahead = from.iter().position(|end| end.page == page).map(|n| at + n);
+    ahead.or_else(|| before.iter().rposition(|end| end.page == page))
 }
 
 impl Trees {
     fn find(snapshot: &Snapshot) -> Result<Trees> {
-        let mut pages = Here(snapshot);
+        let mut pages = Here(snapshot, 0);
         let header = read_header(&mut pages)?.ok_or_else(|| quire_engine::Error::invalid("no database"))?;
         let schema = read_schema(&mut pages, &header)?;
         let is_here = |page| snapshot.is_here(page);
         let version = snapshot.version();
-        let mut found = Trees { version, header: header.clone(), trees: Vec::new(), of_page: HashMap::new() };
+        let mut found = Trees { version, header: header.clone(), trees: Vec::new(), of_page: HashMap::new(), read: 0 };
         let tables: HashMap<&str, usize> = schema
             .objects
             .iter()
@@ -181,28 +251,37 @@ impl Trees {
             .filter(|(_, object)| object.kind == ObjectKind::Table)
             .map(|(n, object)| (object.name.as_str(), n))
             .collect();
+        let mut most = MOST_LEAVES;
         for (n, object) in schema.objects.iter().enumerate() {
-            let most = MOST_LEAVES - found.of_page.len().min(MOST_LEAVES);
             let leaves = Leaves::find(&mut pages, &header, object.root, most, is_here);
             let leaves = leaves.ok().flatten().unwrap_or_default();
+            most = most.saturating_sub(leaves.pages().len());
             found.of_page.extend(leaves.pages().iter().enumerate().map(|(place, page)| (*page, (n, place))));
-            let is_index = object.kind == ObjectKind::Index;
-            let table = tables.get(object.table.as_str()).copied().filter(|_| is_index);
-            found.trees.push(Tree { is_index, table, leaves });
+            let table = tables.get(object.table.as_str()).copied().filter(|_| object.kind == ObjectKind::Index);
+            found.trees.push(Tree { table, leaves });
         }
+        found.read = pages.1;
         Ok(found)
     }
 
-    /// The pages of the rows that the leaf of an index names, in its order, each once for neighbours.
-    fn rows(&self, snapshot: &Snapshot, leaf: PageIdx, table: usize) -> Vec<PageIdx> {
+    /// The leaves at which searches of `tree` for the rows end that the leaf of an index names, in its order.
+    fn ends(&self, snapshot: &Snapshot, leaf: PageIdx, tree: usize) -> Vec<End> {
         let mut bytes = vec![0; snapshot.page_size().map_or(0, PageSize::bytes)];
-        if Here(snapshot).read(leaf, &mut bytes).is_err() {
+        if Here(snapshot, 0).read(leaf, &mut bytes).is_err() {
             return Vec::new();
         }
         let rows = rows_of_index_leaf(leaf, &bytes, &self.header).into_iter();
-        let mut pages: Vec<PageIdx> = rows.filter_map(|row| self.trees[table].leaves.of_row(row)).collect();
-        pages.dedup();
-        pages
+        let leaves = &self.trees[tree].leaves;
+        rows.filter_map(|row| Some(End { page: leaves.of_integer(row.rowid)?, run: row.run })).collect()
+    }
+
+    /// Whether a scan goes on in this leaf.
+    fn follows(&self, leaf: PageIdx, last: Scan) -> bool {
+        let (Some((tree, place)), Some((of, before))) = (self.of_page.get(&leaf), self.of_page.get(&last.leaf)) else {
+            return false;
+        };
+        let next = if last.goes_back { before.checked_sub(1) } else { Some(before + 1) };
+        tree == of && next == Some(*place)
     }
 }
 
@@ -223,14 +302,16 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use quire_engine::{Engine, VolumeName};
     use quire_settings::{Key, Overrides, Source, load, open_engine};
     use quire_sqlite_format::SchemaObject;
 
     use super::*;
 
-    /// A database of 40,000 rows with an index, in a store, and a replica of it that holds nothing but what is above the
-    /// leaves.
+    /// A database of 40,000 rows with an index, and as many that belong to them, with another one, in a store; and a replica
+    /// of it that holds nothing but what is above the leaves.
     struct Cold {
         _dir: tempfile::TempDir,
         _engine: Engine,
@@ -244,7 +325,9 @@ mod tests {
         db.execute_batch(
             "CREATE TABLE t (id INTEGER PRIMARY KEY, who INTEGER, text TEXT); CREATE INDEX t_who ON t (who); BEGIN;
              WITH RECURSIVE n(i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 39999)
-             INSERT INTO t SELECT i, i * 7919 % 100, hex(randomblob(100)) FROM n; COMMIT",
+             INSERT INTO t SELECT i, i * 7919 % 100, hex(randomblob(100)) FROM n;
+             CREATE TABLE note (t_id INTEGER, text TEXT); CREATE INDEX note_t ON note (t_id, text);
+             INSERT INTO note SELECT id, hex(randomblob(16)) FROM t; COMMIT",
         )
         .unwrap();
         drop(db);
@@ -273,7 +356,7 @@ mod tests {
 
     impl Cold {
         fn leaves(&self, name: &str) -> Leaves {
-            let mut pages = Here(&self.snapshot);
+            let mut pages = Here(&self.snapshot, 0);
             let header = read_header(&mut pages).unwrap().unwrap();
             let schema = read_schema(&mut pages, &header).unwrap();
             let SchemaObject { root, .. } = *schema.objects.iter().find(|object| object.name == name).unwrap();
@@ -288,31 +371,75 @@ mod tests {
         }
     }
 
+    /// A scan of an index searches a tree for the rows that a leaf of it names.
+    struct Searched {
+        cold: Cold,
+        guide: RefCell<Guide>,
+        /// Where the searches end.
+        pages: Vec<PageIdx>,
+        /// The first that is for a row with another key than those before.
+        other_key: usize,
+    }
+
+    impl Searched {
+        fn new(tree: &str) -> Searched {
+            let cold = cold();
+            let (index, tree) = (cold.leaves("t_who").pages()[3], cold.leaves(tree));
+            let guide = RefCell::default();
+            cold.fetch(&guide, index);
+            let mut bytes = [0; 4096];
+            cold.snapshot.read(index, &mut bytes).unwrap();
+            let header = read_header(&mut Here(&cold.snapshot, 0)).unwrap().unwrap();
+            let rows = rows_of_index_leaf(index, &bytes, &header);
+            let pages: Vec<PageIdx> = rows.iter().map(|row| tree.of_integer(row.rowid).unwrap()).collect();
+            assert!(pages.windows(2).all(|pair| pair[0] != pair[1]), "each row lies on a page of its own");
+            let other_key = rows.iter().position(|row| row.run > 0).unwrap();
+            Searched { cold, guide, pages, other_key }
+        }
+
+        fn miss(&self, n: usize) -> Option<Vec<PageIdx>> {
+            self.guide.borrow_mut().on_miss(&self.cold.snapshot, self.pages[n], &Mutex::default())
+        }
+
+        /// Some came with the leaf.
+        fn absent(&self, rows: Range<usize>) -> Vec<PageIdx> {
+            self.pages[rows].iter().copied().filter(|page| !self.cold.snapshot.is_here(*page)).collect()
+        }
+    }
+
+    fn rows_are_looked_ahead(tree: &str) {
+        let scan = Searched::new(tree);
+        assert!(scan.other_key > 60 && scan.absent(0..60).len() > 40);
+        assert_eq!(scan.miss(10), None, "the first miss tells nothing");
+        assert_eq!(scan.miss(11), Some(Vec::new()), "the first row of a leaf that is recognized tells nothing");
+        assert_eq!(scan.miss(12).unwrap(), scan.absent(13..29));
+        assert_eq!(scan.miss(20).unwrap(), scan.absent(21..53));
+        assert_eq!(
+            scan.miss(18).unwrap(),
+            scan.absent(0..18).into_iter().rev().collect::<Vec<_>>(),
+            "the other way round"
+        );
+    }
+
     #[test]
     fn the_rows_of_an_index_are_looked_ahead_from_the_second_on() {
-        let cold = cold();
-        let table = cold.leaves("t");
-        let index = cold.leaves("t_who").pages()[3];
-        let (guide, shared) = (RefCell::default(), Mutex::default());
-        cold.fetch(&guide, index);
-        let mut bytes = [0; 4096];
-        cold.snapshot.read(index, &mut bytes).unwrap();
-        let header = read_header(&mut Here(&cold.snapshot)).unwrap().unwrap();
-        let rows = rows_of_index_leaf(index, &bytes, &header);
-        let mut pages: Vec<PageIdx> = rows.iter().map(|row| table.of_row(*row).unwrap()).collect();
-        pages.dedup();
-        // Some came with the leaf.
-        let absent = |pages: &[PageIdx]| -> Vec<PageIdx> {
-            pages.iter().copied().filter(|page| !cold.snapshot.is_here(*page)).collect()
-        };
-        assert!(absent(&pages).len() > 60);
-        let miss = |n: usize| guide.borrow_mut().on_miss(&cold.snapshot, pages[n], &shared);
-        assert_eq!(miss(10), None, "the first miss tells nothing");
-        assert_eq!(miss(11), Some(Vec::new()), "the first row of a leaf that is recognized tells nothing");
-        assert_eq!(miss(12).unwrap(), absent(&pages[13..29]));
-        assert_eq!(miss(20).unwrap(), absent(&pages[21..53]));
-        let back: Vec<PageIdx> = pages[..18].iter().rev().copied().collect();
-        assert_eq!(miss(18).unwrap(), absent(&back), "the other way round");
+        rows_are_looked_ahead("t");
+    }
+
+    #[test]
+    fn what_another_table_has_of_the_rows_of_an_index_is_looked_ahead_too() {
+        rows_are_looked_ahead("note_t");
+    }
+
+    #[test]
+    fn rows_with_another_key_are_left_alone_until_one_of_them_is_missed() {
+        let scan = Searched::new("t");
+        let end = scan.other_key;
+        for n in [end - 5, end - 4] {
+            scan.miss(n);
+        }
+        assert_eq!(scan.miss(end - 3).unwrap(), scan.absent(end - 2..end));
+        assert_eq!(scan.miss(end).unwrap(), scan.absent(end + 1..end + 33));
     }
 
     #[test]
