@@ -141,11 +141,20 @@ fn a_report_writes_nothing_and_says_what_would_go() {
     };
     assert_eq!(told(&report), told(&done));
     assert!(report.commits.objects > 0 && report.segments.bytes > 0, "{report:?}");
+    // Readers would have had the grace, from when it is stated what stays.
+    let grace_ms = Options::default().grace_ms;
+    assert_eq!((report.waits_ms, done.waits_ms), (Some(grace_ms), None));
     // With the grace nothing more has gone yet, and a report says what will.
     store.keep("v", Span::Last(1), &[]);
+    let at_once = Options { grace_ms: 0, report_at_ms: Some(u64::MAX), ..Options::default() };
+    assert_eq!(store.collect_with("v", &at_once).waits_ms, None);
     let waits = store.collect_with("v", &Options::default());
     assert_eq!((waits.horizon, waits.commits.objects), (lsn(20), 0));
+    let now_ms = store.runtime.block_on(store.log().clock_ms(&name("v"))).unwrap();
+    let report = store.collect_with("v", &Options { report_at_ms: Some(now_ms), ..Options::default() });
+    assert!(report.waits_ms.is_some_and(|ms| (1..=grace_ms).contains(&ms)), "{report:?}");
     let report = store.collect_with("v", &Options { report_at_ms: Some(u64::MAX), ..Options::default() });
+    assert_eq!(report.waits_ms, None);
     let done = store.collect("v");
     assert_eq!(told(&report), told(&done));
     assert_eq!(report.commits.objects, 2, "{report:?}");

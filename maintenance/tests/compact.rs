@@ -15,7 +15,7 @@ use quire_bucket::{Bucket, keys};
 use quire_engine::{Engine, ErrorKind, Moment, Snapshot, Volume};
 use quire_maintenance::compact::{Compacted, Options, compact};
 use quire_maintenance::verify::{Object, Report};
-use quire_proto::{Error, LogUpkeep, PageIdx, Statement};
+use quire_proto::{CheckpointPlace, Error, LogUpkeep, PageIdx, Statement};
 
 /// Steps of this size make several of a small volume.
 const SMALL_STEPS: Options = Options { budget_bytes: 200_000 };
@@ -352,6 +352,22 @@ fn a_checkpoint_leaves_its_marker_before_it_looks_at_what_it_is_made_from() {
     let looked = listed.iter().find(|n| **n > marked[0]).expect("it looks afresh");
     let read = positions(requests, "get", "/ck/");
     assert!(!read.is_empty() && read.iter().all(|n| n > looked), "{requests:?}");
+}
+
+#[test]
+fn a_checkpoint_made_from_one_of_a_compaction_that_is_damaged_since_is_sound() {
+    let world = memory();
+    scattered(&world, "v");
+    let done = compacted(&world.bucket, "v");
+    world.push("v", [7]);
+    world.volume("v").checkpoint().unwrap();
+    assert!(world.deep("v").is_sound());
+    let place = CheckpointPlace { lsn: done.lsn, generation: done.generation };
+    world.flip(&keys::checkpoint(&name("v"), place), -1);
+    let report = world.deep("v");
+    let [damage] = &report.damage[..] else { panic!("one damaged object: {report:?}") };
+    assert_eq!((damage.object, damage.pages.is_empty()), (Object::Checkpoint(place), true), "{damage:?}");
+    assert_eq!((&report.touched[..], report.readable), (&[][..], Some(done.lsn.next())), "{report:?}");
 }
 
 #[test]

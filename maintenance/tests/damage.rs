@@ -324,6 +324,44 @@ fn a_fork_is_verified_down_into_its_base_as_far_as_it_needs_that() {
 }
 
 #[test]
+fn a_commit_whose_pages_nobody_knows_is_damage_to_a_fork_that_lacks_some() {
+    on_each_store(|world| {
+        world.app();
+        world.volume("app").checkpoint().unwrap();
+        world.engine.fork(&name("app"), None, &name("fork")).unwrap();
+        world.push("fork", [1]);
+        is_sound(&world.deep("fork"));
+        world.delete(&commit("app", 4));
+        for report in [world.plain("fork"), world.deep("fork")] {
+            let damage = the_damage(&report);
+            assert_eq!((damage.volume.as_str(), damage.object), ("app", Object::Commit { lsn: lsn(4) }));
+            assert_eq!(lost(&report), Some(vec![(5, 5)]));
+        }
+    });
+}
+
+#[test]
+fn what_is_damaged_below_a_chain_of_forks_is_counted_once() {
+    let world = World::of(quire_bucket::Bucket::open("memory://").unwrap());
+    for n in 0..210 {
+        world.push("app", [n + 1]);
+    }
+    for (base, fork) in [("app", "fork"), ("fork", "fork/2")] {
+        world.engine.fork(&name(base), None, &name(fork)).unwrap();
+        world.push(fork, [1]);
+        // Which says too what it stands on.
+        world.volume(fork).checkpoint().unwrap();
+    }
+    for n in 1..=205 {
+        world.delete(&commit("app", n));
+    }
+    for fork in ["fork", "fork/2"] {
+        let report = world.plain(fork);
+        assert_eq!((report.damage.len(), report.more_damage), (200, 5), "{fork}");
+    }
+}
+
+#[test]
 fn of_much_damage_the_first_is_listed_and_the_rest_counted() {
     let world = World::in_folder();
     for n in 0..210 {

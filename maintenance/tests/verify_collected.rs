@@ -11,8 +11,9 @@ use quire_engine::{Engine, Moment};
 use quire_maintenance::collect::{Options, Stores, collect, keep};
 use quire_maintenance::verify::{Object, Report};
 use quire_proto::{
-    CheckpointInfo, CheckpointPlace, CommitHash, LogUpkeep, Lsn, Metastore, Origin, PageSize, Retention, Span,
-    Statement,
+    Body, CheckpointInfo, CheckpointPlace, CommitHash, CommitHeader, CommitId, CommitKind, FrameIndex, LogUpkeep, Lsn,
+    Metastore, Origin, PageCount, PageIdx, PageSet, PageSets, PageSize, Retention, SealedCommit, Span, Statement,
+    encode_frame,
 };
 
 /// As if a collector that keeps what is from `horizon` on had let go the first commits, up to `last`.
@@ -54,6 +55,27 @@ fn collected(world: &World) {
 
 fn checkpoint(n: u64) -> quire_bucket::Key {
     keys::checkpoint(&name("app"), CheckpointPlace { lsn: lsn(n), generation: 0 })
+}
+
+/// A log of so many commits, of which each writes one page of fifty.
+fn long_log(world: &World, last: u64) {
+    let (page_size, page_count) = (PageSize::try_new(512).unwrap(), PageCount::new(50));
+    let mut parent = None;
+    for n in 1..=last {
+        let kind = if n == 1 { CommitKind::Create } else { CommitKind::Write };
+        let mut header = CommitHeader::draft(lsn(n), kind, CommitId::new(u128::from(n).to_le_bytes()), page_size);
+        (header.parent, header.page_count) = (parent, page_count);
+        if n > 1 {
+            header.min_count = page_count;
+        }
+        let pages = PageSet::from_iter(PageIdx::new(1 + (n % 50) as u32));
+        let frame = encode_frame(&pages, page_size, &[n as u8; 512]).unwrap();
+        let index = FrameIndex::inline([(frame.first, frame.page_count, frame.bytes.len() as u32)]);
+        let body = Body { sets: PageSets::same(pages), index, inline: frame.bytes };
+        let commit_n = SealedCommit::seal(header, body).unwrap();
+        parent = Some(commit_n.hash());
+        world.wait(world.bucket.create(&commit("app", n), commit_n.object().clone())).unwrap();
+    }
 }
 
 /// A copy of the newest snapshot that can be read according to a report.
@@ -110,22 +132,65 @@ fn commits_do_not_go_for_a_checkpoint_that_says_something_else() {
 
 #[test]
 fn commits_do_not_go_for_a_checkpoint_that_stands_on_something_else() {
-    let forgeries: [&dyn Fn(&mut CheckpointInfo); 3] = [
+    let forgeries: [&dyn Fn(&mut CheckpointInfo); 5] = [
         &|info| info.origin = Some(Origin { volume: name("other"), lsn: lsn(1), hash: CommitHash::new([1; 32]) }),
         &|info| drop(info.attributes.insert("content".into(), "forged".into())),
         &|info| info.page_size = PageSize::try_new(8192).unwrap(),
+        // Replicas would be told that the volume is another one.
+        &|info| info.began = lsn(5),
+        &|info| info.incarnation = CommitId::new([9; 16]),
     ];
     for forgery in forgeries {
         let world = World::in_folder();
         world.app();
         world.volume("app").checkpoint().unwrap();
-        world.forge(&checkpoint(5), |info, _| forgery(info));
+        world.forge(&checkpoint(5), |info, _, _| forgery(info));
         let error = collect_all_but(&world, 1, &[]).unwrap_err();
         assert!(error.to_string().contains("LSN 5: it does not say of 60 pages what the commits say"), "{error}");
         let damage = world.deep("app").damage;
         let told = damage.iter().any(|damage| damage.object.kind() == "checkpoint" && damage.pages.len() == 60);
         assert!(told, "{damage:?}");
     }
+}
+
+#[test]
+fn commits_do_not_go_for_a_checkpoint_whose_pages_are_in_a_segment_that_it_does_not_list() {
+    on_each_store(|world| {
+        world.app();
+        world.volume("app").checkpoint().unwrap();
+        world.misplace(&checkpoint(5), 5, CheckpointPlace { lsn: lsn(4), generation: 1 });
+        let error = collect_all_but(world, 1, &[]).unwrap_err();
+        assert_eq!(error.kind(), quire_proto::ErrorKind::Corrupt, "{error:?}");
+        assert!(error.to_string().contains("LSN 5: it says that page 5 is in a segment which it does not"), "{error}");
+        assert!(error.remedy().is_some_and(|remedy| remedy.contains("verify app --deep")), "{error:?}");
+        for report in [world.plain("app"), world.deep("app")] {
+            assert_eq!(report.damage.len(), 1, "{report:?}");
+            let damage = &report.damage[0];
+            assert_eq!(damage.object, Object::Checkpoint(CheckpointPlace { lsn: lsn(5), generation: 0 }));
+            assert!(damage.problem.contains("segments which it does not list"), "{damage:?}");
+            assert_eq!(damage.pages.ranges().collect::<Vec<_>>(), [(5, 5)]);
+            assert_eq!(report.lost.as_ref().unwrap().ranges().collect::<Vec<_>>(), [(5, 5)]);
+            assert_eq!((&report.touched[..], report.readable), (&[(lsn(5), lsn(5))][..], Some(lsn(4))));
+            can_be_saved(world, &report);
+        }
+    });
+}
+
+#[test]
+fn a_damaged_commit_does_not_hide_what_is_wrong_with_checkpoints_after_it() {
+    let world = World::of(quire_bucket::Bucket::open("memory://").unwrap());
+    // So long that a checkpoint in between is compared too.
+    long_log(&world, 4200);
+    let (stores, app) = (stores(&world), name("app"));
+    for n in [4100, 4200] {
+        let head = world.wait(stores.log.header(&app, lsn(n))).unwrap();
+        world.wait(quire_history::checkpoint(&stores.reader, &app, &head, &[])).unwrap();
+    }
+    world.flip(&commit("app", 100), -1);
+    world.lie(&checkpoint(4200), 7);
+    let error = collect_all_but(&world, 1, &[]).unwrap_err();
+    assert!(error.to_string().contains("LSN 4200: it does not say of 1 pages what the commits say"), "{error}");
+    assert_eq!(world.wait(stores.log.statement(&app)).unwrap().horizon, lsn(1));
 }
 
 #[test]

@@ -57,6 +57,26 @@ fn a_longer_span_holds_from_when_somebody_was_told_so() {
 }
 
 #[test]
+fn what_was_compared_before_somebody_came_in_between_is_not_compared_again() {
+    let store = Arc::new(Store::memory());
+    grow(&store.client("a").volume(&name("v")).unwrap(), 40);
+    store.keep("v", Span::Last(1), &[]);
+    let line = Arc::new(Line::before(1, |_, what, key| what == "put" && key.contains("/keep/"), {
+        let store = store.clone();
+        move || store.keep("v", Span::Last(1), &[40])
+    }));
+    let stores = stores_on(&line.to(&store.bucket));
+    store.runtime.block_on(collect(&stores, &name("v"), &NOW)).unwrap();
+    let requests = line.requests();
+    let is_statement = |(_, (what, key)): &(usize, &(&str, String))| *what == "put" && key.contains("/keep/");
+    let stated: Vec<usize> = requests.iter().enumerate().filter(is_statement).map(|(n, _)| n).collect();
+    let again = &requests[stated[0]..stated[1]];
+    // Each header once, for volumes that moved away.
+    let read = again.iter().filter(|(what, key)| *what == "get" && key.contains("/!/c/")).count();
+    assert!((39..60).contains(&read), "{again:?}");
+}
+
+#[test]
 fn a_snapshot_that_is_named_again_after_a_kill_is_kept_or_refused() {
     let store = Arc::new(Store::memory());
     let shown = little_is_wanted(&store);

@@ -35,7 +35,7 @@ pub use quire_proto::{Retention, Span};
 use live::Live;
 use markers::Markers;
 pub use markers::{Hold, Holder, give_up};
-use plan::Plan;
+use plan::{Plan, Trusted};
 use sweep::Sweep;
 
 /// After so many attempts to publish a statement somebody else is collecting.
@@ -185,7 +185,8 @@ pub struct Collected {
     pub holds: Vec<Hold>,
     /// Nothing at or before this LSN was touched: somebody whose outcome is not known yet may need it.
     pub blocked: Option<Lsn>,
-    /// What is no longer kept, and goes when so many milliseconds have passed.
+    /// There is more that is no longer kept, and goes when so many milliseconds have passed. Of a report: not all that
+    /// is to go would go at once, but then.
     pub waits_ms: Option<u64>,
     /// Commits that became stubs; the bytes are those saved. Of a report: how many may become one.
     pub commits: Amount,
@@ -202,9 +203,11 @@ pub struct Collected {
 
 /// Collects the history of one volume; none if nothing was ever stored under that name.
 pub async fn collect(stores: &Stores, volume: &VolumeName, options: &Options) -> Result<Option<Collected>> {
+    // What one attempt has compared, the next one need not.
+    let mut trusted = Trusted::new();
     for _ in 0..MOST_ATTEMPTS {
         let before = newest(stores, volume).await?;
-        match attempt(stores, volume, options, &before).await {
+        match attempt(stores, volume, options, &before, &mut trusted).await {
             Ok(Attempt::Done(collected)) => return Ok(collected.map(|collected| *collected)),
             Ok(Attempt::Overtaken) => {}
             // Another collector has gone on meanwhile, and let go what this one still wanted to look at.
@@ -227,7 +230,13 @@ enum Attempt {
     Overtaken,
 }
 
-async fn attempt(stores: &Stores, volume: &VolumeName, options: &Options, before: &Stated) -> Result<Attempt> {
+async fn attempt(
+    stores: &Stores,
+    volume: &VolumeName,
+    options: &Options,
+    before: &Stated,
+    trusted: &mut Trusted,
+) -> Result<Attempt> {
     let state = stores.log.head(volume).await?;
     let Some(head) = state.head().map(|head| head.header().clone()) else { return Ok(Attempt::Done(None)) };
     let (wanted, retention) = stores.log.retention(volume).await?;
@@ -235,12 +244,13 @@ async fn attempt(stores: &Stores, volume: &VolumeName, options: &Options, before
     let abandoned_ms = (!options.report_only()).then_some(options.abandoned_ms);
     let markers = Markers::list(stores, volume, &before.statement, &head, (now_ms, abandoned_ms)).await?;
     let mut plan = Plan::make(stores, volume, &head, &retention, &before.statement, &markers, now_ms).await?;
-    plan.ensure_checkpoints(stores, volume, &before.statement, options.report_only()).await?;
-    let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
-    let unwritten = match options.report_only() {
-        true => plan.without_checkpoint(stores, volume, &places).await?,
-        false => Vec::new(),
-    };
+    let mut places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
+    let report_only = options.report_only();
+    let unwritten = plan.ensure_checkpoints(stores, volume, &before.statement, &places, trusted, report_only).await?;
+    if !report_only {
+        // With those that were written.
+        places = stores.log.checkpoints(volume).try_collect().await?;
+    }
     if !plan.is_up_to_date(&places) {
         // Somebody has written another one meanwhile, which would count.
         return Ok(Attempt::Overtaken);
@@ -250,7 +260,7 @@ async fn attempt(stores: &Stores, volume: &VolumeName, options: &Options, before
         // Somebody has said something else while checkpoints were written.
         return Ok(Attempt::Overtaken);
     }
-    if !options.report_only()
+    if !report_only
         && drops_more(&statement, &before.statement, &places)
         && !stores.log.state(volume, before.number + 1, &statement).await?
     {
@@ -272,21 +282,22 @@ async fn sweep(
 ) -> Result<Collected> {
     let notes = newest(stores, volume).await?;
     let now_ms = options.now_ms(stores, volume).await?;
-    let (ripe, waits_ms) = match options.report_only() {
-        // As if the grace had passed.
-        true => (planned.clone(), None),
-        false => {
-            let ripe = ripe(stores, volume, now_ms, options.grace_ms).await?;
-            let waits = (ripe.horizon, &ripe.kept) != (notes.statement.horizon, &notes.statement.kept);
-            (ripe, waits.then(|| notes.stored_ms.saturating_add(options.grace_ms).saturating_sub(now_ms)))
-        }
+    let due = ripe(stores, volume, now_ms, options.grace_ms).await?;
+    // A report says what goes in the end, as if the grace had passed.
+    let (stated, ripe) = match options.report_only() {
+        true => (&planned, &planned),
+        false => (&notes.statement, &due),
     };
     let header = stores.log.header(volume, head).await?;
     // By the statement that things go by: a newer one may already do without what this one needs.
-    let markers = Markers::list(stores, volume, &ripe, &header, (now_ms, None)).await?;
+    let markers = Markers::list(stores, volume, ripe, &header, (now_ms, None)).await?;
     let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
-    let blocked = markers.blocked(&ripe);
-    let mut live = Live::find(stores, volume, &ripe, &places, blocked).await?;
+    // What a report has not found stated would be stated now.
+    let stated_ms = if drops_more(stated, &notes.statement, &places) { now_ms } else { notes.stored_ms };
+    let left_ms = options.grace_ms.saturating_sub(now_ms.saturating_sub(stated_ms));
+    let waits_ms = (left_ms > 0 && drops_more(stated, &due, &places)).then_some(left_ms);
+    let blocked = markers.blocked(ripe);
+    let mut live = Live::find(stores, volume, ripe, &places, blocked).await?;
     for header in &unwritten {
         match live.add_unwritten(stores, volume, header).await {
             // Its holder blocks what is below it.
@@ -294,7 +305,7 @@ async fn sweep(
             added => added?,
         }
     }
-    let sweep = Sweep { stores, volume, head, ripe: &ripe, blocked, live: &live, places: &places, options };
+    let sweep = Sweep { stores, volume, head, ripe, blocked, live: &live, places: &places, options };
     let mut collected = Collected {
         retention,
         head,

@@ -13,10 +13,13 @@ use quire_proto::{
 use super::Stores;
 use super::markers::Markers;
 use crate::shows_pages;
-use crate::verify::{Compared, Opened, compare};
+use crate::verify::{Compared, Opened, compare, is_listed};
 
 /// Checkpoints are compared with so many commits, or a few more, at a time.
 const COMPARED_TOGETHER: u64 = 4096;
+
+/// Checkpoints that say what their commits say, or are the best that is known, by their LSNs.
+pub(super) type Trusted = BTreeMap<Lsn, CheckpointPlace>;
 
 /// What is to be kept.
 pub(super) struct Plan {
@@ -63,28 +66,29 @@ impl Plan {
         Ok(ends)
     }
 
-    /// Makes sure that each of these has a sound checkpoint, which says what its commits say: they may go. A report
-    /// looks at those that are there.
+    /// Makes sure that each of these has a sound checkpoint, which says what its commits say: they may go. `places` are
+    /// those that are there, and a report looks at no others: it is told which of these snapshots have none yet.
+    /// `trusted` is what was compared before.
     pub(super) async fn ensure_checkpoints(
         &mut self,
         stores: &Stores,
         volume: &VolumeName,
         before: &Statement,
+        places: &[(CheckpointPlace, u64)],
+        trusted: &mut Trusted,
         report_only: bool,
-    ) -> Result<()> {
-        let places: Vec<(CheckpointPlace, u64)> = stores.log.checkpoints(volume).try_collect().await?;
+    ) -> Result<Vec<CommitHeader>> {
         let there = |place: &CheckpointPlace| places.iter().any(|(there, _)| there == place);
         // The ends of what was kept before were compared then.
         let was_end = |place: &CheckpointPlace| place.lsn == before.horizon || before.kept.contains(&place.lsn);
-        let mut trusted: BTreeMap<Lsn, CheckpointPlace> = before
-            .indexes
-            .iter()
-            .filter(|place| was_end(place) && there(place))
-            .map(|place| (place.lsn, *place))
-            .collect();
+        let ends_before = before.indexes.iter().filter(|place| was_end(place));
+        let known = ends_before.chain(trusted.values()).filter(|place| there(place));
+        let mut trusted_now: Trusted = known.map(|place| (place.lsn, *place)).collect();
+        let (mut without, mut all_compared) = (Vec::new(), true);
         for header in self.ends(stores, volume).await? {
             if report_only {
                 if places.iter().all(|(place, _)| place.lsn != header.lsn) {
+                    without.push(header);
                     continue;
                 }
             } else {
@@ -98,12 +102,16 @@ impl Plan {
                 };
             }
             let place = verify(stores, volume, &header).await?;
-            if trusted.get(&place.lsn) != Some(&place) {
-                agree(stores, volume, place, &places, &mut trusted).await?;
+            if trusted_now.get(&place.lsn) != Some(&place) {
+                all_compared &= agree(stores, volume, place, places, &mut trusted_now).await?;
             }
             self.compared.insert(place);
         }
-        Ok(())
+        // What could not be compared was perhaps let go by another collector just then.
+        if all_compared {
+            *trusted = trusted_now;
+        }
+        Ok(without)
     }
 
     /// Whether what was compared is still what counts.
@@ -111,18 +119,6 @@ impl Plan {
         // Of each LSN the highest generation comes first.
         let counts = |lsn: Lsn| places.iter().map(|(place, _)| *place).find(|place| place.lsn == lsn);
         self.compared.iter().all(|place| counts(place.lsn) == Some(*place))
-    }
-
-    /// For a report, which writes none: those that have no checkpoint yet.
-    pub(super) async fn without_checkpoint(
-        &self,
-        stores: &Stores,
-        volume: &VolumeName,
-        places: &[(CheckpointPlace, u64)],
-    ) -> Result<Vec<CommitHeader>> {
-        let mut ends = self.ends(stores, volume).await?;
-        ends.retain(|header| places.iter().all(|(place, _)| place.lsn != header.lsn));
-        Ok(ends)
     }
 
     /// The statement that says it.
@@ -192,14 +188,16 @@ fn differs(volume: &VolumeName, lsn: Lsn, pages: &PageSet) -> Error {
 }
 
 /// Compares a checkpoint with its commits, from a trusted one or the beginning on, while they are there. What others
-/// wrote in between is compared too, so that no more than a part of a long log is held at a time.
+/// wrote in between is compared too, so that no more than a part of a long log is held at a time. Where a commit is
+/// damaged or gone there is nothing to compare with, and what is there is the best that is known: false.
 async fn agree(
     stores: &Stores,
     volume: &VolumeName,
     place: CheckpointPlace,
     places: &[(CheckpointPlace, u64)],
-    trusted: &mut BTreeMap<Lsn, CheckpointPlace>,
-) -> Result<()> {
+    trusted: &mut Trusted,
+) -> Result<bool> {
+    let mut all_compared = true;
     let mut compared_to = trusted.range(..place.lsn).next_back().map_or(0, |(lsn, _)| lsn.get());
     // Each LSN's highest generation comes first of it, and it is the last that is put in.
     let ascending: BTreeMap<Lsn, CheckpointPlace> = places.iter().rev().map(|(place, _)| (place.lsn, *place)).collect();
@@ -207,27 +205,30 @@ async fn agree(
         if between.lsn.get() < compared_to + COMPARED_TOGETHER {
             continue;
         }
-        compared_to = between.lsn.get();
         match hold_against(stores, volume, between, trusted).await {
-            Ok(Compared::Differing(pages)) if pages.is_empty() => drop(trusted.insert(between.lsn, between)),
+            Ok(Compared::Differing(pages)) if pages.is_empty() => {}
             Ok(Compared::Differing(pages)) => return Err(differs(volume, between.lsn, &pages)),
-            Ok(Compared::Unknown(_)) => {}
+            // What comes after it can still be compared.
+            Ok(Compared::Unknown(_)) => all_compared = false,
             // It is damaged, or has gone: nobody needs it.
-            Err(e) if is_its_own(&e) => {}
+            Err(e) if is_its_own(&e) => continue,
             Err(e) => return Err(e),
         }
+        trusted.insert(between.lsn, between);
+        compared_to = between.lsn.get();
     }
     match hold_against(stores, volume, place, trusted).await {
         Ok(Compared::Differing(pages)) if !pages.is_empty() => return Err(differs(volume, place.lsn, &pages)),
         Ok(Compared::Differing(_)) => {}
         Ok(Compared::Unknown(e)) => {
             tracing::warn!("volume {volume}: the checkpoint of LSN {} is the best that is known: {e}", place.lsn);
+            all_compared = false;
         }
         Err(e) if is_its_own(&e) => return Err(unsound(volume, place.lsn, &e.to_string())),
         Err(e) => return Err(e),
     }
     trusted.insert(place.lsn, place);
-    Ok(())
+    Ok(all_compared)
 }
 
 /// Whether the reason is in what was read, not in how.
@@ -239,10 +240,10 @@ async fn hold_against(
     stores: &Stores,
     volume: &VolumeName,
     place: CheckpointPlace,
-    trusted: &BTreeMap<Lsn, CheckpointPlace>,
+    trusted: &Trusted,
 ) -> Result<Compared> {
     let opened = Opened::open(&stores.reader, volume, place).await?;
-    compare(&stores.reader, volume, &opened, trusted, true).await
+    compare(&stores.reader, volume, &opened, trusted).await
 }
 
 /// Checks that the checkpoint of a snapshot is of it, complete, and that all it names is there.
@@ -254,11 +255,15 @@ async fn verify(stores: &Stores, volume: &VolumeName, header: &CommitHeader) -> 
     if index.info().commit != header.hash() {
         return Err(problem("it is of another commit".into()));
     }
+    let segments = index.segments(&stores.reader).await?;
     for place in index.head().leaves() {
-        index.leaf(&stores.reader, &place).await?;
+        let leaf = index.leaf(&stores.reader, &place).await?;
+        if let Some(run) = leaf.runs().find(|run| !is_listed(run, &segments)) {
+            return Err(problem(format!("it says that page {} is in a segment which it does not list", run.first)));
+        }
         index.forget(&place);
     }
-    for segment in index.segments(&stores.reader).await? {
+    for segment in segments {
         stores.pages.verify(volume, segment.id, segment.len_bytes).await.map_err(|e| match e.kind() {
             ErrorKind::NotFound | ErrorKind::Corrupt => problem(e.to_string()),
             // No answer says nothing of the segment.

@@ -23,13 +23,25 @@ const LEAVES_AT_ONCE: usize = 8;
 /// The segments that checkpoints name, each with the LSN of one that does.
 pub(super) type Spare = HashMap<SegmentId, (SegmentRef, Lsn)>;
 
+/// What is wrong with pages of which `is_listed` does not hold.
+const UNLISTED: &str = "it says that these pages are in segments which it does not list";
+
 /// A checkpoint that was looked at.
 pub(super) struct Checked {
     place: CheckpointPlace,
     /// None: it is not sound, and readers do without it.
     info: Option<CheckpointInfo>,
-    /// Pages of which it does not say what the commits say.
+    /// Pages of which it does not say what the commits say, or that are in segments which it does not list.
     wrong: PageSet,
+}
+
+/// A checkpoint that decodes.
+struct Sound {
+    opened: Opened,
+    /// The segments that it lists.
+    segments: Vec<SegmentRef>,
+    /// The pages that it says are in others, if its leaves were looked at.
+    unlisted: PageSet,
 }
 
 /// A checkpoint, open.
@@ -86,14 +98,33 @@ impl Opened {
         Ok(())
     }
 
-    /// Whether all of it that `depth` asks for decodes; the segments that it names.
-    async fn check(&self, reader: &Reader, volume: &VolumeName, with_leaves: bool) -> Result<Vec<SegmentRef>> {
+    /// Whether all of it that `depth` asks for decodes.
+    async fn check(self, reader: &Reader, volume: &VolumeName, with_leaves: bool) -> Result<Sound> {
         self.head.boot_pages()?;
-        if with_leaves {
-            self.each_run(reader, volume, |_| {}).await?;
-        }
         let segments = self.bytes(reader, volume, self.head.segments_range()).await?;
-        self.head.decode_segments(&segments)
+        let segments = self.head.decode_segments(&segments)?;
+        let mut unlisted = PageSet::new();
+        if with_leaves {
+            let look = |run: PageRun| {
+                if !is_listed(&run, &segments) {
+                    unlisted.insert_range(run.first.get(), run.last().get());
+                }
+            };
+            self.each_run(reader, volume, look).await?;
+        }
+        Ok(Sound { opened: self, segments, unlisted })
+    }
+}
+
+/// Whether the segment that a run is in, if it is in one, is among those that its checkpoint lists, ascending, and has
+/// room for it. Nobody looks for one that is not listed.
+pub(crate) fn is_listed(run: &PageRun, segments: &[SegmentRef]) -> bool {
+    match run.source {
+        PageSource::Frame(FrameLocation { object: FrameObject::Segment(id), offset, len_bytes, .. }) => {
+            let listed = segments.binary_search_by_key(&id, |segment| segment.id);
+            listed.is_ok_and(|n| offset + u64::from(len_bytes) <= segments[n].len_bytes)
+        }
+        _ => true,
     }
 }
 
@@ -122,28 +153,29 @@ impl Job {
         for (lsn, place) in places {
             self.tally.checkpoints += 1;
             let with_leaves = self.depth == Depth::Deep || Some(lsn) == newest;
-            let Some((opened, segments)) = self.open_sound(volume, place, with_leaves).await? else {
+            let Some(sound) = self.open_sound(volume, place, with_leaves).await? else {
                 checked.insert(lsn, Checked { place, info: None, wrong: PageSet::new() });
                 continue;
             };
+            let Sound { opened, segments, unlisted: mut wrong } = sound;
             spare.extend(segments.into_iter().map(|segment| (segment.id, (segment, lsn))));
-            let mut wrong = PageSet::new();
+            let mut problem = UNLISTED;
             if self.depth == Depth::Deep {
-                wrong = match compare(&self.reader, volume, &opened, &trusted, false).await {
+                let differing = match compare(&self.reader, volume, &opened, &trusted).await {
                     Ok(Compared::Differing(pages)) => pages,
                     Ok(Compared::Unknown(_)) => PageSet::new(),
                     // It does not even fit what is before it, which was told of that.
                     Err(e) if is_damage(&e) || e.kind() == ErrorKind::Invalid => PageSet::new(),
                     Err(e) => return Err(e),
                 };
-                if !wrong.is_empty() {
-                    let problem = "it does not say of these pages what the commits say".to_owned();
-                    let (volume, object) = (volume.clone(), Object::Checkpoint(place));
-                    self.findings.add(Damage { volume, object, problem, pages: wrong.clone() });
+                if !differing.is_empty() {
+                    problem = "it does not say of these pages what the commits say";
+                    wrong.union_with(&differing);
                 }
             }
-            if wrong.is_empty() {
-                trusted.insert(lsn, place);
+            match wrong.is_empty() {
+                true => drop(trusted.insert(lsn, place)),
+                false => self.damaged_checkpoint(volume, place, problem, wrong.clone()),
             }
             checked.insert(lsn, Checked { place, info: Some(opened.head.info().clone()), wrong });
         }
@@ -152,36 +184,39 @@ impl Job {
 
     /// Looks at one checkpoint that was not there when they were listed.
     pub(super) async fn checked(&mut self, volume: &VolumeName, place: CheckpointPlace) -> Result<Checked> {
-        let sound = self.open_sound(volume, place, true).await?;
-        let info = sound.map(|(opened, _)| opened.head.info().clone());
-        Ok(Checked { place, info, wrong: PageSet::new() })
+        let Some(Sound { opened, unlisted, .. }) = self.open_sound(volume, place, true).await? else {
+            return Ok(Checked { place, info: None, wrong: PageSet::new() });
+        };
+        if !unlisted.is_empty() {
+            self.damaged_checkpoint(volume, place, UNLISTED, unlisted.clone());
+        }
+        Ok(Checked { place, info: Some(opened.head.info().clone()), wrong: unlisted })
     }
 
-    /// Opens a checkpoint, with the segments that it names; none if it is damaged, which is noted.
+    /// Opens a checkpoint; none if it is damaged, which is noted.
     async fn open_sound(
         &mut self,
         volume: &VolumeName,
         place: CheckpointPlace,
         with_leaves: bool,
-    ) -> Result<Option<(Opened, Vec<SegmentRef>)>> {
+    ) -> Result<Option<Sound>> {
         let sound = async {
             let opened = Opened::open(&self.reader, volume, place).await?;
-            let segments = opened.check(&self.reader, volume, with_leaves).await?;
-            Ok((opened, segments))
+            opened.check(&self.reader, volume, with_leaves).await
         };
         match sound.await {
             Ok(sound) => Ok(Some(sound)),
             Err(e) if is_damage(&e) => {
-                self.damaged_checkpoint(volume, place, e.to_string());
+                self.damaged_checkpoint(volume, place, &e.to_string(), PageSet::new());
                 Ok(None)
             }
             Err(e) => Err(e),
         }
     }
 
-    fn damaged_checkpoint(&mut self, volume: &VolumeName, place: CheckpointPlace, problem: String) {
-        let (volume, object) = (volume.clone(), Object::Checkpoint(place));
-        self.findings.add(Damage { volume, object, problem, pages: PageSet::new() });
+    fn damaged_checkpoint(&mut self, volume: &VolumeName, place: CheckpointPlace, problem: &str, pages: PageSet) {
+        let (volume, object, problem) = (volume.clone(), Object::Checkpoint(place), problem.to_owned());
+        self.findings.add(Damage { volume, object, problem, pages });
     }
 
     /// How a snapshot stands that has a checkpoint.
@@ -200,7 +235,7 @@ impl Job {
         let Some(info) = &checked.info else { return Ok(State { seen: by_log, ..state }) };
         match header {
             Some(header) if header.hash() != info.commit => {
-                self.damaged_checkpoint(walk.volume, checked.place, "it is of another commit".to_owned());
+                self.damaged_checkpoint(walk.volume, checked.place, "it is of another commit", PageSet::new());
                 return Ok(State { seen: by_log, ..state });
             }
             None if state.log != Standing::Collected => return Ok(state),
@@ -265,10 +300,35 @@ impl Job {
         match seen {
             Ok(()) => Ok(State { seen: Standing::Lacks(lacks.into()), ..state }),
             Err(e) if is_damage(&e) => {
-                self.damaged_checkpoint(walk.volume, checked.place, e.to_string());
+                self.damaged_checkpoint(walk.volume, checked.place, &e.to_string(), PageSet::new());
                 Ok(State { seen: by_log, ..state })
             }
             Err(e) => Err(e),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quire_proto::{ObjectHash, PageIdx};
+    use ulid::Ulid;
+
+    use super::*;
+
+    #[test]
+    fn a_page_is_in_a_segment_that_is_listed_and_not_past_its_end() {
+        let id = |n: u8| SegmentId { target: Lsn::FIRST, generation: 0, ulid: Ulid::from_bytes([n; 16]) };
+        let listed = [2, 4].map(|n| SegmentRef { id: id(n), len_bytes: 100, hash: ObjectHash::of(&[n]) });
+        let run = |source| PageRun { first: PageIdx::FIRST, count: 1, source, changed: Lsn::FIRST };
+        let run_in = |object, offset| {
+            run(PageSource::Frame(FrameLocation { owner: Lsn::FIRST, object, offset, len_bytes: 40, page_count: 1 }))
+        };
+        for n in [2, 4] {
+            assert!(is_listed(&run_in(FrameObject::Segment(id(n)), 60), &listed));
+            assert!(!is_listed(&run_in(FrameObject::Segment(id(n)), 61), &listed));
+        }
+        assert!(!is_listed(&run_in(FrameObject::Segment(id(3)), 5), &listed));
+        // Of a commit nothing is listed.
+        assert!(is_listed(&run_in(FrameObject::Commit, 5), &[]) && is_listed(&run(PageSource::Zero), &[]));
     }
 }

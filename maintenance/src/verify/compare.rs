@@ -7,20 +7,13 @@ use std::pin::pin;
 use futures::{StreamExt, TryStreamExt};
 use quire_history::Reader;
 use quire_proto::{
-    Base, CheckpointInfo, CheckpointPlace, CommitHash, CommitHeader, Error, ErrorKind, HEADERS_A_PIECE, LeafRef, Lsn,
-    Origin, Overlay, OverlayStep, PageCount, PageRun, PageSet, PageSource, Result, VolumeName, log_back,
+    Base, CheckpointInfo, CheckpointPlace, CommitHash, CommitHeader, Error, ErrorKind, FrameLocation, FrameObject,
+    HEADERS_A_PIECE, LeafRef, Lsn, Origin, Overlay, OverlayStep, PageCount, PageRun, PageSet, PageSource, Result,
+    SegmentId, VolumeName, log_back,
 };
 
 use super::checkpoints::Opened;
 use super::{COMMITS_AT_ONCE, is_damage};
-
-/// The commits from a checkpoint, or a root, to the one whose checkpoint is compared.
-struct Steps {
-    below: Option<CheckpointPlace>,
-    /// What the first of them goes on from, if there is nothing below.
-    root: Base,
-    commits: Vec<(Lsn, CommitHash)>,
-}
 
 /// What came of a comparison.
 pub(crate) enum Compared {
@@ -33,19 +26,20 @@ pub(crate) enum Compared {
 /// What a checkpoint is made from.
 struct Source {
     head: CommitHeader,
+    /// A trusted checkpoint; none if the volume began since.
     below: Option<Opened>,
-    root: Base,
+    /// The commit of that checkpoint, or the one that began the volume.
+    root: CommitHeader,
+    /// Those after the checkpoint, or from the root on.
     commits: Vec<OverlayStep>,
 }
 
-/// Holds a checkpoint against its commits, from a trusted one or from a root on. If `moved`, compactions may have moved
-/// frames of what is trusted as well.
+/// Holds a checkpoint against its commits, from a trusted one or from a root on.
 pub(crate) async fn compare(
     reader: &Reader,
     volume: &VolumeName,
     checkpoint: &Opened,
     trusted: &BTreeMap<Lsn, CheckpointPlace>,
-    moved: bool,
 ) -> Result<Compared> {
     let unknown = |e: &Error| is_damage(e) || e.kind() == ErrorKind::Gone;
     let source = match source(reader, volume, checkpoint.place.lsn, trusted).await {
@@ -59,14 +53,11 @@ pub(crate) async fn compare(
     let Source { below, commits, .. } = source;
     let info = below.as_ref().map(|below| below.head.info());
     let mut overlay = Overlay::new(info.map(|info| (info.lsn, info.page_size, info.page_count)), commits)?;
-    // A compaction moves frames.
-    let is_of_the_log = |opened: &Opened| opened.place.generation == 0;
-    let exact = !moved && is_of_the_log(checkpoint) && below.as_ref().is_none_or(is_of_the_log);
     let mut comparison = Comparison {
+        place: checkpoint.place,
         expected: VecDeque::new(),
         found: VecDeque::new(),
         leaves: checkpoint.head.leaves().collect(),
-        exact,
         wrong: PageSet::new(),
     };
     if let Some(below) = &below {
@@ -97,15 +88,15 @@ async fn source(
     trusted: &BTreeMap<Lsn, CheckpointPlace>,
 ) -> Result<Source> {
     let head = reader.commit(volume, lsn).await?.header().clone();
-    let Steps { below, root, commits } = steps(reader, volume, &head, trusted).await?;
+    let (root, commits) = steps(reader, volume, &head, trusted).await?;
     let commits = futures::stream::iter(commits).map(|(lsn, hash)| async move {
         let commit = reader.commit(volume, lsn).await?;
         // One that was replaced is reported as that.
         if commit.hash() == hash { OverlayStep::of(&commit) } else { Err(replaced(lsn)) }
     });
     let commits = commits.buffered(COMMITS_AT_ONCE).try_collect().await?;
-    let below = match below {
-        Some(place) => Some(Opened::open(reader, volume, place).await?),
+    let below = match trusted.get(&root.lsn) {
+        Some(place) => Some(Opened::open(reader, volume, *place).await?),
         None => None,
     };
     Ok(Source { head, below, root, commits })
@@ -115,13 +106,14 @@ async fn source(
 fn is_of(info: &CheckpointInfo, source: &Source) -> bool {
     let Source { head, below, root, .. } = source;
     let below = below.as_ref().map(|below| below.head.info());
-    let origin = match (below, root) {
+    let origin = match (below, &root.base) {
         (Some(below), _) => below.origin.clone(),
         (None, Base::Other { volume, lsn, hash }) => Some(Origin { volume: volume.clone(), lsn: *lsn, hash: *hash }),
         (None, _) => None,
     };
-    let began = below.is_none_or(|below| (below.began, below.incarnation) == (info.began, info.incarnation));
-    began
+    // Creations and forks go on from nothing here: they begin a volume.
+    let began = below.map_or((root.lsn, root.id), |below| (below.began, below.incarnation));
+    (info.began, info.incarnation) == began
         && info.origin == origin
         && info.commit == head.hash()
         && (info.page_size, info.page_count, &info.attributes) == (head.page_size, head.page_count, &head.attributes)
@@ -140,41 +132,40 @@ async fn settle(reader: &Reader, volume: &VolumeName, checkpoint: &Opened, compa
     Ok(())
 }
 
-/// Goes back from `head`, over a restore from the snapshot that was restored, to a trusted checkpoint or a root.
+/// Goes back from `head`, over a restore from the snapshot that was restored, to the commit of a trusted checkpoint or
+/// to a root. Returns that one, and the commits on the way: those after the checkpoint, or from the root on.
 async fn steps(
     reader: &Reader,
     volume: &VolumeName,
     head: &CommitHeader,
     trusted: &BTreeMap<Lsn, CheckpointPlace>,
-) -> Result<Steps> {
+) -> Result<(CommitHeader, Vec<(Lsn, CommitHash)>)> {
     let mut newest_first: Vec<(Lsn, CommitHash)> = Vec::new();
     let mut at = head.clone();
-    loop {
+    let root = loop {
         let mut headers = pin!(log_back(reader.metastore(), volume, &at, Lsn::FIRST, HEADERS_A_PIECE));
-        let base = loop {
+        let (oldest, is_trusted) = loop {
             let Some(header) = headers.try_next().await? else { return Err(replaced(at.lsn)) };
-            if let Some(place) = trusted.get(&header.lsn) {
-                newest_first.reverse();
-                return Ok(Steps { below: Some(*place), root: header.base, commits: newest_first });
+            if trusted.contains_key(&header.lsn) {
+                break (header, true);
             }
             newest_first.push((header.lsn, header.hash()));
             if header.base != Base::Previous {
-                break header.base;
+                break (header, false);
             }
         };
-        match base {
-            Base::Older { lsn, hash } => {
+        match oldest.base {
+            Base::Older { lsn, hash } if !is_trusted => {
                 at = reader.commit(volume, lsn).await?.header().clone();
                 if at.hash() != hash {
                     return Err(replaced(lsn));
                 }
             }
-            root => {
-                newest_first.reverse();
-                return Ok(Steps { below: None, root, commits: newest_first });
-            }
+            _ => break oldest,
         }
-    }
+    };
+    newest_first.reverse();
+    Ok((root, newest_first))
 }
 
 fn replaced(lsn: Lsn) -> Error {
@@ -183,11 +174,12 @@ fn replaced(lsn: Lsn) -> Error {
 
 /// Runs of two indexes of one snapshot, which cut its pages differently.
 struct Comparison {
+    /// The checkpoint that is compared.
+    place: CheckpointPlace,
     expected: VecDeque<PageRun>,
     found: VecDeque<PageRun>,
     /// The leaves that were not fetched yet.
     leaves: VecDeque<LeafRef>,
-    exact: bool,
     wrong: PageSet,
 }
 
@@ -202,7 +194,7 @@ impl Comparison {
         while let Some(expected) = self.expected.front_mut() {
             let Some(found) = self.found.front_mut() else { return true };
             let count = expected.count.min(found.count);
-            if !alike(expected, found, self.exact) || expected.first != found.first {
+            if !alike(expected, found, self.place) || expected.first != found.first {
                 let first = expected.first.get();
                 self.wrong.insert_range(first, first + count - 1);
             }
@@ -244,11 +236,69 @@ fn advance(run: &mut PageRun, count: u32) -> bool {
     }
 }
 
-fn alike(a: &PageRun, b: &PageRun, exact: bool) -> bool {
+/// Whether the checkpoint `place` may say either of the same pages.
+fn alike(a: &PageRun, b: &PageRun, place: CheckpointPlace) -> bool {
     let same_source = match (a.source, b.source) {
-        // What a compaction has moved is somebody else's frame; its pages were compared when they were moved.
-        (PageSource::Frame(a), PageSource::Frame(b)) => a == b || !exact && (a.is_compacted() || b.is_compacted()),
+        (PageSource::Frame(a), PageSource::Frame(b)) => a == b || may_move(&a, &b, place) || may_move(&b, &a, place),
         (a, b) => a == b,
     };
     same_source && a.changed == b.changed
+}
+
+/// Whether the checkpoint `place` may know that a compaction has moved pages from one frame to another: one of this
+/// snapshot or of an earlier one, which had them already. The pages were compared when they were moved.
+fn may_move(from: &FrameLocation, to: &FrameLocation, place: CheckpointPlace) -> bool {
+    let FrameObject::Segment(SegmentId { target, generation, .. }) = to.object else { return false };
+    generation > 0 && from.owner <= target && CheckpointPlace { lsn: target, generation } <= place
+}
+
+#[cfg(test)]
+mod tests {
+    use quire_proto::PageIdx;
+    use ulid::Ulid;
+
+    use super::*;
+
+    fn lsn(n: u64) -> Lsn {
+        Lsn::new(n).unwrap()
+    }
+
+    /// Pages of a frame that a commit carries.
+    fn pushed(owner: u64) -> PageRun {
+        let frame =
+            FrameLocation { owner: lsn(owner), object: FrameObject::Commit, offset: 0, len_bytes: 100, page_count: 1 };
+        PageRun { first: PageIdx::FIRST, count: 1, source: PageSource::Frame(frame), changed: lsn(2) }
+    }
+
+    /// The same pages in a frame that a compaction wrote.
+    fn compacted(target: u64, generation: u32) -> PageRun {
+        let id = SegmentId { target: lsn(target), generation, ulid: Ulid::from_bytes([7; 16]) };
+        let frame = FrameLocation {
+            owner: lsn(target),
+            object: FrameObject::Segment(id),
+            offset: 5,
+            len_bytes: 100,
+            page_count: 1,
+        };
+        PageRun { source: PageSource::Frame(frame), ..pushed(target) }
+    }
+
+    #[test]
+    fn a_compaction_moves_what_was_there_and_what_is_written_later_knows_of_it() {
+        let of = |lsn, generation| CheckpointPlace { lsn, generation };
+        let later = of(lsn(9), 0);
+        for (a, b) in [(pushed(2), compacted(4, 1)), (pushed(4), compacted(4, 1)), (compacted(4, 1), compacted(6, 2))] {
+            assert!(alike(&a, &b, later) && alike(&b, &a, later), "{a:?}, {b:?}");
+        }
+        // What came after it.
+        assert!(!alike(&pushed(5), &compacted(4, 1), later));
+        // A compaction of this snapshot, which makes the next generation, and one of a later one.
+        assert!(alike(&pushed(2), &compacted(9, 1), of(lsn(9), 1)));
+        assert!(!alike(&pushed(2), &compacted(9, 1), later));
+        assert!(!alike(&pushed(2), &compacted(10, 1), of(lsn(9), 3)));
+        // Nothing but compactions moves anything, and none changes a page.
+        assert!(!alike(&pushed(2), &pushed(1), later));
+        assert!(!alike(&PageRun { source: PageSource::Zero, ..pushed(2) }, &compacted(4, 1), later));
+        assert!(!alike(&PageRun { changed: lsn(1), ..pushed(2) }, &compacted(4, 1), later));
+    }
 }

@@ -75,6 +75,8 @@ pub(super) struct Findings {
     listed: Vec<Damage>,
     objects: HashSet<(VolumeName, Object)>,
     more: u64,
+    /// The bases whose findings are among them.
+    bases: HashSet<(VolumeName, Lsn)>,
 }
 
 impl Findings {
@@ -88,7 +90,7 @@ impl Findings {
             return;
         }
         if self.listed.len() >= MOST_LISTED {
-            self.more += 1;
+            self.more = self.more.saturating_add(1);
             return;
         }
         self.objects.insert(place);
@@ -103,23 +105,30 @@ impl Findings {
         }
     }
 
+    /// Whether the findings of a snapshot that forks stand on are yet to be added: once, however many ask.
+    pub(super) fn is_new_base(&mut self, base: (VolumeName, Lsn)) -> bool {
+        self.bases.insert(base)
+    }
+
     pub(super) fn add_all(&mut self, others: Findings) {
-        self.more += others.more;
+        self.more = self.more.saturating_add(others.more);
         others.listed.into_iter().for_each(|damage| self.add(damage));
     }
 
     /// Adds what damages one of these pages, or nobody knows which.
     pub(super) fn add_needed(&mut self, others: Findings, pages: &PageSet) {
+        if pages.is_empty() {
+            return;
+        }
+        self.more = self.more.saturating_add(others.more);
         for mut damage in others.listed {
+            let is_known = !damage.pages.is_empty();
             let mut spared = damage.pages.clone();
             spared.subtract(pages);
             damage.pages.subtract(&spared);
-            if !damage.pages.is_empty() {
+            if !is_known || !damage.pages.is_empty() {
                 self.add(damage);
             }
-        }
-        if !pages.is_empty() {
-            self.more += others.more;
         }
     }
 

@@ -28,7 +28,7 @@ use quire_proto::{
 };
 use tokio::sync::Semaphore;
 
-pub(crate) use checkpoints::Opened;
+pub(crate) use checkpoints::{Opened, is_listed};
 pub(crate) use compare::{Compared, compare};
 pub use damage::{Damage, Object};
 pub use note::{Note, Notes};
@@ -151,10 +151,10 @@ pub async fn verify(reader: Arc<Reader>, volume: VolumeName, depth: Depth) -> Re
     })
 }
 
-/// What a verification works with, and what it has found so far.
 /// What forks stand on is followed before it is looked at, except where it is damaged or made up: then so far only.
 const MOST_NESTED: usize = 32;
 
+/// What a verification works with, and what it has found so far.
 struct Job {
     reader: Arc<Reader>,
     depth: Depth,
@@ -183,11 +183,16 @@ fn is_damage(error: &Error) -> bool {
 
 /// Whether a log ends before an LSN.
 async fn ends_before(reader: &Reader, volume: &VolumeName, lsn: Lsn) -> Result<bool> {
-    let last = Lsn::try_new(Lsn::MAX)?;
-    Ok(lsn == last || reader.metastore().stored_times(volume, lsn, last).await?.is_empty())
+    match reader.metastore().head(volume).await {
+        Ok(state) => Ok(state.next() <= lsn),
+        Err(e) if is_damage(&e) || e.kind() == ErrorKind::Gone => {
+            Ok(last_lsn(reader, volume).await?.is_none_or(|last| last < lsn))
+        }
+        Err(e) => Err(e),
+    }
 }
 
-/// The newest LSN of a log whose newest commit cannot be read.
+/// The newest LSN of a log whose newest commit cannot be read. It takes a list of all of it.
 async fn last_lsn(reader: &Reader, volume: &VolumeName) -> Result<Option<Lsn>> {
     let times = reader.metastore().stored_times(volume, Lsn::FIRST, Lsn::try_new(Lsn::MAX)?).await?;
     Ok(times.last_key_value().map(|(lsn, _)| *lsn))
@@ -223,15 +228,18 @@ impl Job {
                 self.bases.insert(place, (state, theirs));
             }
             self.nested -= 1;
-            let Some((state, theirs)) = self.bases.get(&(volume.clone(), lsn)).cloned() else {
+            let place = (volume.clone(), lsn);
+            let Some((state, theirs)) = self.bases.get(&place) else {
                 return Ok(State::same(Standing::Unreadable));
             };
-            match &state.seen {
-                Standing::Lacks(pages) => self.findings.add_needed(theirs, pages),
-                Standing::Unreadable => self.findings.add_all(theirs),
-                Standing::None | Standing::Collected => {}
+            if self.findings.is_new_base(place) {
+                match &state.seen {
+                    Standing::Lacks(pages) => self.findings.add_needed(theirs.clone(), pages),
+                    Standing::Unreadable => self.findings.add_all(theirs.clone()),
+                    Standing::None | Standing::Collected => {}
+                }
             }
-            Ok(state)
+            Ok(state.clone())
         })
     }
 
@@ -243,10 +251,7 @@ impl Job {
         hash: CommitHash,
     ) -> Result<(Lsn, Option<(VolumeName, Lsn, CommitHash)>)> {
         let beginning = async {
-            let commit = self.reader.metastore().commit(volume, lsn).await?;
-            if commit.hash() != hash {
-                return Err(Error::corrupt("it is not the commit that a fork names as its base"));
-            }
+            let commit = self.reader.commit_of_log(volume, (lsn, hash)).await?;
             quire_history::beginning(&self.reader, volume, commit.header()).await
         };
         match beginning.await {

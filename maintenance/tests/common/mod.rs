@@ -12,8 +12,9 @@ use quire_bucket::{Bucket, Created, Key, Options as BucketOptions, keys};
 use quire_engine::{Engine, Options, Stores, SyncMode, Traffic, Volume};
 use quire_maintenance::verify::{Depth, Report, verify};
 use quire_proto::{
-    CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointWriter, Error, Lsn, PageCount, PageIdx, PageRun,
-    PageSize, PageSource, VolumeName,
+    CheckpointHead, CheckpointInfo, CheckpointLeaf, CheckpointPlace, CheckpointWriter, Error, FrameLocation,
+    FrameObject, Lsn, ObjectHash, PageCount, PageIdx, PageRun, PageSize, PageSource, SegmentId, SegmentRef, VolumeName,
+    Writer,
 };
 use quire_testkit::S3Server;
 
@@ -127,16 +128,21 @@ impl World {
         assert_eq!(self.wait(self.bucket.create(key, bytes.into())).unwrap(), Created::Won);
     }
 
-    /// Writes a checkpoint of one leaf anew, after a change to what it says of its snapshot, and of its pages.
-    pub(crate) fn forge(&self, checkpoint: &Key, change: impl FnOnce(&mut CheckpointInfo, &mut Vec<PageRun>)) {
+    /// Writes a checkpoint of one leaf anew, after a change to what it says of its snapshot, of its pages, and of
+    /// segments.
+    pub(crate) fn forge(
+        &self,
+        checkpoint: &Key,
+        change: impl FnOnce(&mut CheckpointInfo, &mut Vec<PageRun>, &mut Vec<SegmentRef>),
+    ) {
         let object = self.read(checkpoint);
         let head = CheckpointHead::decode(&object).unwrap();
         let part = |range: Range<u64>| &object[range.start as usize..range.end as usize];
         let mut info = head.info().clone();
         let leaf = head.leaves().next().unwrap();
         let mut runs = CheckpointLeaf::decode(&leaf, part(leaf.range())).unwrap().runs().collect();
-        let segments = head.decode_segments(part(head.segments_range())).unwrap();
-        change(&mut info, &mut runs);
+        let mut segments = head.decode_segments(part(head.segments_range())).unwrap();
+        change(&mut info, &mut runs, &mut segments);
         let mut writer = CheckpointWriter::new(info);
         runs.into_iter().for_each(|run| writer.push(run).unwrap());
         self.replace(checkpoint, writer.finish(segments, &[]).unwrap());
@@ -144,9 +150,61 @@ impl World {
 
     /// A checkpoint now says of a page, which a run begins with, that it is zeros.
     pub(crate) fn lie(&self, checkpoint: &Key, page: u32) {
-        self.forge(checkpoint, |_, runs| {
+        self.forge(checkpoint, |_, runs, _| {
             runs.iter_mut().find(|run| run.first.get() == page).unwrap().source = PageSource::Zero;
         });
+    }
+
+    /// A checkpoint now says of a page, which a run begins with, that it is in a segment of the compaction `by`. Nobody
+    /// has written that one, and the checkpoint's list of segments lacks it.
+    pub(crate) fn misplace(&self, checkpoint: &Key, page: u32, by: CheckpointPlace) {
+        let id = SegmentId::compacted(by).unwrap();
+        self.forge(checkpoint, |_, runs, segments| {
+            let run = runs.iter_mut().find(|run| run.first.get() == page).unwrap();
+            let (object, page_count) = (FrameObject::Segment(id), run.count);
+            run.source =
+                PageSource::Frame(FrameLocation { owner: by.lsn, object, offset: 5, len_bytes: 100, page_count });
+            segments.push(SegmentRef { id, len_bytes: 1000, hash: ObjectHash::of(b"nothing") });
+        });
+        self.unlist(checkpoint, id);
+    }
+
+    /// Takes a segment out of a checkpoint's list of segments, which no writer of checkpoints does: byte by byte.
+    fn unlist(&self, checkpoint: &Key, unlisted: SegmentId) {
+        let object = self.read(checkpoint);
+        let head = CheckpointHead::decode(&object).unwrap();
+        let (leaves_at, list_at) = (head.len_bytes(), head.segments_range().start as usize);
+        let mut segments = head.decode_segments(&object[list_at..]).unwrap();
+        segments.retain(|segment| segment.id != unlisted);
+        let mut list = Writer::new();
+        list.varint(segments.len() as u64);
+        for SegmentRef { id, len_bytes, hash } in segments {
+            list.varint(id.target.get());
+            list.varint(id.generation.into());
+            list.bytes(&id.ulid.to_bytes());
+            list.varint(len_bytes);
+            list.bytes(hash.as_bytes());
+        }
+        // The head has the list's length and digest.
+        let part = |list: &[u8]| {
+            let mut part = Writer::new();
+            part.varint(list.len() as u64);
+            part.bytes(&blake3::hash(list).as_bytes()[..16]);
+            part.into_vec()
+        };
+        let (before, after) = (part(&object[list_at..]), part(list.as_slice()));
+        let fields = &object[9..leaves_at - 4];
+        let at = fields.windows(before.len()).position(|window| window == before).unwrap();
+        let fields = [&fields[..at], after.as_slice(), &fields[at + before.len()..]].concat();
+        let mut forged = Writer::new();
+        forged.bytes(&object[..5]);
+        forged.u32(fields.len() as u32);
+        forged.bytes(&fields);
+        let crc = crc32(forged.as_slice());
+        forged.u32(crc);
+        forged.bytes(&object[leaves_at..list_at]);
+        forged.bytes(list.as_slice());
+        self.replace(checkpoint, forged.into_vec());
     }
 
     /// Flips a bit; counted from the end if `at` is negative.
@@ -205,6 +263,12 @@ pub(crate) fn lsn(n: u64) -> Lsn {
 
 pub(crate) fn commit(volume: &str, n: u64) -> Key {
     keys::commit(&name(volume), lsn(n))
+}
+
+/// The checksum of stored objects.
+fn crc32(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
 }
 
 /// Bytes that do not compress, and that no other page has.
