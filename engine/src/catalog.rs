@@ -190,6 +190,11 @@ impl Catalog {
         self.entries.get(name)
     }
 
+    /// A name that stands for a replica of this volume of the store.
+    pub(crate) fn name_of(&self, remote: &VolumeName) -> Option<VolumeName> {
+        self.entries.iter().find(|(_, entry)| entry.remote == *remote).map(|(name, _)| name.clone())
+    }
+
     /// Whether a name stands for this replica.
     pub(crate) fn has(&self, id: ReplicaId) -> bool {
         self.ids().any(|known| known == id)

@@ -250,15 +250,43 @@ impl Engine {
     }
 
     fn live_in(&self, name: &VolumeName, state: VolumeState) -> Result<SealedCommit> {
-        let ended = state.head().and_then(|head| head.header().moved_to.clone());
-        state.live().ok_or_else(|| {
-            let error = Error::not_found(format!("there is no volume {name} in {}", self.store_url()));
-            match ended {
-                Some(new) => error.with_remedy(format!("It was renamed to {new}.")),
-                None => error.with_remedy(format!(
-                    "`quire ls` shows the volumes there are; `quire create {name}` makes this one."
-                )),
-            }
+        let missing = format!("there is no volume {name} in {}", self.store_url());
+        match state {
+            VolumeState::Live(head) => Ok(*head),
+            VolumeState::Ended { by, .. } => Err(match &by.header().moved_to {
+                Some(new) => Error::not_found(missing).with_remedy(format!("It was renamed to {new}.")),
+                None => {
+                    let last = by.lsn().prev().unwrap_or(Lsn::FIRST);
+                    Error::not_found(format!("{missing}: it was deleted at LSN {}", by.lsn()))
+                        .with_remedy(format!("`quire fork {name}@{last} NEW` brings back what it was."))
+                }
+            }),
+            VolumeState::Free { .. } => Err(Error::not_found(missing).with_remedy(self.way_to(name))),
+        }
+    }
+
+    /// What to do about a name that the store does not know.
+    fn way_to(&self, name: &VolumeName) -> String {
+        let way = self.way_by_push(name).or_else(|| self.way_to_snapshot(name));
+        way.unwrap_or_else(|| "`quire ls` shows the volumes there are.".to_owned())
+    }
+
+    /// A volume that is here, and that the store does not know as it was never pushed.
+    pub(crate) fn way_by_push(&self, remote: &VolumeName) -> Option<String> {
+        let name = self.shared.catalog.lock().name_of(remote)?;
+        let volume = self.open_here(&name, None).ok()?;
+        let was_pushed = volume.replica().core().state.own_base().is_some();
+        (!was_pushed).then(|| format!("It is here only: `quire push {name}` brings it to the store."))
+    }
+
+    /// What follows an '@' was meant as a moment, if what stands before it is a volume.
+    fn way_to_snapshot(&self, name: &VolumeName) -> Option<String> {
+        let (volume, _) = name.as_str().rsplit_once('@')?;
+        let before = VolumeName::parse(volume).ok()?;
+        let is_here = self.shared.catalog.lock().get(&before).is_some();
+        let is_there = || matches!(self.shared.head(&before), Ok(VolumeState::Live(_)));
+        (is_here || is_there()).then(|| {
+            format!("A snapshot of {volume} is named by its LSN or a time: {volume}@7, {volume}@2026-01-31T12:00:00Z.")
         })
     }
 
@@ -294,13 +322,21 @@ impl Engine {
         drop(volumes);
         open.start_background();
         // What a crash left in doubt. If the store cannot be reached, the next write asks again.
-        let _ = crate::push::settle_doubt(&open.replica());
+        let replica = open.replica();
+        if let Ok(Some(pushed)) = crate::push::settle_doubt(&replica) {
+            replica.notes.lock().settled.note_push(&pushed);
+        }
         Ok(Volume::new(open))
     }
 
     /// The names of the replicas in this data directory.
     pub fn local_volumes(&self) -> Result<Vec<VolumeName>> {
         Ok(self.shared.catalog.lock().names())
+    }
+
+    /// Whether the store has a live volume of this name there.
+    pub fn has_in_store(&self, remote: &VolumeName) -> Result<bool> {
+        Ok(matches!(self.shared.head(remote)?, VolumeState::Live(_)))
     }
 
     /// The names of the live volumes in the store that begin with `prefix`.
@@ -378,11 +414,17 @@ impl Engine {
             let unpushed = replica.unpushed();
             if unpushed > 0 && !force {
                 replica.release_writer(false);
+                let is_diverged = replica.core().state.diverged.is_some();
+                let has_ended = replica.notes.lock().ended.is_some();
+                let saved = match is_diverged || has_ended {
+                    true => format!("`quire fork {name} NEW` saves them as a volume of their own"),
+                    false => format!("`quire push {name}` saves them"),
+                };
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     format!("replica {name} has {unpushed} commits that are not in the store"),
                 )
-                .with_remedy(format!("`quire push {name}` saves them; `quire rm {name} --force` gives them up.")));
+                .with_remedy(format!("{saved}; `quire rm {name} --force` gives them up.")));
             }
         }
         let removed = self.shared.catalog.lock().change(vec![Change::Remove { name: name.clone() }]);
@@ -406,8 +448,16 @@ impl Engine {
     }
 
     /// Deletes a volume in the store: a last commit says so, and its history
-    /// stays until it is collected. Returns the LSN of that commit.
+    /// stays until it is collected. Returns the LSN of that commit. A name that
+    /// stands for another volume here is `Invalid`: everything else that is done to it is done to that one.
     pub fn delete_in_store(&self, name: &VolumeName) -> Result<Lsn> {
+        let remote = self.remote_of(name);
+        if remote != *name {
+            return Err(Error::invalid(format!("{name} here is volume {remote} in the store")).with_remedy(format!(
+                "`quire rm {remote} --store` deletes that one, for everybody. If the store's own {name} is meant, give \
+                 this replica another name first: quire mv {name} NEW"
+            )));
+        }
         let head = self.live(name)?;
         let deleted = self.shared.bridge.wait(async {
             let stores = self.shared.stores().await?;

@@ -7,7 +7,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use quire_proto::{CommitHash, LocalTip, Lsn, PageCount, PageIdx, PageSet, PageSize, VolumeName};
+use quire_proto::{CommitHash, CommitId, LocalTip, Lsn, PageCount, PageIdx, PageSet, PageSize, VolumeName};
 
 use crate::catalog::{Catalog, Change, Entry, ReplicaId};
 use crate::groups;
@@ -61,8 +61,9 @@ fn a_state() -> State {
     state
 }
 
-fn state_records() -> [(&'static str, StateRecord); 3] {
+fn state_records() -> [(&'static str, StateRecord); 4] {
     let link = |durable| Some((Place { file: FileId(6), offset: 4321 }, durable));
+    let known = State { volume_id: Some(CommitId::new([0xD4; 16])), ..a_state() };
     let none = PageSet::new();
     [
         (
@@ -71,12 +72,13 @@ fn state_records() -> [(&'static str, StateRecord); 3] {
         ),
         (
             "state-linked.bin",
-            StateRecord { link: link(false), absent: none, settled: Some((77, true)), state: a_state() },
+            StateRecord { link: link(false), absent: none.clone(), settled: Some((77, true)), state: a_state() },
         ),
         (
             "state-pulled.bin",
             StateRecord { link: link(true), absent: pages(&[3, 4, 900]), settled: Some((78, false)), state: a_state() },
         ),
+        ("state-with-id.bin", StateRecord { link: link(false), absent: none, settled: Some((77, true)), state: known }),
     ]
 }
 

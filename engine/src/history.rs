@@ -278,7 +278,7 @@ impl Engine {
 /// Makes `dir` a replica of volume `new` that has what `source` has.
 fn fork_files(source: &Volume, new: &VolumeName, dir: &Path) -> Result<()> {
     let replica = source.replica();
-    match crate::push::settle_doubt(&replica) {
+    match crate::push::settle_doubt(&replica).map(|_| ()) {
         // That both sides have moved on is no reason against a fork: rather one for it.
         Err(e) if e.kind() == ErrorKind::Conflict => {}
         settled => settled?,
@@ -286,10 +286,7 @@ fn fork_files(source: &Volume, new: &VolumeName, dir: &Path) -> Result<()> {
     // No push, and no transaction, is half in what is linked. A push may take long: nobody is kept from writing meanwhile.
     let linked = {
         let _traffic = replica.traffic.lock();
-        replica.lock_writer("a fork")?;
-        let linked = make_folder(dir).and_then(|()| replica.link_files(dir));
-        replica.release_writer(false);
-        linked
+        replica.with_writer("a fork", || make_folder(dir).and_then(|()| replica.link_files(dir)))
     };
     linked?;
     let fork = Replica::open(replica.engine(), new, dir.to_owned(), 0, State::new(new.clone()), true)?;

@@ -38,6 +38,7 @@ mod recover;
 mod replica;
 mod runtime;
 mod snapshot;
+mod standing;
 mod state;
 mod table;
 mod tablefile;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use quire_history::Reader;
-use quire_proto::{Result, VolumeName};
+use quire_proto::{ErrorKind, Result, VolumeName};
 
 use crate::engine::Engine;
 
@@ -16,6 +16,14 @@ impl Engine {
         F: Future<Output = Result<T>> + Send,
     {
         let remote = self.remote_of(name);
-        self.shared.bridge.wait(async { work(self.shared.reader().await?.clone(), remote).await })
+        let volume = remote.clone();
+        let done = self.shared.bridge.wait(async { work(self.shared.reader().await?.clone(), volume).await });
+        done.map_err(|e| {
+            let way = if e.kind() == ErrorKind::NotFound { self.way_by_push(&remote) } else { None };
+            match way {
+                Some(way) => e.with_remedy(way),
+                None => e,
+            }
+        })
     }
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 use quire_history::{Since, beginning, replaced, since};
-use quire_proto::{
-    CommitHeader, CommitKind, Error, ErrorKind, Lsn, PageSet, Result, SealedCommit, VolumeName, VolumeState,
-};
+use quire_proto::{CommitHeader, CommitKind, ErrorKind, Lsn, PageSet, Result, SealedCommit, VolumeName, VolumeState};
 
 use crate::hold;
 use crate::push::{diverge, settle_intent};
 use crate::replica::{Core, Replica, StateChange};
+use crate::standing;
 use crate::state::{BaseState, State};
 use crate::volume::Moved;
 
@@ -35,7 +34,7 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
         return Ok(moved);
     }
     let found = head_after(replica, state.base_lsn())?;
-    let Some(head) = live_head(replica, &state, found)? else { return Ok(moved) };
+    let Some(head) = standing::live_head(replica, found)? else { return Ok(moved) };
     let Some(base) = state.own_base() else {
         return adopt(replica, &state, &head);
     };
@@ -51,7 +50,7 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
         return Ok(moved);
     }
     if head.lsn() < base.lsn {
-        return Err(replaced(&state.remote, base.lsn));
+        return Err(standing::behind_base(replica, base));
     }
     let known = (base.lsn, base.hash, base.page_count);
     let Since { next, changed, headers, lineage } =
@@ -115,47 +114,13 @@ fn is_head(replica: &Replica, remote: &VolumeName, base: &BaseState) -> Result<b
     }
 }
 
-/// What the store has under the replica's name now.
-pub(crate) fn head(replica: &Replica) -> Result<VolumeState> {
-    let remote = replica.core().state.remote.clone();
-    let state = replica.engine().head(&remote)?;
-    note_head(replica, &state);
-    Ok(state)
-}
-
-/// The same; what a pull needs next of whom has come up to `known` is fetched beside it.
+/// What the store has under the replica's name now; what a pull from `known` needs next is fetched beside it.
 fn head_after(replica: &Replica, known: Option<Lsn>) -> Result<VolumeState> {
     let engine = replica.engine();
     let remote = replica.core().state.remote.clone();
     let state = engine.bridge.wait(async { engine.reader().await?.head(&remote, known).await })?;
-    note_head(replica, &state);
+    standing::note_head(replica, &state);
     Ok(state)
-}
-
-fn note_head(replica: &Replica, state: &VolumeState) {
-    let mut notes = replica.notes.lock();
-    notes.store_lsn = state.head().map(SealedCommit::lsn);
-    notes.last_error = None;
-}
-
-/// The head of a live volume. `None`: there is nothing to pull. An error if
-/// the volume that this replica stands on has ended.
-fn live_head(replica: &Replica, state: &State, found: VolumeState) -> Result<Option<SealedCommit>> {
-    match found {
-        VolumeState::Live(head) => Ok(Some(*head)),
-        VolumeState::Free { .. } if state.own_base().is_none() => Ok(None),
-        VolumeState::Free { .. } => Err(replaced(&state.remote, state.base_lsn().unwrap_or(Lsn::FIRST))),
-        VolumeState::Ended { .. } if state.own_base().is_none() => Ok(None),
-        VolumeState::Ended { by: end, .. } => {
-            let (what, remedy) = match &end.header().moved_to {
-                Some(new) => (format!("was renamed to {new}"), format!("`quire clone {new}` follows it.")),
-                None => ("was deleted".to_owned(), "`quire export` saves this replica's content as a file.".to_owned()),
-            };
-            let text = format!("volume {} {what} in the store at LSN {}", state.remote, end.lsn());
-            replica.notes.lock().ended = Some(text.clone());
-            Err(Error::new(ErrorKind::Gone, text).with_remedy(remedy))
-        }
-    }
 }
 
 /// Sets the base; `absent` are the pages that it changes. Under commits that
@@ -163,30 +128,25 @@ fn live_head(replica: &Replica, state: &State, found: VolumeState) -> Result<Opt
 /// committed while the store was asked. Whether that is a divergence, or what
 /// another copy of this data directory has pushed, is to be found out afresh.
 fn move_base(replica: &Arc<Replica>, head: &CommitHeader, absent: &PageSet, only_voids: bool) -> Result<Option<u64>> {
-    replica.lock_writer("a pull")?;
-    let moved = {
+    replica.with_writer("a pull", || {
         let mut core = replica.core();
         let keep_local = core.state.is_ahead();
         if keep_local && !only_voids {
-            Ok(None)
-        } else {
-            let base = BaseState::of(&core.state.remote, head);
-            let content = !absent.is_empty() || (!keep_local && core.state.page_count != head.page_count);
-            let change = StateChange { absent: std::borrow::Cow::Borrowed(absent), content, ..StateChange::default() };
-            let moved = replica.change_state(&mut core, change, |state| {
-                state.base = Some(base);
-                if !keep_local {
-                    state.page_size = Some(head.page_size);
-                    state.page_count = head.page_count;
-                    state.attributes = head.attributes.clone();
-                }
-                state.diverged = None;
-            });
-            moved.map(|()| Some(absent.len()))
+            return Ok(None);
         }
-    };
-    replica.release_writer(false);
-    moved
+        let content = !absent.is_empty() || (!keep_local && core.state.page_count != head.page_count);
+        let change = StateChange { absent: std::borrow::Cow::Borrowed(absent), content, ..StateChange::default() };
+        let moved = replica.change_state(&mut core, change, |state| {
+            state.stand_on(head);
+            if !keep_local {
+                state.page_size = Some(head.page_size);
+                state.page_count = head.page_count;
+                state.attributes = head.attributes.clone();
+            }
+            state.diverged = None;
+        });
+        moved.map(|()| Some(absent.len()))
+    })
 }
 
 /// A replica that has nothing yet takes the store's volume.

@@ -4,7 +4,8 @@
 //! is made durable; (2) segments go up under fresh names; (3) the intent with
 //! the exact commit bytes is made durable; (4) only then the commit is put;
 //! (5) the outcome is written down. A push that died is taken up at (4) with
-//! the same bytes, so it can be repeated for ever and counts once.
+//! the same bytes, so it can be repeated for ever and counts once; but not at a
+//! store that lacks its segments, which is another one: there it begins anew.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ use crate::hold;
 use crate::log::Batch;
 use crate::replica::{Core, Replica, StateChange};
 use crate::snapshot::Snapshot;
+use crate::standing;
 use crate::state::{BaseState, CommitRecord, Intent, Pending, State};
 use crate::table::{Cell, Table};
 use crate::volume::Moved;
@@ -36,6 +38,8 @@ const ENCODING: usize = 4;
 const SMALL_BYTES: u64 = 512 * 1024;
 /// A fork's upload says so often that it is under way: a collector takes its place after an hour without a word.
 const MARKED_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
+/// How many segments of a push that was begun before are looked for at the same time.
+const CHECKING: usize = 16;
 /// How often a push is repeated on top of commits that change nothing.
 const MAX_RETARGETS: usize = 16;
 
@@ -73,7 +77,7 @@ pub(crate) fn push_locked(replica: &Arc<Replica>) -> Result<Moved> {
             tentative: None,
         };
         open_intent(replica, intent)?;
-        match settle_intent(replica)? {
+        match send_intent(replica)? {
             Some(outcome) => moved.note_push(&outcome),
             None => continue, // only voids were in the way: aim at the LSN after them
         }
@@ -110,22 +114,68 @@ pub(crate) struct Pushed {
     pub(crate) bytes: u64,
 }
 
-/// Finishes the push in flight, if there is one, with its exact bytes.
-/// `None`: there is none, or only voids were in its way and it is unpushed again.
+/// Finishes a push that was begun before, if there is one, with its exact bytes.
+/// `None`: there is none, or it is unpushed again: only voids were in its way, or the store does not have its segments.
 pub(crate) fn settle_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
-    let Some(intent) = replica.core().state.intent.clone() else {
+    let Some(sealed) = in_flight(replica)? else {
         drop_tentative(replica)?;
         return Ok(None);
     };
     let engine = replica.engine();
-    let sealed = SealedCommit::decode(intent.object.clone().into())
-        .map_err(|e| e.context(format!("volume {}: the push in flight", replica.name())))?;
+    let remote = replica.core().state.remote.clone();
+    if engine.bridge.wait(was_sent_elsewhere(engine, &remote, &sealed))? {
+        tracing::warn!("volume {}: a push that was begun at another store begins anew", replica.name());
+        let mut core = replica.core();
+        let settle = core.undecided.as_ref().map(|_| false);
+        let change = StateChange { durable: true, settle, ..StateChange::default() };
+        replica.change_state(&mut core, change, State::intent_lost)?;
+        return Ok(None);
+    }
+    send_intent(replica)
+}
+
+/// The commit of the push in flight.
+fn in_flight(replica: &Replica) -> Result<Option<SealedCommit>> {
+    let Some(intent) = replica.core().state.intent.clone() else { return Ok(None) };
+    let sealed = SealedCommit::decode(intent.object.into());
+    sealed.map(Some).map_err(|e| e.context(format!("volume {}: the push in flight", replica.name())))
+}
+
+/// Whether the store neither has the commit nor all of its segments. Those are durable before the commit is sent, so this
+/// store has never been sent it, and must not be: it was made for another one, or so long ago that they were collected.
+async fn was_sent_elsewhere(engine: &Arc<Shared>, remote: &VolumeName, sealed: &SealedCommit) -> Result<bool> {
+    let stores = engine.stores().await?;
+    let segments = sealed.body().index.segments().to_vec();
+    let checks = segments.into_iter().map(|segment| async move {
+        match stores.pagestore.verify(remote, segment.id, segment.len_bytes).await {
+            Ok(()) => Ok(true),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => Ok(false),
+            Err(e) => Err(e),
+        }
+    });
+    let mut checks = futures::stream::iter(checks).buffer_unordered(CHECKING);
+    while let Some(is_there) = checks.next().await {
+        if !is_there? {
+            return match stores.metastore.header(remote, sealed.lsn()).await {
+                Ok(_) => Ok(false),
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+                Err(e) => Err(e),
+            };
+        }
+    }
+    Ok(false)
+}
+
+/// Sends the push in flight, if there is one. `None`: there is none, or only voids were in its way and it is unpushed again.
+fn send_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
+    let Some(sealed) = in_flight(replica)? else { return Ok(None) };
+    let engine = replica.engine();
     let remote = replica.core().state.remote.clone();
     let appended = engine.bridge.wait(async {
         let stores = engine.stores().await?;
         stores.metastore.append(&remote, &sealed).await
-    })?;
-    match appended {
+    });
+    match appended.map_err(|refused| standing::why_refused(replica, refused))? {
         Appended::Won => won(replica, &sealed, sealed.header()).map(Some),
         Appended::Lost(other) if is_ours(&other.header, sealed.header()) => {
             won(replica, &sealed, &other.header).map(Some)
@@ -138,13 +188,13 @@ pub(crate) fn settle_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
 }
 
 /// Asks the store what became of a commit whose process, or whose reply, was
-/// lost (`sync=commit`): nothing is written on top of a doubt. Without a doubt it does nothing.
-pub(crate) fn settle_doubt(replica: &Arc<Replica>) -> Result<()> {
+/// lost (`sync=commit`): nothing is written on top of a doubt. Without a doubt it does nothing. `Some`: it is there.
+pub(crate) fn settle_doubt(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
     if !replica.is_in_doubt() {
-        return Ok(());
+        return Ok(None);
     }
     let _traffic = replica.traffic.lock();
-    let settled = settle_intent(replica).map(|_| ()).inspect_err(|e| replica.note_error(e));
+    let settled = settle_intent(replica).inspect_err(|e| replica.note_error(e));
     hold::settle(replica);
     settled
 }
@@ -171,7 +221,6 @@ fn won(replica: &Arc<Replica>, commit: &SealedCommit, header: &CommitHeader) -> 
     let engine = replica.engine();
     let pushed = {
         let mut core = replica.core();
-        let base = BaseState::of(&core.state.remote, header);
         let intent = core.state.intent.clone();
         let tentative = intent.as_ref().is_some_and(|i| i.tentative.is_some());
         let settles = tentative && core.undecided.is_some();
@@ -181,7 +230,7 @@ fn won(replica: &Arc<Replica>, commit: &SealedCommit, header: &CommitHeader) -> 
                 // The commit is in the roll-up that won.
                 state.pending = Default::default();
             }
-            state.intent_won(base);
+            state.intent_won(header);
         })?;
         if settles {
             engine.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -247,6 +296,7 @@ fn lost(replica: &Arc<Replica>, header: &CommitHeader) -> Result<()> {
     replica.notes.lock().store_lsn = Some(header.lsn);
     match diverged {
         None => Ok(()),
+        Some(_) if own_base.is_some() && header.kind.ends() => Err(standing::ended(replica, header)),
         Some(lsn) => Err(diverged_error(replica, lsn, unpushed)),
     }
 }
@@ -491,10 +541,11 @@ pub(crate) fn commit_to_store(
             return Err(e);
         }
     }
-    match settle_intent(replica) {
+    match send_intent(replica) {
         Ok(Some(_)) => Ok(replica.snapshot()),
         Ok(None) => Err(came_first(replica)),
-        Err(e) if e.kind() == ErrorKind::Conflict => Err(e),
+        // With the push still in flight it is in doubt: the store may have another history than the right one.
+        Err(e) if e.kind() == ErrorKind::Conflict && replica.core().state.intent.is_none() => Err(e),
         Err(e) => match void_in_its_place(replica, &sealed) {
             Ok(Some(snapshot)) => Ok(snapshot),
             Ok(None) => {

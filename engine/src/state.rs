@@ -3,7 +3,7 @@
 //! in no other way, so that replaying the log gives the same state again.
 
 use quire_proto::{
-    Attributes, CommitHash, CommitHeader, Error, LocalTip, Lsn, PageCount, PageSet, PageSize, Reader, Result,
+    Attributes, CommitHash, CommitHeader, CommitId, Error, LocalTip, Lsn, PageCount, PageSet, PageSize, Reader, Result,
     VolumeName, Writer,
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct State {
     /// The volume's name in the store.
     pub(crate) remote: VolumeName,
     pub(crate) base: Option<BaseState>,
+    /// The id of the commit that began the volume, once it is known; none without a base in its own log.
+    pub(crate) volume_id: Option<CommitId>,
     /// The size of all pages; none before the first commit.
     pub(crate) page_size: Option<PageSize>,
     pub(crate) page_count: PageCount,
@@ -91,6 +93,7 @@ impl State {
         State {
             remote,
             base: None,
+            volume_id: None,
             page_size: None,
             page_count: PageCount::ZERO,
             attributes: Attributes::new(),
@@ -105,11 +108,19 @@ impl State {
     /// A replica of `remote` as it is at one of its commits.
     pub(crate) fn at(remote: VolumeName, commit: &CommitHeader) -> State {
         let mut state = State::new(remote);
-        state.base = Some(BaseState::of(&state.remote, commit));
+        state.stand_on(commit);
         state.page_size = Some(commit.page_size);
         state.page_count = commit.page_count;
         state.attributes = commit.attributes.clone();
         state
+    }
+
+    /// It stands on a commit of its own log, which may be the one that began the volume.
+    pub(crate) fn stand_on(&mut self, commit: &CommitHeader) {
+        self.base = Some(BaseState::of(&self.remote, commit));
+        if commit.kind.begins() {
+            self.volume_id = Some(commit.id);
+        }
     }
 
     /// The commit of its own log that it stands on: none before the first push, nor before that of a fork.
@@ -137,7 +148,7 @@ impl State {
             self.pending = Pending { min_count: self.page_count, ..Pending::default() };
         }
         self.pending.commits += 1;
-        (self.remote, self.tip, self.diverged) = (remote, tip, None);
+        (self.remote, self.volume_id, self.tip, self.diverged) = (remote, None, tip, None);
     }
 
     /// Whether anything here is not known to be in the store.
@@ -159,7 +170,7 @@ impl State {
     /// What is unpushed is in the store as `commit`.
     pub(crate) fn found_in_store(&mut self, commit: &CommitHeader) {
         self.pending = Pending::default();
-        self.intent_won(BaseState::of(&self.remote, commit));
+        self.intent_won(commit);
     }
 
     /// A local commit with this sequence number becomes visible.
@@ -177,10 +188,10 @@ impl State {
         self.intent = Some(intent);
     }
 
-    /// The push in flight is in the store: `base` is the commit that it made.
-    pub(crate) fn intent_won(&mut self, base: BaseState) {
+    /// The push in flight is in the store as `commit`.
+    pub(crate) fn intent_won(&mut self, commit: &CommitHeader) {
         self.intent = None;
-        self.base = Some(base);
+        self.stand_on(commit);
         self.diverged = None;
     }
 
@@ -204,15 +215,22 @@ impl State {
         match &self.base {
             None => w.u8(0),
             Some(base) => {
-                if base.volume == self.remote {
-                    w.u8(1);
-                } else {
-                    w.u8(2);
-                    w.block(base.volume.as_str().as_bytes());
+                let is_own = base.volume == self.remote;
+                let id = self.volume_id.filter(|_| is_own);
+                match id {
+                    Some(_) => w.u8(3),
+                    None if is_own => w.u8(1),
+                    None => {
+                        w.u8(2);
+                        w.block(base.volume.as_str().as_bytes());
+                    }
                 }
                 w.varint(base.lsn.get());
                 w.bytes(base.hash.as_bytes());
                 w.varint(base.page_count.get().into());
+                if let Some(id) = id {
+                    w.bytes(id.as_bytes());
+                }
             }
         }
         w.u8(self.page_size.map_or(0, PageSize::log2));
@@ -237,16 +255,18 @@ impl State {
     /// Reads a state.
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<State> {
         let remote = VolumeName::parse(r.text()?)?;
-        let base = match r.u8()? {
+        let flag = r.u8()?;
+        let base = match flag {
             0 => None,
-            flag @ (1 | 2) => Some(BaseState {
-                volume: if flag == 1 { remote.clone() } else { VolumeName::parse(r.text()?)? },
+            1..=3 => Some(BaseState {
+                volume: if flag == 2 { VolumeName::parse(r.text()?)? } else { remote.clone() },
                 lsn: Lsn::try_new(r.varint()?)?,
                 hash: CommitHash::new(r.array()?),
                 page_count: PageCount::new(r.varint32()?),
             }),
-            flag => return Err(r.corrupt(format_args!("unknown base {flag}"))),
+            _ => return Err(r.corrupt(format_args!("unknown base {flag}"))),
         };
+        let volume_id = if flag == 3 { Some(CommitId::new(r.array()?)) } else { None };
         let page_size = match r.u8()? {
             0 => None,
             log2 => Some(PageSize::from_log2(log2)?),
@@ -267,7 +287,7 @@ impl State {
         let tip = LocalTip::new(r.array()?);
         let seq = r.varint()?;
         let diverged = Lsn::new(r.varint()?);
-        Ok(State { remote, base, page_size, page_count, attributes, pending, intent, tip, seq, diverged })
+        Ok(State { remote, base, volume_id, page_size, page_count, attributes, pending, intent, tip, seq, diverged })
     }
 }
 
@@ -401,8 +421,10 @@ mod tests {
     fn states_and_commit_records_come_back() {
         let mut state = some_state();
         assert_comes_back(&state);
+        state.volume_id = Some(CommitId::new([6; 16]));
+        assert_comes_back(&state);
         state.fork(VolumeName::parse("fork").unwrap(), LocalTip::new([3; 16]));
-        assert_eq!(state.base_lsn(), None, "the base is the parent's");
+        assert_eq!((state.base_lsn(), state.volume_id), (None, None), "the base is the parent's");
         assert_eq!(state.unpushed(), 3, "both commits and the fork");
         assert_comes_back(&state);
         let record = commit(3, 1, &[2, 3]);

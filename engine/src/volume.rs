@@ -1,6 +1,8 @@
 //! One replica as its users hold it.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use parking_lot::{Condvar, Mutex};
 use quire_proto::{
     CommitHash, CommitHeader, CommitId, Error, ErrorKind, HEADERS_A_PIECE, Lsn, PageCount, PageIdx, PageSet, PageSize,
-    Result, VolumeName, VolumeState, log_back,
+    Result, VolumeName, log_back,
 };
 
 use crate::catalog::{Change, remove_folder};
@@ -18,7 +20,7 @@ use crate::hold;
 use crate::options::SyncMode;
 use crate::replica::{Replica, StateChange};
 use crate::snapshot::Snapshot;
-use crate::state::BaseState;
+use crate::standing;
 use crate::writer::Writer;
 use crate::{fetch, pull, push};
 
@@ -64,9 +66,11 @@ impl Open {
                 }
                 let Some(open) = weak.upgrade() else { return };
                 let replica = open.replica();
-                if let Err(e) = sync(&replica) {
+                match std::panic::catch_unwind(AssertUnwindSafe(|| sync(&replica))) {
+                    Ok(Ok(_)) => {}
                     // It stands in `quire_status`; the next round tries again.
-                    tracing::debug!("volume {}: background sync: {e}", replica.name());
+                    Ok(Err(e)) => tracing::debug!("volume {}: background sync: {e}", replica.name()),
+                    Err(panic) => replica.note_error(&panicked(&replica.name(), &*panic)),
                 }
             }
         });
@@ -144,8 +148,37 @@ impl Volume {
     pub fn fetch(&self) -> Result<Option<Lsn>> {
         let replica = self.replica();
         let _traffic = replica.traffic.lock();
-        let state = pull::head(&replica).inspect_err(|e| replica.note_error(e))?;
+        let state = standing::head(&replica).inspect_err(|e| replica.note_error(e))?;
         Ok(state.live().map(|head| head.lsn()))
+    }
+
+    /// Whether the store has what the replica stands on, by one request: if not, it is another store, or the volume has
+    /// ended there.
+    pub fn check_store(&self) -> Result<()> {
+        let replica = self.replica();
+        let _traffic = replica.traffic.lock();
+        standing::check_store(&replica).inspect_err(|e| replica.note_error(e))
+    }
+
+    /// What came of a [`push`](Self::push), [`pull`](Self::pull) or [`sync`](Self::sync), for somebody who asked for it
+    /// and waits. A push in doubt that opening the volume has found in the store counts, too. Where nothing was done,
+    /// and where both sides moved on, the store is [asked](Self::check_store) whether it is the right one.
+    pub fn account(&self, moved: Result<Moved>) -> Result<Moved> {
+        match moved {
+            Ok(moved) => {
+                let settled = std::mem::take(&mut self.replica().notes.lock().settled);
+                let moved = moved.after(&settled);
+                if moved.is_nothing() { self.check_store().map(|()| moved) } else { Ok(moved) }
+            }
+            Err(e) if e.kind() == ErrorKind::Conflict => Err(match self.check_store() {
+                Err(why) if matches!(why.kind(), ErrorKind::Conflict | ErrorKind::Gone | ErrorKind::NotFound) => why,
+                _ => {
+                    self.replica().note_error(&e);
+                    e
+                }
+            }),
+            Err(e) => Err(e),
+        }
     }
 
     /// Fetches every page of the visible snapshot that is not here; returns
@@ -261,9 +294,11 @@ impl Volume {
     pub fn status(&self) -> Status {
         let replica = self.replica();
         let notes = replica.notes.lock().clone();
-        let volume_id = replica.lineage.lock().as_ref().map(|l| l.incarnation());
+        let lineage = replica.lineage.lock().clone();
         let core = replica.core();
         let state = &core.state;
+        let by_lineage = || lineage.filter(|l| *l.volume() == state.remote).map(|l| l.incarnation());
+        let volume_id = state.volume_id.map(|id| id.to_string()).or_else(by_lineage).filter(|id| !id.is_empty());
         let base_lsn = state.base_lsn();
         let unpushed = state.unpushed() + u64::from(core.undecided.is_some());
         let condition = if state.diverged.is_some() || (notes.ended.is_some() && unpushed > 0) {
@@ -279,26 +314,27 @@ impl Volume {
         };
         let name = replica.name();
         let (last_error, error_remedy) = notes.last_error.unzip();
+        let (ended, ended_remedy) = notes.ended.unzip();
         let remedy = match condition {
-            Condition::Diverged if notes.ended.is_some() => Some(format!("quire export {name} FILE")),
-            Condition::Diverged => Some(format!("quire reset {name}")),
+            Condition::Diverged => ended_remedy.or(Some(format!("quire reset {name}"))),
             Condition::InDoubt => error_remedy.flatten().or(Some(format!("quire push {name}"))),
-            _ => error_remedy.flatten(),
+            _ => error_remedy.flatten().or(ended_remedy),
         };
         let (pages, page_size) = (state.page_count, state.page_size);
         let lsn = if unpushed > 0 { None } else { base_lsn };
-        let diverged_at = state.diverged;
+        let (store_name, diverged_at) = (state.remote.clone(), state.diverged);
         drop(core);
         let cached_pages = self.snapshot().pages_here();
         Status {
-            name: name.clone(),
+            name,
+            store_name,
             volume_id,
             lsn,
             base_lsn,
             store_lsn: notes.store_lsn.max(base_lsn).max(diverged_at),
             unpushed,
             state: condition,
-            last_error: last_error.or(notes.ended),
+            last_error: last_error.or(ended),
             remedy,
             writer: replica.writer_name(),
             pages,
@@ -317,16 +353,16 @@ impl Volume {
             // A push whose outcome is unknown may be in the store: first learn it.
             match push::settle_intent(&old) {
                 Ok(_) => {}
-                // It cannot be put there: diverged, or the store has another history, or a shorter one.
-                Err(e) if matches!(e.kind(), ErrorKind::Conflict | ErrorKind::Invalid) => {}
+                // It cannot be put there: diverged, or the store has another history, or a shorter one, or none.
+                Err(e) if matches!(e.kind(), ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::NotFound) => {}
                 Err(e) => return Err(e),
             }
         }
-        let found = pull::head(&old).inspect_err(|e| old.note_error(e))?;
-        let VolumeState::Live(head) = found else {
-            let name = old.core().state.remote.clone();
-            return Err(Error::not_found(format!("there is no volume {name} in the store to go to"))
-                .with_remedy("Unpushed commits are untouched. `quire export` saves them as a file."));
+        let found = standing::head(&old).and_then(|found| standing::live_head(&old, found));
+        let Some(head) = found.inspect_err(|e| old.note_error(e))? else {
+            let (name, remote) = (old.name(), old.core().state.remote.clone());
+            return Err(Error::not_found(format!("there is no volume {remote} in the store to go to"))
+                .with_remedy(format!("Unpushed commits are untouched: `quire push {name}` brings them there.")));
         };
         if !old.core().state.is_ahead() {
             match pull::pull_locked(&old) {
@@ -339,10 +375,7 @@ impl Volume {
             }
         }
         put_aside(&old, head.header())?;
-        old.lock_writer("a reset")?;
-        let done = self.replace(&old, *head);
-        old.release_writer(false);
-        done
+        old.with_writer("a reset", || self.replace(&old, head))
     }
 
     /// Puts a replica that begins at `head` in the place of `old`, whose
@@ -416,10 +449,7 @@ impl Volume {
         }
         hold::settle(&replica);
         // A transaction's decision names its volumes.
-        replica.lock_writer("a renaming")?;
-        let renamed = self.rename_locked(&replica, new);
-        replica.release_writer(false);
-        renamed
+        replica.with_writer("a renaming", || self.rename_locked(&replica, new))
     }
 
     /// The caller has the locks of the traffic and of the writer.
@@ -443,10 +473,9 @@ impl Volume {
                 )
                 .with_remedy(format!("`quire clone {new}` follows it; the replica {old} stays as it is.")));
             }
-            let base = BaseState::of(new, header);
             replica.change_state(&mut core, StateChange { durable: true, ..StateChange::default() }, |state| {
-                state.base = Some(base);
                 state.remote = new.clone();
+                state.stand_on(header);
             })?;
             drop(core);
             {
@@ -499,6 +528,15 @@ fn put_aside(old: &Arc<Replica>, head: &CommitHeader) -> Result<()> {
     }
 }
 
+/// A bug has ended a round of the background sync; its message went to standard error, too.
+fn panicked(name: &VolumeName, panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("it does not say why");
+    Error::new(ErrorKind::Io, format!("volume {name}: the background sync broke off: {text}")).with_remedy(
+        "Nothing was lost, and the next round tries again. It is a bug: please report it, and what stands on stderr.",
+    )
+}
+
 /// Pulls if behind, pushes if ahead.
 fn sync(replica: &Arc<Replica>) -> Result<Moved> {
     let _traffic = replica.traffic.lock();
@@ -531,6 +569,22 @@ pub struct Moved {
 }
 
 impl Moved {
+    /// Whether nothing was to be done.
+    fn is_nothing(&self) -> bool {
+        self.pushed.is_none() && self.pulled.is_none()
+    }
+
+    /// This and what was settled before it.
+    fn after(mut self, settled: &Moved) -> Moved {
+        if let Some((lsn, commits)) = settled.pushed {
+            let (lsn, later) = self.pushed.unwrap_or((lsn, 0));
+            self.pushed = Some((lsn, commits + later));
+        }
+        self.pages_pushed += settled.pages_pushed;
+        self.bytes_pushed += settled.bytes_pushed;
+        self
+    }
+
     pub(crate) fn note_push(&mut self, pushed: &push::Pushed) {
         let before = self.pushed.map_or(0, |(_, commits)| commits);
         self.pushed = Some((pushed.lsn, before + pushed.commits));
@@ -574,7 +628,7 @@ impl fmt::Display for Moved {
                 None => write!(f, "{comma}pulled LSN {to} ({pages})")?,
             }
         }
-        if self.pushed.is_none() && self.pulled.is_none() {
+        if self.is_nothing() {
             f.write_str("nothing to do")?;
         }
         Ok(())
@@ -678,6 +732,8 @@ impl Condition {
 pub struct Status {
     /// Its name here.
     pub name: VolumeName,
+    /// The volume's name in the store: that of a clone may be another one here.
+    pub store_name: VolumeName,
     /// The id of the commit that began the volume, once it is known.
     pub volume_id: Option<String>,
     /// The LSN that the visible snapshot is; none with unpushed commits on top.

@@ -6,6 +6,7 @@ mod common;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use common::hooked::{Call, Hook, Step, hooked};
 use common::*;
@@ -304,4 +305,62 @@ fn a_frame_that_is_not_there_is_not_called_lost_before_the_store_has_said_what_i
     assert_eq!(read(), ErrorKind::Unavailable);
     away.store(false, Ordering::SeqCst);
     assert_eq!(read(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_push_in_doubt_that_opening_the_volume_settles_is_told_once() {
+    for step in [Step::Before(Call::Append), Step::After(Call::Append)] {
+        let bucket = Bucket::open("memory://").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let down = Arc::new(AtomicBool::new(false));
+            let is_down = down.clone();
+            let hook: Hook = Arc::new(move |at| match at == step && is_down.load(Ordering::SeqCst) {
+                true => Err(unreachable_store()),
+                false => Ok(()),
+            });
+            let engine = open_hooked(dir.path(), &bucket, SyncMode::Commit, hook);
+            let volume = engine.volume(&name("v")).unwrap();
+            write(&volume, &[(1, 1)]);
+            down.store(true, Ordering::SeqCst);
+            let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+            writer.write(page(1), &content(11)).unwrap();
+            assert_eq!(writer.commit(true).map(|_| ()).unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+        let engine = open(dir.path(), &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        assert_eq!((volume.status().state, read(&volume, 1)), (Condition::Clean, 11), "{step:?}");
+        let told = volume.account(volume.push()).unwrap();
+        assert_eq!(told.pushed, Lsn::new(2).map(|lsn| (lsn, 1)), "{step:?}");
+        assert!(told.to_string().starts_with("pushed 1 commit as LSN 2 (1 page"), "{told}");
+        assert_eq!(volume.account(volume.push()).unwrap().to_string(), "nothing to do");
+    }
+}
+
+#[test]
+fn a_panic_in_the_background_sync_is_told_and_the_next_round_goes_on() {
+    let bucket = Bucket::open("memory://").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = broken.clone();
+    let hook: Hook = Arc::new(move |at| {
+        let panics = at == Step::Before(Call::Append) && is_broken.load(Ordering::SeqCst);
+        assert!(!panics, "seen in the test's output, on purpose");
+        Ok(())
+    });
+    let engine = open_hooked(dir.path(), &bucket, SyncMode::Every(Duration::from_millis(20)), hook);
+    let volume = engine.volume(&name("v")).unwrap();
+    write(&volume, &[(1, 1)]);
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < Duration::from_secs(60), "{what}: {:?}", volume.status());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    until("it is told", &|| volume.status().last_error.is_some_and(|e| e.contains("the background sync broke off")));
+    assert!(volume.status().remedy.is_some());
+    broken.store(false, Ordering::SeqCst);
+    until("it goes on", &|| volume.status().state == Condition::Clean);
+    assert_eq!((volume.status().last_error, volume.log().unwrap().len()), (None, 1));
 }

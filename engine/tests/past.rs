@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::*;
 use quire_bucket::Bucket;
-use quire_engine::{Condition, Engine, ErrorKind, Lsn, Moment, Volume};
+use quire_engine::{Condition, Engine, Error, ErrorKind, Lsn, Moment, Volume};
 
 fn lsn(n: u64) -> Lsn {
     Lsn::new(n).unwrap()
@@ -141,6 +141,86 @@ fn what_is_not_there_is_named() {
     assert_eq!(error.kind(), ErrorKind::Gone, "{error}");
     assert!(error.remedy().unwrap().contains("v@4"), "{error:?}");
     assert_snapshots(&engine, "v");
+}
+
+#[test]
+fn what_to_do_about_a_name_that_the_store_does_not_know_depends_on_the_name() {
+    let (dir, bucket) = (scratch(), memory());
+    let engine = open(dir.path(), &bucket);
+    four_commits(&engine);
+    let remedy = |text: &str| engine.existing(&name(text)).map(|_| ()).unwrap_err().remedy().unwrap().to_owned();
+    assert_eq!(remedy("nobody"), "`quire ls` shows the volumes there are.");
+    assert_eq!(remedy("nobody@latest"), "`quire ls` shows the volumes there are.");
+    for text in ["v@latest", "v@now"] {
+        assert!(remedy(text).contains("v@7, v@2026-01-31T12:00:00Z"), "{}", remedy(text));
+    }
+    // It is here, and was never pushed.
+    write(&engine.volume(&name("n1")).unwrap(), &[(1, 1)]);
+    let cloned = engine.clone_volume(&name("n1"), &name("n3")).map(|_| ()).unwrap_err();
+    let nowhere = |_, _| async { Err::<(), _>(Error::not_found("the store has no volume n1")) };
+    let kept = engine.maintain(&name("n1"), nowhere).unwrap_err();
+    for missing in [cloned, kept] {
+        assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing:?}");
+        assert!(missing.remedy().unwrap().contains("`quire push n1`"), "{missing:?}");
+    }
+}
+
+#[test]
+fn a_name_that_stands_for_another_volume_here_is_not_deleted_in_the_store() {
+    let (dir, bucket) = (scratch(), memory());
+    let engine = open(dir.path(), &bucket);
+    four_commits(&engine);
+    let own = engine.fork(&name("v"), Some(at(1)), &name("test")).unwrap();
+    drop(own);
+    engine.remove_replica(&name("test"), false).unwrap();
+    let alias = engine.clone_volume(&name("v"), &name("test")).unwrap();
+    assert_eq!((alias.status().name, alias.status().store_name), (name("test"), name("v")));
+    let refused = engine.delete_in_store(&name("test")).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused:?}");
+    assert!(refused.message().contains("test here is volume v in the store"), "{refused:?}");
+    assert!(refused.remedy().unwrap().contains("`quire rm v --store`"), "{refused:?}");
+    assert_eq!(engine.store_volumes("").unwrap(), [name("test"), name("v")]);
+    // With another name here there is no doubt.
+    engine.rename(&name("test"), &name("mine")).unwrap();
+    engine.delete_in_store(&name("test")).unwrap();
+    assert_eq!(engine.store_volumes("").unwrap(), [name("v")]);
+    alias.pull().unwrap();
+}
+
+#[test]
+fn the_id_of_a_volume_is_known_to_whoever_made_it_and_stays_known() {
+    let (a_dir, b_dir, bucket) = (scratch(), scratch(), memory());
+    let id = {
+        let a = open(a_dir.path(), &bucket);
+        let volume = a.volume(&name("v")).unwrap();
+        write(&volume, &[(1, 1)]);
+        assert_eq!(volume.status().volume_id, None, "nothing has begun it yet");
+        volume.push().unwrap();
+        let id = volume.status().volume_id.unwrap();
+        assert_eq!(id, volume.log().unwrap()[0].commit_id.to_string());
+        write(&volume, &[(1, 2)]);
+        volume.push().unwrap();
+        assert_eq!(volume.status().volume_id.as_ref(), Some(&id));
+        id
+    };
+    // Whoever reads the volume learns it.
+    let b = open(b_dir.path(), &bucket);
+    let theirs = b.existing(&name("v")).unwrap();
+    assert_eq!((read(&theirs, 1), theirs.status().volume_id.as_ref()), (2, Some(&id)));
+    write(&theirs, &[(1, 3)]);
+    theirs.push().unwrap();
+    let a = open(a_dir.path(), &bucket);
+    let volume = a.volume(&name("v")).unwrap();
+    assert_eq!(volume.status().volume_id.as_ref(), Some(&id), "also after a restart");
+    volume.pull().unwrap();
+    assert_eq!(volume.status().volume_id.as_ref(), Some(&id));
+    // A fork is another volume.
+    let fork = a.fork(&name("v"), None, &name("f")).unwrap().volume;
+    let of_fork = fork.status().volume_id.unwrap();
+    assert_ne!(of_fork, id);
+    drop((fork, volume, a));
+    let a = open(a_dir.path(), &bucket);
+    assert_eq!(a.volume(&name("f")).unwrap().status().volume_id, Some(of_fork));
 }
 
 #[test]
@@ -344,7 +424,7 @@ fn who_relies_on_a_snapshot_marks_it_first() {
 fn open_unreachable(dir: &std::path::Path) -> Engine {
     open_when_free(|| {
         let mut options = options(dir, stores(&memory()));
-        options.connect = Box::new(|| Box::pin(async { Err(quire_engine::Error::unavailable("no network")) }));
+        options.connect = Box::new(|| Box::pin(async { Err(Error::unavailable("no network")) }));
         options
     })
 }

@@ -30,6 +30,7 @@ use crate::recover::{self, Recovered, Undecided};
 use crate::snapshot::{Snapshot, View};
 use crate::state::{BaseState, Pending, State};
 use crate::table::Table;
+use crate::volume::Moved;
 use crate::writer::Writer;
 
 /// A replica may have this many files more than its bytes need.
@@ -69,8 +70,10 @@ pub(crate) struct Replica {
 pub(crate) struct Notes {
     pub(crate) store_lsn: Option<Lsn>,
     pub(crate) last_error: Option<(String, Option<String>)>,
-    /// The volume in the store has ended or is another one now.
-    pub(crate) ended: Option<String>,
+    /// The volume has ended in the store: what to say of it, and what to do.
+    pub(crate) ended: Option<(String, String)>,
+    /// A push in doubt that opening the replica has found in the store, until somebody is told.
+    pub(crate) settled: Moved,
     /// The snapshot on which the store has this replica's marker.
     pub(crate) held: Option<BaseState>,
 }
@@ -283,6 +286,19 @@ impl Replica {
         Ok(())
     }
 
+    /// Does what needs the writer's lock, which is given back however that ends.
+    pub(crate) fn with_writer<T>(self: &Arc<Self>, who: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        struct Locked<'a>(&'a Arc<Replica>);
+        impl Drop for Locked<'_> {
+            fn drop(&mut self) {
+                self.0.release_writer(false);
+            }
+        }
+        self.lock_writer(who)?;
+        let _locked = Locked(self);
+        work()
+    }
+
     /// Gives the writer's lock back. With `burn` the next version is skipped:
     /// somebody may have seen the one that will not be.
     pub(crate) fn release_writer(self: &Arc<Self>, burn: bool) {
@@ -338,7 +354,7 @@ impl Replica {
     }
 
     fn clear_doubt(self: &Arc<Self>) -> Result<()> {
-        crate::push::settle_doubt(self).map_err(|e| match e.kind() {
+        crate::push::settle_doubt(self).map(|_| ()).map_err(|e| match e.kind() {
             ErrorKind::Unavailable => Error::new(
                 ErrorKind::Unavailable,
                 format!("volume {}: whether the last commit reached the store is not known", self.name()),
