@@ -2,11 +2,13 @@
 //! message goes to SQLite's error log and to the program's, and is kept: for
 //! `quire_status` by volume, and for [`last_error`] by thread.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libsqlite3_sys as ffi;
-use quire_engine::{Error, ErrorKind};
+use quire_engine::{Error, ErrorKind, Result};
 
 use crate::api::Api;
 
@@ -64,7 +66,20 @@ pub(crate) fn remember(api: &Api, code: c_int, error: Error) {
 /// Runs what SQLite called. A panic must not unwind into C: it becomes
 /// `on_panic`, after its message went to standard error.
 pub(crate) fn guard<T>(on_panic: T, call: impl FnOnce() -> T) -> T {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_or(on_panic)
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or(on_panic)
+}
+
+/// As [`guard`], for what answers its user in words: a panic becomes an error.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(bug(&*panic)))
+}
+
+/// What a panic says to the user.
+fn bug(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let said = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+    Error::new(ErrorKind::Io, format!("this is a bug in Quire: {said}"))
+        .with_remedy("Please report it, with what the program has written to standard error.")
 }
 
 #[cfg(test)]
@@ -83,5 +98,18 @@ mod tests {
     #[test]
     fn a_panic_becomes_a_code() {
         assert_eq!(guard(7, || panic!("seen in the test's output, on purpose")), 7);
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_words() {
+        let place = "the test's output";
+        for error in [
+            guarded::<()>(|| panic!("seen in the test's output, on purpose")).unwrap_err(),
+            guarded::<()>(|| panic!("seen in {place}, on purpose")).unwrap_err(),
+        ] {
+            assert!(error.message().contains("a bug in Quire: seen in the test's output"), "{error:?}");
+            assert!(error.remedy().is_some());
+        }
+        assert_eq!(guarded(|| Ok(7)).unwrap(), 7);
     }
 }

@@ -11,7 +11,7 @@ use quire_engine::{Error, ErrorKind, Lsn, Moment, PageCount, PageIdx, Result, Sn
 
 use crate::api::{Api, c_text};
 use crate::database::Glance;
-use crate::error::{guard, remember};
+use crate::error::{guard, guarded, remember};
 use crate::file::DatabaseFile;
 use crate::instance::{Instance, MAX_INSTANCES};
 use crate::names;
@@ -58,25 +58,27 @@ const CALLED: [Called; MAX_INSTANCES] =
 /// # Safety
 /// `db` is an open connection of the instance's SQLite.
 pub(crate) unsafe fn register(instance: &'static Instance, db: *mut ffi::sqlite3) -> Result<()> {
+    // SAFETY: as the caller promises.
+    FUNCTIONS.iter().try_for_each(|function| unsafe { register_one(instance, db, function) })
+}
+
+/// # Safety
+/// As [`register`].
+unsafe fn register_one(instance: &'static Instance, db: *mut ffi::sqlite3, function: &'static Function) -> Result<()> {
     let api = &instance.api;
-    for function in &FUNCTIONS {
-        for arguments in function.arguments.clone() {
-            let bound = Box::into_raw(Box::new(Bound { function })).cast();
-            // Not from triggers and views: whoever queries a foreign database must not push it.
-            let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DIRECTONLY;
-            let called = Some(CALLED[instance.slot()]);
-            // SAFETY: the connection is open, and `bound` is freed by `unbind` only.
-            let code = unsafe {
-                let name = function.name.as_ptr();
-                (api.create_function_v2)(db, name, arguments, flags, bound, called, None, None, Some(unbind))
-            };
-            // Busy: the connection has the function, and a statement is running: `SELECT load_extension(…)`, again.
-            if code != ffi::SQLITE_OK && code != ffi::SQLITE_BUSY {
-                return Err(Error::invalid(format!(
-                    "SQLite refused the function {:?} with code {code}",
-                    function.name
-                )));
-            }
+    for arguments in function.arguments.clone() {
+        let bound = Box::into_raw(Box::new(Bound { function })).cast();
+        // Not from triggers and views: whoever queries a foreign database must not push it.
+        let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DIRECTONLY;
+        let called = Some(CALLED[instance.slot()]);
+        // SAFETY: the connection is open, and `bound` is freed by `unbind` only.
+        let code = unsafe {
+            let name = function.name.as_ptr();
+            (api.create_function_v2)(db, name, arguments, flags, bound, called, None, None, Some(unbind))
+        };
+        // Busy: the connection has the function, and a statement is running: `SELECT load_extension(…)`, again.
+        if code != ffi::SQLITE_OK && code != ffi::SQLITE_BUSY {
+            return Err(Error::invalid(format!("SQLite refused the function {:?} with code {code}", function.name)));
         }
     }
     Ok(())
@@ -92,33 +94,33 @@ unsafe extern "C" fn called<const SLOT: usize>(
     count: c_int,
     values: *mut *mut ffi::sqlite3_value,
 ) {
-    guard((), || {
-        let Some(instance) = Instance::all().get(SLOT).copied() else { return };
-        let api = &instance.api;
-        // SAFETY: SQLite calls what `register` gave to it, with as many values as it says.
-        let (bound, call) = unsafe {
-            let bound = &*(api.user_data)(context).cast::<Bound>();
-            let values = if count > 0 { std::slice::from_raw_parts(values, count as usize) } else { &[] };
-            (bound, Call { instance, db: (api.context_db_handle)(context), values })
-        };
-        match (bound.function.run)(&call) {
-            // SAFETY: SQLite copies the text before the call returns.
-            Ok(text) => unsafe {
-                let copied = ffi::SQLITE_TRANSIENT();
-                (api.result_text64)(context, text.as_ptr().cast(), text.len() as u64, copied, ffi::SQLITE_UTF8 as u8);
-            },
-            Err(error) => {
-                let text = c_text(&message(&error));
-                let code = if error.kind() == ErrorKind::Busy { ffi::SQLITE_BUSY } else { ffi::SQLITE_ERROR };
-                remember(api, code, error);
-                // SAFETY: SQLite copies the message; the code that follows keeps it.
-                unsafe {
-                    (api.result_error)(context, text.as_ptr(), -1);
-                    (api.result_error_code)(context, code);
-                }
+    // It is there: it has registered the function.
+    let Some(instance) = Instance::all().get(SLOT).copied() else { return };
+    let api = &instance.api;
+    // SAFETY: SQLite calls what `register` gave to it, with as many values as it says.
+    let (bound, call) = unsafe {
+        let bound = &*(api.user_data)(context).cast::<Bound>();
+        let values = if count > 0 { std::slice::from_raw_parts(values, count as usize) } else { &[] };
+        (bound, Call { instance, db: (api.context_db_handle)(context), values })
+    };
+    match guarded(|| (bound.function.run)(&call)) {
+        // SAFETY: SQLite copies the text before the call returns.
+        Ok(text) => unsafe {
+            let copied = ffi::SQLITE_TRANSIENT();
+            (api.result_text64)(context, text.as_ptr().cast(), text.len() as u64, copied, ffi::SQLITE_UTF8 as u8);
+        },
+        Err(error) => {
+            let text = c_text(&message(&error));
+            let code = if error.kind() == ErrorKind::Busy { ffi::SQLITE_BUSY } else { ffi::SQLITE_ERROR };
+            // SAFETY: SQLite copies the message; the code that follows keeps it.
+            unsafe {
+                (api.result_error)(context, text.as_ptr(), -1);
+                (api.result_error_code)(context, code);
             }
+            // The statement fails already, also if a log panics: a result that nobody has set is NULL, and no error.
+            guard((), || remember(api, code, error));
         }
-    });
+    }
 }
 
 /// One call of a function.
@@ -257,6 +259,7 @@ pub(crate) fn version(api: &Api) -> String {
 fn fork(call: &Call<'_>) -> Result<String> {
     let new = call.text(0)?.ok_or_else(|| Error::invalid("quire_fork takes the name of the new volume"))?;
     let new = names::volume_of(&new)?;
+    names::check_new(&new)?;
     let open = call.idle_database(1)?.open;
     let moment = open.volume.snapshot().base_lsn().filter(|_| open.is_past).map(Moment::Lsn);
     let forked = open.engine.fork(&open.name, moment, &new)?;
@@ -298,10 +301,16 @@ fn busy_timeout(api: &Api, db: *mut ffi::sqlite3) -> Result<Duration> {
 }
 
 fn default_vfs(call: &Call<'_>) -> Result<String> {
-    let default = match call.integer(0) {
-        0 => false,
-        1 => true,
-        other => return Err(Error::invalid(format!("quire_default_vfs takes 1 or 0, not {other}"))),
+    // As text: SQLite takes any word for the integer 0.
+    let asked = call.text(0)?;
+    let default = match asked.as_deref().and_then(|text| text.trim().parse::<i64>().ok()) {
+        Some(0) => false,
+        Some(1) => true,
+        _ => {
+            let asked = asked.as_deref().unwrap_or("NULL");
+            return Err(Error::invalid(format!("quire_default_vfs takes 1 or 0, not {asked}"))
+                .with_remedy("1 makes the VFS the default one of the process, 0 the one that was it before."));
+        }
     };
     call.instance.be_default(default)?;
     let is = if default { "is" } else { "is not" };
@@ -348,4 +357,28 @@ fn write_snapshot(snapshot: &Snapshot, path: &Path, replace: bool) -> Result<Pag
     }
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     Ok(snapshot.page_count())
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::home::Home;
+    use crate::linked::linked_api;
+
+    static PANICKING: Function =
+        Function { name: c"panicking", arguments: 0..=0, run: |_| panic!("seen in the test's output, on purpose") };
+
+    #[test]
+    fn a_statement_fails_whose_function_panics() {
+        let instance = Instance::register(linked_api(), "panicking-function", Home::Settings).unwrap();
+        let db = Connection::open_in_memory().unwrap();
+        // SAFETY: the connection is open, and the linked SQLite's.
+        unsafe { register_one(instance, db.handle(), &PANICKING) }.unwrap();
+        let failed = db.query_row("SELECT panicking()", [], |row| row.get::<_, Option<String>>(0)).unwrap_err();
+        assert_eq!(failed.sqlite_error().map(|error| error.extended_code), Some(ffi::SQLITE_ERROR));
+        let said = failed.to_string();
+        assert!(said.contains("a bug in Quire: seen in the test's output"), "{said}");
+    }
 }

@@ -23,7 +23,7 @@ pub fn register_linked_as(name: &str, engine: Engine) -> Result<()> {
     Instance::register(linked_api(), name, Home::given(engine))?.on_new_connections()
 }
 
-fn linked_api() -> Api {
+pub(crate) fn linked_api() -> Api {
     Api {
         auto_extension: ffi::sqlite3_auto_extension,
         column_int64: ffi::sqlite3_column_int64,

@@ -1,6 +1,6 @@
 //! From the names that SQLite opens to volumes.
 
-use quire_engine::{Error, Result, VolumeName};
+use quire_engine::{Error, Lsn, Result, VolumeName};
 
 /// Longest name of a database, in bytes. SQLite keeps names in a buffer of
 /// this size while it reads a journal, whatever a VFS declares beyond it.
@@ -13,6 +13,27 @@ pub(crate) fn volume_of(name: &str) -> Result<VolumeName> {
         Some(path) => VolumeName::parse(&format!("fs/{path}")),
         None => VolumeName::parse(name),
     }
+}
+
+/// Refuses a new volume a name by which the command line would mean another volume's past: `app@7`.
+pub(crate) fn check_new(name: &VolumeName) -> Result<()> {
+    match name.as_str().rsplit_once('@') {
+        Some((volume, moment)) if is_moment(moment) => {
+            let lsn = moment.parse().ok().and_then(Lsn::new).unwrap_or(Lsn::FIRST);
+            let problem = format!("{name} means a moment of the past of `{volume}`: no new volume has such a name");
+            Err(Error::invalid(problem).with_remedy(format!(
+                "Open `{volume}` with `&lsn={lsn}`, or `&at=TIME`, in the URI; a new volume needs another name."
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether this, behind an '@', is an LSN or a time, or looks as if it should be.
+fn is_moment(text: &str) -> bool {
+    let is_of_one = |char: char| char.is_ascii_digit() || "-:TZ.+".contains(char);
+    let looks_so = text.chars().all(is_of_one) && text.contains(|char: char| char.is_ascii_digit());
+    looks_so || quire_settings::parse_time(text).is_some()
 }
 
 /// A volume's name as it is, an absolute path without its detours.
@@ -58,6 +79,27 @@ mod tests {
         assert_eq!(volume_of("/home/ann/app.db").unwrap().as_str(), "fs/home/ann/app.db");
         assert_eq!(volume_of("team/app").unwrap().as_str(), "team/app");
         assert!(volume_of("../app").is_err());
+    }
+
+    #[test]
+    fn no_new_volume_has_a_name_that_means_a_moment() {
+        let check = |name: &str| check_new(&volume_of(name).unwrap());
+        for (name, remedy) in [
+            ("app@120", "Open `app` with `&lsn=120`, or `&at=TIME`, in the URI"),
+            ("me@home@7", "Open `me@home` with `&lsn=7`"),
+            ("/srv/app@7", "Open `fs/srv/app` with `&lsn=7`"),
+            ("app@2026-01-31T12:00:00Z", "`&at=TIME`"),
+            ("app@2026-01-31t12:00:00z", "`&at=TIME`"),
+            ("app@2026-01-31", "`&at=TIME`"),
+            ("app@0", "Open `app` with `&lsn=1`"),
+        ] {
+            let refused = check(name).unwrap_err();
+            assert!(refused.message().contains("moment"), "{refused:?}");
+            assert!(refused.remedy().is_some_and(|says| says.contains(remedy)), "{refused:?}");
+        }
+        for name in ["app", "me@home", "app@v1.2", "app@", "app@T", "app@2026-11-28/db", "app-7"] {
+            assert!(check(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

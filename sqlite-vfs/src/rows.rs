@@ -7,7 +7,7 @@ use libsqlite3_sys as ffi;
 use quire_engine::Result;
 
 use crate::database::Glance;
-use crate::error::{guard, remember};
+use crate::error::{guard, guarded, remember};
 use crate::functions::{glance_at, text_of};
 use crate::instance::Instance;
 use crate::pragmas::message;
@@ -18,9 +18,9 @@ pub(crate) struct Table {
     pub(crate) name: &'static CStr,
     /// The columns, as a CREATE TABLE statement.
     pub(crate) columns: &'static CStr,
-    /// The hidden column that takes the argument of `name('argument')`.
+    /// The first of the two hidden columns that take the arguments of `table('NAME', 'SCHEMA')`.
     pub(crate) argument: Option<c_int>,
-    /// Makes the rows, for a connection whose `main` is this volume, if it is one.
+    /// Makes the rows for a NAME and a database: the one that SCHEMA says, or else `main`, if that is a volume.
     pub(crate) rows: fn(Option<&Glance>, Option<&str>) -> Result<Vec<Row>>,
 }
 
@@ -63,6 +63,10 @@ impl<T: Into<Value>> From<Option<T>> for Value {
         value.map_or(Value::Null, Into::into)
     }
 }
+
+/// The arguments that a scan is given, as bits of its plan's number.
+const NAME: c_int = 1;
+const SCHEMA: c_int = 2;
 
 /// What SQLite keeps for each table of a connection.
 struct Bound {
@@ -121,15 +125,20 @@ static MODULE: ffi::sqlite3_module = ffi::sqlite3_module {
 /// # Safety
 /// `db` is an open connection of the instance's SQLite.
 pub(crate) unsafe fn register(instance: &'static Instance, db: *mut ffi::sqlite3) -> Result<()> {
-    for table in &TABLES {
-        let bound = Box::into_raw(Box::new(Bound { instance, table })).cast();
-        // SAFETY: the connection is open, and `bound` is freed by `unbind` only.
-        let code =
-            unsafe { (instance.api.create_module_v2)(db, table.name.as_ptr(), &raw const MODULE, bound, Some(unbind)) };
-        if code != ffi::SQLITE_OK {
-            let name = table.name;
-            return Err(quire_engine::Error::invalid(format!("SQLite refused the table {name:?} with code {code}")));
-        }
+    // SAFETY: as the caller promises.
+    TABLES.iter().try_for_each(|table| unsafe { register_one(instance, db, table) })
+}
+
+/// # Safety
+/// As [`register`].
+unsafe fn register_one(instance: &'static Instance, db: *mut ffi::sqlite3, table: &'static Table) -> Result<()> {
+    let bound = Box::into_raw(Box::new(Bound { instance, table })).cast();
+    // SAFETY: the connection is open, and `bound` is freed by `unbind` only.
+    let code =
+        unsafe { (instance.api.create_module_v2)(db, table.name.as_ptr(), &raw const MODULE, bound, Some(unbind)) };
+    if code != ffi::SQLITE_OK {
+        let name = table.name;
+        return Err(quire_engine::Error::invalid(format!("SQLite refused the table {name:?} with code {code}")));
     }
     Ok(())
 }
@@ -170,7 +179,7 @@ unsafe extern "C" fn disconnect(table: *mut ffi::sqlite3_vtab) -> c_int {
     ffi::SQLITE_OK
 }
 
-/// The one plan: make all rows, for the argument if there is one.
+/// The one plan: make all rows, for the arguments that there are.
 unsafe extern "C" fn best_index(table: *mut ffi::sqlite3_vtab, info: *mut ffi::sqlite3_index_info) -> c_int {
     guard(ffi::SQLITE_ERROR, || {
         // SAFETY: above; the constraints are as many as SQLite says, and their usages too.
@@ -186,18 +195,20 @@ unsafe extern "C" fn best_index(table: *mut ffi::sqlite3_vtab, info: *mut ffi::s
             ((*table.cast::<Connected>()).table, info, constraints, usages)
         };
         info.estimatedCost = 1000.0;
-        for (constraint, usage) in constraints.iter().zip(usages) {
-            let is_argument = Some(constraint.iColumn) == table.argument
-                && c_int::from(constraint.op) == ffi::SQLITE_INDEX_CONSTRAINT_EQ;
-            if is_argument && constraint.usable == 0 {
+        let mut given = 0;
+        for (column, bit) in table.argument.into_iter().flat_map(|first| [(first, NAME), (first + 1, SCHEMA)]) {
+            let at = constraints.iter().position(|constraint| {
+                constraint.iColumn == column && c_int::from(constraint.op) == ffi::SQLITE_INDEX_CONSTRAINT_EQ
+            });
+            let Some(at) = at else { continue };
+            if constraints[at].usable == 0 {
                 return ffi::SQLITE_CONSTRAINT;
             }
-            if is_argument {
-                usage.argvIndex = 1;
-                usage.omit = 1;
-                info.estimatedCost = 100.0;
-                break;
-            }
+            given += 1;
+            usages[at].argvIndex = given;
+            usages[at].omit = 1;
+            info.idxNum |= bit;
+            info.estimatedCost = 100.0;
         }
         ffi::SQLITE_OK
     })
@@ -218,25 +229,37 @@ unsafe extern "C" fn close(cursor: *mut ffi::sqlite3_vtab_cursor) -> c_int {
 
 unsafe extern "C" fn filter(
     cursor: *mut ffi::sqlite3_vtab_cursor,
-    _plan: c_int,
+    plan: c_int,
     _text: *const c_char,
     argc: c_int,
     argv: *mut *mut ffi::sqlite3_value,
 ) -> c_int {
     guard(ffi::SQLITE_ERROR, || {
-        // SAFETY: above; SQLite has set the cursor's table.
-        let (cursor, connected) = unsafe {
+        // SAFETY: above; SQLite has set the cursor's table, and the arguments are as many as it says.
+        let (cursor, connected, values) = unsafe {
             let cursor = &mut *cursor.cast::<Cursor>();
             let connected = &mut *cursor.base.pVtab.cast::<Connected>();
-            (cursor, connected)
+            let values = if argc > 0 { std::slice::from_raw_parts(argv, argc as usize) } else { &[] };
+            (cursor, connected, values)
         };
         let api = &connected.instance.api;
-        // SAFETY: the connection is running this scan; its arguments are as many as SQLite says.
-        let (argument, database) = unsafe {
-            let argument = if argc > 0 { text_of(api, *argv) } else { Ok(None) };
-            (argument, glance_at(api, connected.db, "main").ok())
+        let mut values = values.iter();
+        let mut argument = |bit: c_int| {
+            let value = if plan & bit == 0 { None } else { values.next() };
+            // SAFETY: the value is one of this scan.
+            value.map_or(Ok(None), |value| unsafe { text_of(api, *value) })
         };
-        let rows = argument.and_then(|argument| (connected.table.rows)(database.as_ref(), argument.as_deref()));
+        let rows = guarded(|| {
+            let (name, schema) = (argument(NAME)?, argument(SCHEMA)?);
+            // SAFETY: the connection is running this scan.
+            let database = unsafe {
+                match schema {
+                    Some(schema) => Some(glance_at(api, connected.db, &schema)?),
+                    None => glance_at(api, connected.db, "main").ok(),
+                }
+            };
+            (connected.table.rows)(database.as_ref(), name.as_deref())
+        });
         match rows {
             Ok(rows) => {
                 (cursor.rows, cursor.at) = (rows, 0);
@@ -291,4 +314,31 @@ unsafe extern "C" fn rowid(cursor: *mut ffi::sqlite3_vtab_cursor, out: *mut i64)
     // SAFETY: above.
     unsafe { *out = (*cursor.cast::<Cursor>()).at as i64 };
     ffi::SQLITE_OK
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::home::Home;
+    use crate::linked::linked_api;
+
+    static PANICKING: Table = Table {
+        name: c"panicking",
+        columns: c"CREATE TABLE x(n INTEGER)",
+        argument: None,
+        rows: |_, _| panic!("seen in the test's output, on purpose"),
+    };
+
+    #[test]
+    fn a_statement_fails_whose_table_panics() {
+        let instance = Instance::register(linked_api(), "panicking-table", Home::Settings).unwrap();
+        let db = Connection::open_in_memory().unwrap();
+        // SAFETY: the connection is open, and the linked SQLite's.
+        unsafe { register_one(instance, db.handle(), &PANICKING) }.unwrap();
+        let failed = db.query_row("SELECT count(*) FROM panicking", [], |row| row.get::<_, i64>(0)).unwrap_err();
+        let said = failed.to_string();
+        assert!(said.contains("a bug in Quire: seen in the test's output"), "{said}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quire_engine::{Error, LogEntry, Lsn, Result, Stats, VolumeName};
+use quire_engine::{Engine, Error, LogEntry, Lsn, Result, Stats, VolumeName};
 
 use crate::database::Glance;
 use crate::instance::Instance;
@@ -15,7 +15,7 @@ pub(crate) static TABLES: [Table; 4] = [
         name: c"quire_status",
         columns: c"CREATE TABLE x(name TEXT, volume_id TEXT, lsn INTEGER, base_lsn INTEGER, store_lsn INTEGER, \
                    unpushed INTEGER, state TEXT, last_error TEXT, remedy TEXT, writer TEXT, pages INTEGER, \
-                   page_size INTEGER, cached_pages INTEGER, store TEXT)",
+                   page_size INTEGER, cached_pages INTEGER, store TEXT, store_name TEXT)",
         argument: None,
         rows: |_, _| all_open().iter().map(|open| Ok(status(open))).collect(),
     },
@@ -28,7 +28,7 @@ pub(crate) static TABLES: [Table; 4] = [
     Table {
         name: c"quire_log",
         columns: c"CREATE TABLE x(lsn INTEGER, time TEXT, pages_changed INTEGER, page_count INTEGER, bytes INTEGER, \
-                   commit_id TEXT, author TEXT, hash TEXT, volume TEXT HIDDEN)",
+                   commit_id TEXT, author TEXT, hash TEXT, volume TEXT HIDDEN, schema TEXT HIDDEN)",
         argument: Some(8),
         rows: log,
     },
@@ -71,16 +71,20 @@ fn status(open: &OpenVolume) -> Row {
         status.page_size.map(|size| size.bytes() as u64).into(),
         status.cached_pages.into(),
         status.store.into(),
+        status.store_name.as_str().into(),
     ]
+}
+
+/// The engine that this connection works on, or else one that the process has open.
+fn engine(database: Option<&Glance>) -> Option<Arc<Engine>> {
+    let opened = || Instance::all().iter().find_map(|instance| instance.home.opened());
+    database.map(|database| database.open.engine.clone()).or_else(opened)
 }
 
 /// The volumes of the engine that this connection works on. Without an answer
 /// from the store it is unknown (NULL) which of them are there too.
 fn volumes(database: Option<&Glance>) -> Result<Vec<Row>> {
-    let opened = || Instance::all().iter().find_map(|instance| instance.home.opened());
-    let Some(engine) = database.map(|database| database.open.engine.clone()).or_else(opened) else {
-        return Ok(Vec::new());
-    };
+    let Some(engine) = engine(database) else { return Ok(Vec::new()) };
     let here = engine.local_volumes()?;
     let stored = match engine.store_volumes("") {
         Ok(stored) => Some(stored),
@@ -89,25 +93,38 @@ fn volumes(database: Option<&Glance>) -> Result<Vec<Row>> {
             None
         }
     };
-    let mut names: Vec<&VolumeName> = here.iter().chain(stored.iter().flatten()).collect();
-    names.sort();
-    names.dedup();
-    let row = |name: &VolumeName| {
-        let in_store = stored.as_ref().map(|stored| u64::from(stored.contains(name)));
-        vec![name.as_str().into(), u64::from(here.contains(name)).into(), in_store.into()]
+    let in_store = |name: &VolumeName| {
+        let remote = engine.remote_of(name);
+        stored.as_ref().map(|stored| u64::from(stored.contains(&remote)))
     };
-    Ok(names.into_iter().map(row).collect())
+    let mut rows: Vec<(&VolumeName, u64, Option<u64>)> = here.iter().map(|name| (name, 1, in_store(name))).collect();
+    // A clone may have a name here that the store gives to another volume.
+    let is_elsewhere = |name: &VolumeName| !here.contains(name) || engine.remote_of(name) != *name;
+    rows.extend(stored.iter().flatten().filter(|name| is_elsewhere(name)).map(|name| (name, 0, Some(1))));
+    rows.sort();
+    let row = |(name, here, in_store): (&VolumeName, u64, Option<u64>)| {
+        vec![name.as_str().into(), here.into(), in_store.into()]
+    };
+    Ok(rows.into_iter().map(row).collect())
 }
 
-/// The log of the volume that the argument names, or of the connection's own.
+/// The log of the volume that is named, or of the connection's own.
 fn log(database: Option<&Glance>, name: Option<&str>) -> Result<Vec<Row>> {
-    let database = database.ok_or_else(|| {
-        Error::invalid("quire_log: the main database of this connection is not a volume")
-            .with_remedy("Open one as file:NAME?vfs=quire.")
-    })?;
-    let volume = match name {
-        Some(name) => database.open.engine.existing(&VolumeName::parse(name)?)?,
-        None => database.open.volume.clone(),
+    let wrong = |problem: &str, remedy: &str| Error::invalid(format!("quire_log: {problem}")).with_remedy(remedy);
+    let volume = match (name, database) {
+        (Some(name), _) => {
+            let engine = engine(database).ok_or_else(|| {
+                wrong("this process has no data directory open", "Open a volume first, as file:NAME?vfs=quire.")
+            })?;
+            engine.existing(&VolumeName::parse(name)?)?
+        }
+        (None, Some(database)) => database.open.volume.clone(),
+        (None, None) => {
+            return Err(wrong(
+                "the main database of this connection is not a volume",
+                "Name one, quire_log('NAME'), or the attached database that is one, quire_log(NULL, 'SCHEMA').",
+            ));
+        }
     };
     let row = |entry: LogEntry| {
         vec![

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use quire_engine::{Engine, Error, Lsn, Moment, PageCount, PageIdx, Result, Snapshot, Volume, VolumeName};
+use quire_engine::{Engine, Error, ErrorKind, Lsn, Moment, PageCount, PageIdx, Result, Snapshot, Volume, VolumeName};
 
 use crate::guide::Trees;
 use crate::header;
+use crate::names;
 
 /// The open volumes of one SQLite.
 #[derive(Default)]
@@ -38,7 +39,15 @@ impl Volumes {
     /// Opens a volume, or shares it with those who have it open. With
     /// `create` a volume that nobody has is begun by its first commit.
     pub(crate) fn open(&self, engine: &Arc<Engine>, name: &VolumeName, create: bool) -> Result<Arc<OpenVolume>> {
-        let volume = if create { engine.volume(name)? } else { engine.existing(name)? };
+        let volume = match names::check_new(name) {
+            Ok(()) if create => engine.volume(name)?,
+            Ok(()) => engine.existing(name)?,
+            // One that is there already is meant, whatever its name.
+            Err(refused) => match engine.existing(name) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Err(refused),
+                existing => existing?,
+            },
+        };
         Ok(self.share(engine, (name.clone(), None), volume))
     }
 

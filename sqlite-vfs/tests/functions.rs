@@ -169,9 +169,36 @@ fn tables_join_filter_and_take_their_argument_from_anywhere() {
 }
 
 #[test]
+fn a_log_is_shown_by_name_without_a_volume_in_main_and_by_the_schema_that_is_named() {
+    let db = open("logged");
+    fill(&db, 3);
+    one(&db, "SELECT quire_push()");
+    let plain = Connection::open_in_memory().unwrap();
+    run(&plain, "ATTACH 'file:logged?vfs=quire' AS aux");
+    for (db, log) in [
+        (&plain, "quire_log('logged')"),
+        (&plain, "quire_log(NULL, 'aux')"),
+        (&plain, "quire_log('logged', 'aux')"),
+        (&plain, "quire_log WHERE schema = 'aux'"),
+        (&db, "quire_log('logged', 'main')"),
+        (&db, "quire_log"),
+    ] {
+        assert_eq!(one(db, &format!("SELECT group_concat(lsn || volume) FROM {log}")), "1logged", "{log}");
+    }
+    for log in ["quire_log", "quire_log('logged', 'main')", "quire_log(NULL, 'nowhere')"] {
+        let (_, message) = error(&plain, &format!("SELECT * FROM {log}"));
+        assert!(message.contains("is not a volume"), "{log}: {message}");
+    }
+    assert_eq!(db.prepare("SELECT * FROM quire_log").unwrap().column_count(), 8, "arguments are not shown");
+}
+
+#[test]
 fn the_default_vfs_takes_paths_and_can_be_given_back() {
     let loader = open("default");
-    assert!(error(&loader, "SELECT quire_default_vfs(2)").1.contains("1 or 0"));
+    for wrong in ["2", "-1", "1.0", "'yes'", "'off'", "''", "NULL"] {
+        let (_, message) = error(&loader, &format!("SELECT quire_default_vfs({wrong})"));
+        assert!(message.contains("takes 1 or 0"), "{wrong}: {message}");
+    }
     one(&loader, "SELECT quire_default_vfs(1)");
     let by_path = Connection::open("by-path.db").unwrap();
     run(&by_path, "CREATE TABLE t(x)");
@@ -180,7 +207,7 @@ fn the_default_vfs_takes_paths_and_can_be_given_back() {
     let count = format!("SELECT count(*) FROM quire_status WHERE name = '{name}'");
     let by_uri = open_with(&format!("{}/by-path.db", here.display()), "vfs=quire").unwrap();
     let by_name = open("by-path.db");
-    one(&loader, "SELECT quire_default_vfs(0)");
+    one(&loader, "SELECT quire_default_vfs(' 0')");
     assert_eq!(one(&loader, &count), "1");
     assert_eq!(one(&by_uri, "SELECT count(*) FROM t"), "0");
     assert_eq!(one(&by_name, "SELECT count(*) FROM sqlite_schema"), "0", "a volume's name means the same as ever");
@@ -202,6 +229,10 @@ fn wrong_names_and_parameters_are_refused_with_the_reason() {
         ("a", "vfs=quire&at=2026-01-01T00:00:00Z&lsn=3", "one of them"),
         ("a", "vfs=quire&lns=3", "Quire knows lsn, at, sync"),
         ("nobody-has-it", "vfs=quire&lsn=3", "no LSN 3"),
+        ("nobody-has-it@3", "vfs=quire", "Open `nobody-has-it` with `&lsn=3`"),
+        ("nobody-has-it@3", "vfs=quire&mode=ro", "Open `nobody-has-it` with `&lsn=3`"),
+        ("nobody-has-it@2026-01-31T12:00:00Z", "vfs=quire", "`&at=TIME`, in the URI"),
+        ("nobody-has-it@2026-01-31", "vfs=quire", "`&at=TIME`, in the URI"),
         (&"long/".repeat(200), "vfs=quire", "too long"),
         (&"y".repeat(201), "vfs=quire", "200 bytes"),
         ("nobody-has-it", "vfs=quire&mode=rw", "nobody-has-it"),

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{dump, error, house, one, open, open_with, run};
+use quire_engine::VolumeName;
 
 #[test]
 fn several_snapshots_are_attached_and_joined_while_the_newest_is_written() {
@@ -75,4 +76,23 @@ fn a_fork_takes_unpushed_work_along_and_both_go_on() {
     assert!(error(&db, "SELECT quire_fork('past/third')").1.contains("write transaction"));
     run(&db, "ROLLBACK");
     assert!(house().dir.path().exists());
+}
+
+#[test]
+fn a_name_that_means_a_moment_begins_no_volume_and_opens_one_that_is_there() {
+    let db = open("past/named");
+    run(&db, "CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+    for new in ["past/named@1", "past/named@2026-01-31T12:00:00Z", "past/named@2026-01-31"] {
+        assert!(open_with(new, "vfs=quire").is_err(), "{new}");
+        let (_, message) = error(&db, &format!("SELECT quire_fork('{new}')"));
+        assert!(message.contains("Open `past/named` with `&lsn=1`, or `&at=TIME`"), "{new}: {message}");
+    }
+    assert_eq!(one(&db, "SELECT count(*) FROM quire_volumes WHERE name LIKE 'past/named@%'"), "0");
+    // Made when such names were not refused.
+    let [named, at] = ["past/named", "past/named@1"].map(|name| VolumeName::parse(name).unwrap());
+    house().here.fork(&named, None, &at).unwrap();
+    let old = open("past/named@1");
+    run(&old, "INSERT INTO t VALUES (2)");
+    assert_eq!((one(&old, "SELECT sum(x) FROM t"), one(&db, "SELECT sum(x) FROM t")), ("3".into(), "1".into()));
+    run(&open("past/me@home"), "CREATE TABLE t(x)");
 }
