@@ -1,11 +1,12 @@
 //! The words that `quire` understands.
 
-use std::net::SocketAddr;
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 /// Databases and files that live in object storage and are worked on here.
@@ -15,12 +16,56 @@ use clap_complete::Shell;
 /// replica of it, which holds the pages it has read and the commits it has not
 /// pushed yet.
 #[derive(Parser)]
-#[command(name = "quire", version, max_term_width = 100, disable_help_subcommand = true, after_long_help = GUIDE)]
+#[command(name = "quire", version, max_term_width = 100, after_long_help = GUIDE)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Cli {
+    /// Reads words, the program's name first.
+    pub(crate) fn read<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Cli, clap::Error> {
+        let matches = command().try_get_matches_from(words)?;
+        let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command()))?;
+        let mut verb = matches.subcommand();
+        while let Some((_, matches)) = verb {
+            // The nearest to the last word counts, as of options that are global.
+            if let Ok(Some(url)) = matches.try_get_one::<String>("store") {
+                cli.global.store = Some(url.clone());
+            }
+            verb = matches.subcommand();
+        }
+        Ok(cli)
+    }
+}
+
+/// All words, with --store behind every verb, too. It cannot be global: behind `rm` it is a word of its own.
+pub(crate) fn command() -> Command {
+    let command = Cli::command();
+    let store = command.get_arguments().find(|arg| arg.get_id() == "store").cloned();
+    match store {
+        Some(store) => with_store(command, &store),
+        None => command,
+    }
+}
+
+fn with_store(command: Command, store: &Arg) -> Command {
+    command.mut_subcommands(|verb| {
+        let verb = with_store(verb, store);
+        let has_its_own = verb.get_arguments().any(|arg| arg.get_long() == Some("store"));
+        if has_its_own { verb } else { verb.arg(store.clone()) }
+    })
+}
+
+/// Reads an address to listen on.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    let address = match text.strip_prefix("localhost:") {
+        Some(port) => port.parse::<u16>().ok().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        None => text.parse().ok(),
+    };
+    address.ok_or_else(|| "write an address and a port, such as 127.0.0.1:7480".to_owned())
 }
 
 /// What every verb takes.
@@ -39,12 +84,12 @@ pub(crate) struct Global {
 
     /// Where volumes live [setting: store]
     ///
-    /// Goes before the verb: `quire --store URL ls`.
+    /// Behind `rm`, --store is another word: there the URL goes before the verb.
     ///
     /// file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix or
     /// az://container/prefix; or http://host:port or https://host:port of `quire serve`. Credentials come from the usual variables of each
     /// cloud, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL.
-    // Not global: behind `rm`, --store is a word of its own.
+    // Not global: see `command`.
     #[arg(long, value_name = "URL", help_heading = "Settings")]
     pub(crate) store: Option<String>,
 
@@ -232,7 +277,7 @@ pub(crate) enum Verb {
         name: String,
         /// The LSN to wait for
         lsn: u64,
-        /// Give up after this time, such as 500ms, 30s or 5m
+        /// Give up after this time, such as 500ms, 30s or 5min
         #[arg(long, value_name = "TIME", default_value = "60s")]
         timeout: String,
     },
@@ -303,14 +348,15 @@ pub(crate) enum Verb {
     /// Say what to keep of a volume's history, or show it
     ///
     /// The newest snapshot is always kept, and by default all of them are. What
-    /// need not be kept goes when somebody collects: `quire gc`.
+    /// need not be kept goes when somebody collects: by two runs of `quire gc`,
+    /// a day apart.
     #[command(after_long_help = "Examples:\n  quire keep team/app\n  quire keep team/app all\n  \
                                  quire keep team/app 7d\n  quire keep team/app last 100\n  \
                                  quire keep team/app@120\n  quire keep team/app@120 --no-longer")]
     Keep {
         /// The volume; NAME@LSN or NAME@TIME keeps that snapshot however old it is
         name: String,
-        /// `all`, a time such as `7d`, or `last N`
+        /// `all`, a time such as `7d` or `12h` (units: s, min, h, d, w), or `last N`
         what: Vec<String>,
         /// Keep the snapshot NAME@LSN no longer than the others, also for work that is not in the store
         #[arg(long, conflicts_with = "what")]
@@ -406,7 +452,7 @@ pub(crate) enum Verb {
 #[derive(Args)]
 pub(crate) struct ServeArgs {
     /// Where to listen; port 0 is one that is free
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480", value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// Where /metrics, /healthz and /readyz are, or `none` [default: 127.0.0.1, the port after that of --listen]
     #[arg(long, value_name = "ADDRESS")]
@@ -414,7 +460,7 @@ pub(crate) struct ServeArgs {
     /// Which half of the store
     #[arg(long, value_enum, default_value_t = ServedRole::All)]
     pub(crate) role: ServedRole,
-    /// How much memory to keep frames in that were read, such as 1GiB; 0 keeps none
+    /// How much memory to keep frames in that were read, such as 1GiB; at least 1MiB, or 0 to keep none
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub(crate) cache_memory: ByteSize,
     /// Keep frames in this folder, too, of a fast disk
@@ -432,7 +478,7 @@ pub(crate) struct ServeArgs {
     /// Sign tokens with this key for those who ask with a token of their own, and get no more than they have
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "token_keys")]
     pub(crate) token_signing_key: Option<PathBuf>,
-    /// How much each volume may take in the store, its history included, such as 10GiB
+    /// How much each volume may take in the store, its history included, such as 10GiB; at least 1MiB
     #[arg(long, value_name = "SIZE")]
     pub(crate) volume_quota: Option<ByteSize>,
     /// The server's certificate and those above it, in PEM: clients then use https://
@@ -497,7 +543,7 @@ pub(crate) struct GrantArgs {
     /// Rights: read, write, admin (to end volumes, rename them, and decide what is kept)
     #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true)]
     pub(crate) allow: Vec<String>,
-    /// How long it is good, such as 30m, 24h or 90d; or `never`
+    /// How long it is good, such as 30min, 24h or 90d; or `never`
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub(crate) expires: String,
     /// Allow nothing of what a volume was before this LSN
@@ -561,25 +607,50 @@ Settings come from flags, then the environment (QUIRE_STORE, QUIRE_DATA_DIR, ...
 quire.toml in this folder or in the platform's configuration folder; `quire config` shows
 each with its source.
 
+Times to wait or to keep have a unit: ms, s, min, h, d, w. So have sizes: KiB, MiB, GiB, ...;
+a number alone is bytes.
+
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged or conflict, 4 damage found,
 130 interrupted.";
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_words_do_not_contradict_each_other() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
     fn the_store_s_url_and_rm_s_word_can_stand_together() {
-        let cli = Cli::try_parse_from(["quire", "--store", "memory://", "rm", "app", "--store"]).unwrap();
+        let cli = Cli::read(["quire", "--store", "memory://", "rm", "app", "--store"]).unwrap();
         assert_eq!(cli.global.store.as_deref(), Some("memory://"));
         assert!(matches!(cli.verb, Verb::Rm { in_store: true, .. }));
+        let cli = Cli::read(["quire", "rm", "--store", "app"]).unwrap();
+        assert!(cli.global.store.is_none() && matches!(cli.verb, Verb::Rm { in_store: true, .. }));
+        assert!(Cli::read(["quire", "rm", "app", "--store", "memory://"]).is_err());
+    }
+
+    #[test]
+    fn the_store_s_url_may_stand_behind_every_other_verb() {
+        for words in [&["serve"][..], &["ls"], &["push", "app"], &["server", "info"], &["sql", "app", "SELECT 1"]] {
+            let words = [&["quire", "--store", "s3://a"][..], words, &["--store", "memory://"]].concat();
+            assert_eq!(
+                Cli::read(words.iter().copied()).unwrap().global.store.as_deref(),
+                Some("memory://"),
+                "{words:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_port() {
+        assert_eq!(address("localhost:7480"), address("127.0.0.1:7480"));
+        assert_eq!(address("[::1]:0").unwrap().port(), 0);
+        for text in ["7480", "localhost", "localhost:", "127.0.0.1", "host:7480", ""] {
+            assert!(address(text).unwrap_err().contains("127.0.0.1:7480"), "{text}");
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 use std::cell::OnceCell;
 
 use quire_engine::{Engine, Error, Lsn, Moment, Result, Volume, VolumeName};
-use quire_settings::{Key, Overrides, Settings, Source};
+use quire_settings::{Key, Overrides, Settings, Source, StoreKind};
 
 use crate::args::Global;
-use crate::output::Output;
+use crate::output::{Output, word};
+use crate::stop::name_server;
 
 /// The settings, the output, and the engine once somebody needs it.
 pub(crate) struct Context {
@@ -29,6 +30,9 @@ impl Context {
             overrides.with(key, value.as_deref(), Source::Flag(flag))
         });
         let settings = quire_settings::load(&overrides)?;
+        if settings.store.kind() == StoreKind::Server {
+            name_server(settings.store.as_str());
+        }
         Ok(Context { settings, output: Output { json: global.json }, engine: OnceCell::new() })
     }
 
@@ -41,11 +45,52 @@ impl Context {
         Ok(self.engine.get_or_init(|| engine))
     }
 
+    /// What NAME, NAME@LSN or NAME@TIME names. A volume here that is called all of it is meant rather than a snapshot:
+    /// none is made with such a name any more, but there may be old ones.
+    pub(crate) fn named(&self, text: &str) -> Result<Named> {
+        let Some(whole) = self.here_as(text)? else { return named(text) };
+        if let Ok((name, Some(_))) = named(text).map(Named::parts)
+            && self.engine()?.local_volumes()?.contains(&name)
+        {
+            return Err(Error::invalid(format!("{text} is a volume here, and a snapshot of volume {name} too"))
+                .with_remedy(format!("Give that volume another name first: quire mv {} NEW", word(text))));
+        }
+        Ok(Named::Now(whole))
+    }
+
+    /// Reads a NAME where a snapshot of the past makes no sense.
+    pub(crate) fn plain_name(&self, text: &str) -> Result<VolumeName> {
+        self.one_volume(text, |name| format!("Leave out what follows the '@': {}", word(name)))
+    }
+
+    /// As [`plain_name`](Self::plain_name); who names a snapshot of a volume is told what `instead` says.
+    pub(crate) fn one_volume(&self, text: &str, instead: impl FnOnce(&VolumeName) -> String) -> Result<VolumeName> {
+        match (self.here_as(text)?, named(text)) {
+            (Some(whole), _) => Ok(whole),
+            (None, Ok(Named::Now(name))) => Ok(name),
+            (None, Ok(Named::At(name, _) | Named::AtTime(name, _))) => {
+                Err(Error::invalid(format!("{text}: this cannot be done to a snapshot of the past"))
+                    .with_remedy(instead(&name)))
+            }
+            (None, Err(e)) => Err(e),
+        }
+    }
+
+    /// The volume here that is called all of this, though it has an '@' in it.
+    fn here_as(&self, text: &str) -> Result<Option<VolumeName>> {
+        if !text.contains('@') {
+            return Ok(None);
+        }
+        // With the moment it may be longer than a name can be.
+        let Ok(name) = VolumeName::parse(text) else { return Ok(None) };
+        Ok(self.engine()?.local_volumes()?.contains(&name).then_some(name))
+    }
+
     /// A volume that is here or in the store, as it is now or at a moment of its past; with its name, and its LSN if
     /// it is of the past.
     pub(crate) fn opened(&self, text: &str) -> Result<(Volume, (VolumeName, Option<Lsn>))> {
         let engine = self.engine()?;
-        let (name, moment) = named(text)?.parts();
+        let (name, moment) = self.named(text)?.parts();
         let Some(moment) = moment else { return Ok((engine.existing(&name)?, (name, None))) };
         let volume = engine.volume_at(&name, moment)?;
         let lsn = volume.snapshot().base_lsn();
@@ -63,7 +108,7 @@ impl Context {
         let engine = self.engine()?;
         if !engine.local_volumes()?.contains(name) {
             return Err(Error::not_found(format!("volume {name} has no replica in {}", engine.data_dir().display()))
-                .with_remedy(format!("If the store has it: quire clone {name}")));
+                .with_remedy(format!("If the store has it: quire clone {}", word(name))));
         }
         Ok(())
     }
@@ -73,7 +118,7 @@ impl Context {
         if names.is_empty() {
             return self.engine()?.local_volumes();
         }
-        names.iter().map(|name| plain_name(name)).collect()
+        names.iter().map(|name| self.plain_name(name)).collect()
     }
 }
 
@@ -99,14 +144,26 @@ impl Named {
     }
 }
 
+/// Reads a name as it is. Who gives a path is told what a name looks like.
+pub(crate) fn volume_name(text: &str) -> Result<VolumeName> {
+    VolumeName::parse(text).map_err(|e| match text.strip_prefix('/') {
+        Some(path) => e.with_remedy(format!(
+            "A name is no path, and does not begin with '/', such as team/app.db. What SQLite programs open by this path \
+             is volume {}.",
+            word(format!("fs/{path}"))
+        )),
+        None => e,
+    })
+}
+
 /// Reads NAME, NAME@LSN or NAME@TIME. Any other '@' is a part of the name, unless a moment was meant.
-pub(crate) fn named(text: &str) -> Result<Named> {
+fn named(text: &str) -> Result<Named> {
     if let Some((name, moment)) = text.rsplit_once('@') {
         if let Ok(lsn) = moment.parse() {
-            return Ok(Named::At(VolumeName::parse(name)?, Lsn::try_new(lsn)?));
+            return Ok(Named::At(volume_name(name)?, Lsn::try_new(lsn)?));
         }
         if let Some(time_ms) = quire_settings::parse_time(moment) {
-            return Ok(Named::AtTime(VolumeName::parse(name)?, time_ms));
+            return Ok(Named::AtTime(volume_name(name)?, time_ms));
         }
         if looks_like_a_moment(moment) {
             return Err(Error::invalid(format!("{text}: {moment:?} is neither an LSN nor a time")).with_remedy(
@@ -114,7 +171,7 @@ pub(crate) fn named(text: &str) -> Result<Named> {
             ));
         }
     }
-    Ok(Named::Now(VolumeName::parse(text)?))
+    Ok(Named::Now(volume_name(text)?))
 }
 
 /// Whether somebody who wrote this behind an '@' meant a moment.
@@ -123,13 +180,13 @@ fn looks_like_a_moment(text: &str) -> bool {
     text.chars().all(is_of_one) && text.contains(|char: char| char.is_ascii_digit())
 }
 
-/// Reads a NAME where a snapshot of the past makes no sense.
-pub(crate) fn plain_name(text: &str) -> Result<VolumeName> {
+/// Reads the name of a new volume. None may look like a snapshot's.
+pub(crate) fn new_name(text: &str) -> Result<VolumeName> {
     match named(text)? {
         Named::Now(name) => Ok(name),
         Named::At(name, _) | Named::AtTime(name, _) => {
-            Err(Error::invalid(format!("{text}: this cannot be done to a snapshot of the past"))
-                .with_remedy(format!("Leave out what follows the '@': {name}")))
+            Err(Error::invalid(format!("{text}: no new volume has a name that means a snapshot of volume {name}"))
+                .with_remedy("Choose a name that does not end with an '@' and an LSN or a time."))
         }
     }
 }
@@ -155,6 +212,18 @@ mod tests {
         for text in ["app@v1.2", "app@", "app@T", "app@2026-11-28/db"] {
             assert_eq!(named(text).unwrap(), Named::Now(name(text)));
         }
-        assert!(plain_name("app@7").unwrap_err().remedy().is_some_and(|remedy| remedy.ends_with(": app")));
+        for text in ["app@7", "app@2026-01-31T12:00:00Z"] {
+            assert!(new_name(text).unwrap_err().message().contains("a snapshot of volume app"), "{text}");
+        }
+        assert_eq!(new_name("me@home").unwrap(), name("me@home"));
+    }
+
+    #[test]
+    fn whoever_gives_a_path_is_told_what_a_name_looks_like() {
+        for text in ["/srv/app.db", "/srv/app.db@7"] {
+            let refused = named(text).unwrap_err();
+            let remedy = refused.remedy().unwrap_or_default();
+            assert!(remedy.contains("such as team/app.db") && remedy.contains("fs/srv/app.db."), "{refused:?}");
+        }
     }
 }

@@ -18,14 +18,11 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-
 use crate::args::Cli;
 use crate::stop::{Stop, USAGE, complain};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(answer) => return answer_of_clap(&answer),
     };
@@ -39,16 +36,10 @@ fn main() -> ExitCode {
 /// Help, the version, or what is wrong with the words.
 fn answer_of_clap(answer: &clap::Error) -> ExitCode {
     let json = std::env::args_os().any(|word| word == "--json");
-    let unknown = match answer.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) if answer.kind() == ErrorKind::UnknownArgument => word.as_str(),
-        _ => "",
-    };
-    let misplaced = unknown.starts_with("--store");
-    if misplaced || (json && answer.use_stderr()) {
+    if json && answer.use_stderr() {
         let text = answer.render().to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let remedy = if misplaced { "It goes before the verb: quire --store URL ..." } else { "See quire --help." };
-        complain("usage", message, Some(remedy), USAGE, json);
+        complain("usage", message, Some("See quire --help."), USAGE, json);
         return USAGE.into();
     }
     match answer.print() {

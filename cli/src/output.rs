@@ -1,6 +1,6 @@
 //! Standard output: text for people, JSON for programs.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
 
 use bytesize::ByteSize;
@@ -84,6 +84,35 @@ pub(crate) fn count(n: u64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
+/// A span of time, such as `1 day` or `2 hours 5 minutes`, rounded up: of hours the seconds do not matter.
+pub(crate) fn span(seconds: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)];
+    let step = match seconds {
+        0..3_600 => 1,
+        3_600..86_400 => 60,
+        _ => 3_600,
+    };
+    let mut left = seconds.div_ceil(step).saturating_mul(step);
+    let mut parts = Vec::new();
+    for (unit, length) in UNITS {
+        if left >= length {
+            parts.push(count(left / length, unit));
+            left %= length;
+        }
+    }
+    if parts.is_empty() { count(0, "second") } else { parts.join(" ") }
+}
+
+/// A word as a shell reads it: in quotes if it has anything in it that means something else there.
+pub(crate) fn word(text: impl Display) -> String {
+    let text = text.to_string();
+    let is_plain = |char: char| char.is_alphanumeric() || "_-./@:+,%=".contains(char);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 /// A moment, in UTC.
 pub(crate) fn time(unix_ms: u64) -> String {
     let moment = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -93,4 +122,35 @@ pub(crate) fn time(unix_ms: u64) -> String {
 /// Whether standard output is a terminal.
 pub(crate) fn to_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_told_in_the_units_that_matter() {
+        for (seconds, told) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (3_599, "59 minutes 59 seconds"),
+            (3_661, "1 hour 2 minutes"),
+            (86_399, "1 day"),
+            (86_400, "1 day"),
+            (90_001, "1 day 2 hours"),
+            (604_800, "7 days"),
+        ] {
+            assert_eq!(span(seconds), told);
+        }
+        assert!(span(u64::MAX).contains("days"));
+    }
+
+    #[test]
+    fn a_word_is_what_a_shell_reads_as_one() {
+        assert_eq!(word("team/app.db@7"), "team/app.db@7");
+        assert_eq!(word("café"), "café");
+        assert_eq!(word("my app"), "'my app'");
+        assert_eq!(word("ada's; rm"), r"'ada'\''s; rm'");
+        assert_eq!(word(""), "''");
+    }
 }

@@ -101,7 +101,12 @@ fn what_is_told_of_a_collection_names_what_is_collected_and_what_helps() {
         here.ok(&["sql", "app", "INSERT INTO orders(what) VALUES (randomblob(6000))"]);
         here.ok(&["push", "app"]);
     }
-    here.ok(&["keep", "app", "last", "2"]);
+    let all = here.ok(&["keep", "app"]);
+    assert!(!all.contains("gc"), "{all}");
+    let kept = here.ok(&["keep", "app", "last", "2"]);
+    assert!(kept.contains("two runs of `quire gc`, 1 day apart, let go the rest"), "{kept}");
+    let waits = here.ok(&["gc", "app"]);
+    assert!(waits.contains("when gc is run again after 1 day: readers"), "{waits}");
     let swept = here.ok(&["gc", "app", "--grace", "0s"]);
     assert!(swept.contains("what older snapshots need stays while they are kept"), "{swept}");
     here.ok(&["keep", "app", "last", "1"]);

@@ -49,10 +49,24 @@ fn an_export_replaces_a_file_only_by_force_and_leaves_nothing_else() {
     assert!(std::fs::read(target).unwrap() == std::fs::read(&source).unwrap());
 
     here.run(&["export", "v", world.path("out").to_str().unwrap()]).failed(2, "is a directory");
-    let nowhere = here.run(&["export", "v", world.path("no/such/file").to_str().unwrap()]);
-    assert_eq!(nowhere.status, Some(1));
-    assert!(nowhere.stderr.contains("no/such/file"), "{nowhere:?}");
+    let nowhere = here.run(&["export", "v", "no/such folder/file"]);
+    nowhere.failed(1, "writing no/such folder/file: there is no folder no/such folder");
+    assert!(nowhere.stderr.contains("mkdir -p 'no/such folder'"), "{nowhere:?}");
     assert_eq!(names_in(&world.path("out")), ["target"]);
+}
+
+#[test]
+fn an_export_takes_the_place_of_ordinary_files_only() {
+    let world = World::new();
+    let here = world.machine("here");
+    let source = world.file("source", noise(1, 10_000));
+    here.ok(&["import", source.to_str().unwrap(), "v"]);
+    std::os::unix::fs::symlink(world.file("precious", "as it was"), world.path("link")).unwrap();
+    for (target, what) in [("-", "standard output"), ("/dev/null", "a device"), ("link", "a link")] {
+        here.run(&["export", "v", target, "--force"]).failed(2, what);
+    }
+    assert!(!world.path("-").exists() && world.path("link").is_symlink());
+    assert_eq!(std::fs::read(world.path("precious")).unwrap(), b"as it was");
 }
 
 #[test]
@@ -68,6 +82,9 @@ fn an_import_refuses_what_it_can_not_take_and_changes_nothing() {
     here.run(&["import", world.path("").to_str().unwrap(), "v"]).failed(2, "is a directory");
     here.run(&["import", "/dev/null", "v"]).failed(2, "not a regular file");
     here.run(&["import", file, "../v"]).failed(2, "'..'");
+    let path = here.run(&["import", file, "/srv/my.db"]);
+    path.failed(2, "has an empty part");
+    assert!(path.stderr.contains("such as team/app.db") && path.stderr.contains("fs/srv/my.db"), "{path:?}");
     assert_eq!(here.run(&["import", "--page-size", "1000", file, "v"]).status, Some(2));
     assert_eq!(here.json(&["ls"]).as_array().unwrap().len(), 1);
 }

@@ -35,7 +35,9 @@ fn any_moment_can_be_read_exported_and_verified() {
             (1.into(), 2.into(), 3.into())
         );
         assert_eq!(rows(machine, "app@2999-01-01T00:00:00Z"), 3);
-        machine.run(&["sql", "app@2", "DELETE FROM orders"]).failed(1, "readonly");
+        let refused = machine.run(&["sql", "app@2", "DELETE FROM orders"]);
+        refused.failed(1, "readonly");
+        assert!(refused.stderr.contains("quire fork app@2 NEW"), "{refused:?}");
         machine.run(&["sql", "app@9", "SELECT 1"]).failed(1, "no LSN 9");
         machine.run(&["sql", "app@1999-01-01T00:00:00Z", "SELECT 1"]).failed(1, "at that time");
         assert_eq!(machine.json(&["verify", "--deep", "app@2"])["integrity_check"], true);

@@ -4,9 +4,11 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use common::{Machine, World, names_in, noise};
+use quire_engine::{PageSize, VolumeName};
+use quire_settings::{Key, Overrides, Place, Source, load_from, open_engine};
 
 /// A machine with a volume of its own, and a file to fill others with.
 fn import(machine: &Machine<'_>, world: &World, name: &str, seed: u64) {
@@ -49,6 +51,9 @@ fn a_push_reaches_the_log_and_the_status_says_so() {
     assert_eq!(here.json(&["info", "v@1"])["commit_id"], log[0]["commit_id"]);
     here.run(&["info", "v@2"]).failed(1, "no LSN 2");
     here.ok(&["wait", "v", "1"]);
+    for timeout in ["1m", "1min", "1d"] {
+        here.ok(&["wait", "--timeout", timeout, "v", "1"]);
+    }
     here.run(&["wait", "--timeout", "10ms", "v", "2"]).failed(1, "LSN 2");
     here.run(&["wait", "--timeout", "soon", "v", "2"]).failed(2, "--timeout");
 }
@@ -108,6 +113,56 @@ fn unpushed_work_is_removed_only_by_force() {
     import(&here, &world, "w", 2);
     here.ok(&["rm", "--force", "w"]);
     here.run(&["status", "w"]).failed(1, "w has no replica");
+}
+
+#[test]
+fn whoever_would_remove_a_snapshot_is_not_led_to_remove_the_volume() {
+    let world = World::new();
+    let here = world.machine("here");
+    import(&here, &world, "my rep", 1);
+    here.ok(&["push", "my rep"]);
+    for words in [&["rm", "my rep@1"][..], &["rm", "my rep@1", "--force"], &["rm", "my rep@1", "--store"]] {
+        let refused = here.run(words);
+        refused.failed(2, "a snapshot of the past");
+        assert!(refused.stderr.contains("quire keep 'my rep'"), "{refused:?}");
+        assert!(!refused.stderr.contains("Leave out"), "{refused:?}");
+    }
+    assert_eq!(here.json(&["ls"])[0]["in_store"], true);
+}
+
+/// A volume that is called as no new one may be.
+fn old_name(machine: &Machine<'_>, world: &World, name: &str) {
+    let data_dir = machine.data_dir();
+    let flags = Overrides::default().with(Key::DataDir, data_dir.to_str(), Source::Flag("--data-dir")).with(
+        Key::Store,
+        Some(&world.store_url()),
+        Source::Flag("--store"),
+    );
+    let engine = open_engine(&load_from(&flags, &Place::default()).unwrap()).unwrap();
+    let volume = engine.volume(&VolumeName::parse(name).unwrap()).unwrap();
+    let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+    writer.set_page_size(PageSize::DEFAULT).unwrap();
+    writer.commit(true).unwrap();
+}
+
+#[test]
+fn a_volume_whose_name_means_a_snapshot_is_reached_by_its_whole_name() {
+    let world = World::new();
+    let here = world.machine("here");
+    here.run(&["create", "rep@1"]).failed(2, "no new volume");
+    old_name(&here, &world, "rep@1");
+    here.ok(&["sql", "rep@1", "CREATE TABLE t(a)"]);
+    here.ok(&["push", "rep@1"]);
+    assert_eq!(here.json(&["info", "rep@1"])["name"], "rep@1");
+    // Beside a volume of which it may be a snapshot nobody can tell.
+    import(&here, &world, "rep", 1);
+    here.ok(&["push", "rep"]);
+    let both = here.run(&["info", "rep@1"]);
+    both.failed(2, "rep@1 is a volume here, and a snapshot of volume rep too");
+    assert!(both.stderr.contains("quire mv rep@1 NEW"), "{both:?}");
+    here.ok(&["mv", "rep@1", "other"]);
+    assert_eq!(here.json(&["info", "rep@1"])["lsn"], 1);
+    assert_eq!(here.ok(&["sql", "other", ".tables"]), "t\n");
 }
 
 #[test]
@@ -219,4 +274,124 @@ fn a_store_whose_disk_is_not_mounted_is_away_and_no_new_store_is_made_in_its_pla
         }
         there.ok(&["rm", "app", "--force"]);
     }
+}
+
+#[test]
+fn a_name_that_stands_for_another_volume_here_is_told_apart_from_the_store_s_own() {
+    let world = World::new();
+    let (here, there) = (world.machine("here"), world.machine("there"));
+    import(&there, &world, "prod", 1);
+    import(&there, &world, "test", 2);
+    there.ok(&["push"]);
+    here.ok(&["clone", "prod", "test"]);
+
+    let refused = here.run(&["rm", "test", "--store"]);
+    refused.failed(2, "test here is volume prod in the store");
+    assert!(refused.stderr.contains("`quire rm prod --store`"), "{refused:?}");
+    let listed = |words: &[&str]| -> Vec<(String, String, bool, bool)> {
+        let listed = here.json(words);
+        let told = |volume: &serde_json::Value| {
+            let text = |key: &str| volume[key].as_str().unwrap().to_owned();
+            let is = |key: &str| volume[key].as_bool().unwrap();
+            (text("name"), text("store_name"), is("here"), is("in_store"))
+        };
+        listed.as_array().unwrap().iter().map(told).collect()
+    };
+    let line = |name: &str, store_name: &str, here| (name.to_owned(), store_name.to_owned(), here, true);
+    let of_test = [line("test", "test", false), line("test", "prod", true)];
+    assert_eq!(listed(&["ls"]), [&[line("prod", "prod", false)][..], &of_test].concat());
+    assert_eq!(listed(&["ls", "te"]), of_test, "though the store's name begins otherwise");
+    assert!(here.ok(&["ls"]).contains("here, store (prod)"));
+    assert_eq!(here.json(&["status", "test"])[0]["store_name"], "prod");
+    assert_eq!(here.json(&["info", "test"])["store_name"], "prod");
+    for words in [&["status"][..], &["status", "test"], &["info", "test"]] {
+        assert!(here.ok(words).contains("name in the store"), "{words:?}");
+        assert!(!there.ok(words).contains("name in the store"), "{words:?}");
+    }
+    // Under another name here there is no doubt which one is meant.
+    here.ok(&["mv", "test", "mine"]);
+    here.ok(&["rm", "test", "--store"]);
+    here.ok(&["pull", "mine"]);
+    there.run(&["pull", "test"]).failed(1, "volume test was deleted in the store");
+}
+
+#[test]
+fn a_store_that_lacks_what_a_replica_stands_on_is_no_store_with_nothing_to_do() {
+    let world = World::new();
+    let here = world.machine("here");
+    here.ok(&["create", "app"]);
+    here.ok(&["sql", "app", "CREATE TABLE t(a)"]);
+    here.ok(&["push", "app"]);
+    let older = world.path("older");
+    assert!(Command::new("cp").arg("-r").arg(world.path("store")).arg(&older).status().unwrap().success());
+    here.ok(&["sql", "app", "INSERT INTO t VALUES (1)"]);
+    here.ok(&["push", "app"]);
+    let [empty, older] = [&world.path("empty"), &older].map(|path| format!("file://{}", path.display()));
+    for unpushed in [0, 1] {
+        if unpushed == 1 {
+            here.ok(&["sql", "app", "INSERT INTO t VALUES (2)"]);
+        }
+        for verb in ["push", "pull", "sync", "fetch"] {
+            let told = here.run(&["--store", &empty, verb, "app"]);
+            told.failed(1, "has no volume app, though this replica has its commits up to LSN 2");
+            assert!(told.stderr.contains("`quire config`") && told.stderr.contains("`quire export app "), "{told:?}");
+            here.run(&["--store", &older, verb, "app"]).failed(3, "up to LSN 1 only");
+        }
+        here.run(&["--store", &empty, "reset", "app"]).failed(1, "has no volume app");
+        assert_eq!(here.json(&["status", "app"])[0]["unpushed"], unpushed);
+    }
+    assert!(!world.path("empty").exists(), "nothing was written to it");
+    assert_eq!(here.json(&["push", "app"])[0]["pushed_to_lsn"], 3);
+    assert_eq!(here.ok(&["push", "app"]), "nothing to do\n");
+}
+
+#[test]
+fn what_is_said_of_a_volume_that_was_deleted_in_the_store_leads_out() {
+    let world = World::new();
+    let (here, there) = (world.machine("here"), world.machine("there"));
+    here.ok(&["create", "del"]);
+    here.ok(&["sql", "del", "CREATE TABLE t(a)"]);
+    here.ok(&["push", "del"]);
+    there.ok(&["clone", "del"]);
+    there.ok(&["sql", "del", "INSERT INTO t VALUES (1)"]);
+    here.ok(&["rm", "del", "--store"]);
+    // Each is a process of its own.
+    for verb in ["push", "push", "pull", "sync", "reset"] {
+        let told = there.run(&[verb, "del"]);
+        told.failed(3, "volume del was deleted in the store at LSN 2");
+        assert!(told.stderr.contains("`quire fork del NEW`") && !told.stderr.contains("quire reset"), "{told:?}");
+    }
+    let kept = there.run(&["rm", "del"]);
+    kept.failed(3, "not in the store");
+    assert!(kept.stderr.contains("`quire fork del NEW`") && !kept.stderr.contains("quire push"), "{kept:?}");
+    there.ok(&["fork", "del", "mine"]);
+    there.ok(&["push", "mine"]);
+    there.ok(&["rm", "del", "--force"]);
+    assert_eq!(here.ok(&["sql", "mine", "SELECT a FROM t"]).trim(), "1");
+    assert!(here.ok(&["fetch", "del"]).contains("volume del was deleted in the store at LSN 2"));
+}
+
+#[test]
+fn a_volume_that_was_never_pushed_is_pushed_and_a_new_one_is_made_only_to_be_written() {
+    let world = World::new();
+    let here = world.machine("here");
+    import(&here, &world, "other", 1);
+    here.ok(&["push", "other"]);
+    import(&here, &world, "n1", 2);
+    for words in [&["clone", "n1", "n3"][..], &["keep", "n1"], &["gc", "n1"], &["compact", "n1"]] {
+        let told = here.run(words);
+        told.failed(1, "n1");
+        assert!(told.stderr.contains("`quire push n1`"), "{words:?}: {told:?}");
+    }
+    for words in [&["log", "nobody"][..], &["clone", "nobody"], &["mv", "nobody", "new"], &["info", "nobody"]] {
+        let told = here.run(words);
+        told.failed(1, "there is no volume nobody");
+        assert!(told.stderr.contains("quire ls") && !told.stderr.contains("quire create"), "{words:?}: {told:?}");
+    }
+    let told = here.run(&["sql", "nobody", "SELECT 1"]);
+    told.failed(1, "there is no volume nobody");
+    assert!(told.stderr.contains("quire create nobody"), "{told:?}");
+    let told = here.run(&["export", "other@latest", "copy"]);
+    told.failed(1, "there is no volume other@latest");
+    assert!(told.stderr.contains("other@7, other@2026-01-31T12:00:00Z"), "{told:?}");
 }

@@ -52,8 +52,48 @@ fn a_script_runs_to_its_first_error() {
     let ended = script(&here, &["sql", "v"], ".schema t\nSELECT absent FROM t;\nDROP TABLE t;\n");
     assert_eq!(ended.stdout, "CREATE TABLE t (x);\n");
     assert_eq!(ended.status, Some(1));
-    assert!(ended.stderr.starts_with("error: SQL on v: no such column: absent\nremedy: "), "{ended:?}");
+    assert_eq!(ended.stderr, "error: SQL on v: no such column: absent\n");
     assert_eq!(here.ok(&["sql", "v", "SELECT count(*) FROM t"]), "1\n");
+}
+
+#[test]
+fn a_failed_statement_is_told_with_what_became_of_those_before_it() {
+    let world = World::new();
+    let here = world.machine("here");
+    here.ok(&["create", "v"]);
+    here.ok(&["sql", "v", TABLE]);
+    let told = |sql: &str| {
+        let ended = here.run(&["sql", "v", sql]);
+        assert_eq!(ended.status, Some(1), "{ended:?}");
+        ended.stderr
+    };
+    // Alone it needs no words besides SQLite's.
+    for alone in ["SELEC 1", "INSERT INTO t(id) VALUES (1)"] {
+        assert!(!told(alone).contains("remedy"), "{alone}");
+    }
+    assert!(told("INSERT INTO t(id) VALUES (10); SELEC 1").contains("The statements before it were done"));
+    let rolled_back = "\nremedy: The open transaction was rolled back";
+    for sql in [
+        "BEGIN; INSERT INTO t(id) VALUES (11); SELEC 1",
+        "BEGIN; INSERT INTO t(id) VALUES (11); INSERT OR ROLLBACK INTO t(id) VALUES (1)",
+    ] {
+        let said = told(sql);
+        assert!(said.contains(rolled_back) && !said.contains("were done"), "{said}");
+    }
+    let ended = script(&here, &["sql", "v"], "BEGIN;\nINSERT INTO t(id) VALUES (12);\n.nonsense\n");
+    assert!(ended.stderr.contains(".help lists the commands.\nThe open transaction was rolled back"), "{ended:?}");
+    assert_eq!(here.ok(&["sql", "v", "SELECT id FROM t WHERE id > 2"]), "10\n");
+}
+
+#[test]
+fn a_dot_command_may_be_an_argument() {
+    let world = World::new();
+    let here = world.machine("here");
+    here.ok(&["create", "v"]);
+    here.ok(&["sql", "v", TABLE]);
+    assert_eq!(here.ok(&["sql", "v", ".tables"]), "t\n");
+    assert!(here.ok(&["sql", "v", ".schema t"]).starts_with("CREATE TABLE t ("));
+    here.run(&["sql", "v", ".tabels"]).failed(1, "no command .tabels");
 }
 
 #[test]

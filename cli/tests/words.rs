@@ -35,6 +35,7 @@ fn wrong_settings_are_named_before_anything_happens() {
     let here = world.machine("here");
     for (words, cause) in [
         (["--store", "ftp://x", "ls"], "setting store (flag --store)"),
+        (["ls", "--store", "http://host:7480/some/prefix"], "has the path \"/some/prefix\""),
         (["--sync", "often", "ls"], "setting sync (flag --sync)"),
         (["--cache-size", "big", "ls"], "setting cache_size (flag --cache-size)"),
         (["--log", "loud", "ls"], "setting log (flag --log)"),
@@ -58,12 +59,36 @@ fn wrong_words_are_usage_errors_in_text_and_in_json() {
     for words in [vec![], vec!["fly"], vec!["push", "--fast"], vec!["wait", "v", "x"], vec!["create"]] {
         assert_eq!(here.run(&words).status, Some(2), "{words:?}");
     }
-    here.run(&["ls", "--store", "memory://"]).failed(2, "--store");
+    let misplaced = here.run(&["rm", "app", "--store", "memory://"]);
+    assert!(misplaced.status == Some(2) && misplaced.stderr.contains("'memory://'"), "{misplaced:?}");
     here.run(&["push", "a//b"]).failed(2, "has an empty part");
     here.run(&["export", "app@7", "file"]).failed(1, "no LSN 7");
     let ended = here.run(&["--json", "fly"]);
     let error: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();
     assert_eq!((&error["error"]["kind"], &error["error"]["exit_status"]), (&"usage".into(), &2.into()));
+}
+
+#[test]
+fn the_store_may_be_named_behind_the_verb() {
+    let world = World::new();
+    let here = world.machine("here");
+    let config = here.json(&["config", "--store", "s3://behind"]);
+    assert!(config.as_array().unwrap().iter().any(|setting| setting["value"] == "s3://behind"), "{config}");
+    assert!(here.ok(&["serve", "--help"]).contains("--store <URL>"));
+}
+
+#[test]
+fn what_a_server_cannot_be_told_is_refused_with_what_it_can() {
+    let world = World::new();
+    let here = world.machine("here");
+    let refused = here.run(&["serve", "--listen", "7480"]);
+    assert!(refused.status == Some(2) && refused.stderr.contains("such as 127.0.0.1:7480"), "{refused:?}");
+    // Ten bytes: somebody has forgotten the unit.
+    for flag in ["--volume-quota", "--cache-memory"] {
+        let refused = here.run(&["serve", "--listen", "localhost:0", flag, "10"]);
+        refused.failed(2, flag);
+        assert!(refused.stderr.contains("1MiB at least"), "{refused:?}");
+    }
 }
 
 #[test]
@@ -99,6 +124,9 @@ fn every_verb_explains_itself() {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb} is not in the help");
         assert!(here.ok(&[verb, "--help"]).contains("Usage: quire"), "{verb}");
     }
+    assert!(here.ok(&["help"]).contains("First steps:"));
+    assert!(here.ok(&["help", "ls"]).contains("Usage: quire ls"));
+    assert!(here.ok(&["help", "server", "info"]).contains("Usage: quire server info"));
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(here.ok(&["completions", shell]).contains("quire"), "{shell}");
     }

@@ -58,7 +58,7 @@ impl Key {
                 "file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, \
                  http://host:port, https://host:port"
             }
-            Key::Sync => "manual, commit, or a duration from 10ms to 24h such as 500ms, 5s, 2m",
+            Key::Sync => "manual, commit, or a duration from 10ms to 24h such as 500ms, 5s, 2min",
             Key::CacheSize => "a size of at least 1MiB, such as 512MiB or 2GiB",
             Key::Token => "the text of a token, without white space",
             Key::ClientCert => "the path of a PEM file with a certificate and its private key",

@@ -96,7 +96,7 @@ pub fn load_from(overrides: &Overrides, place: &Place) -> Result<Settings> {
         None => ("warn".to_owned(), Source::Default),
     };
     let client_cert = match layers.value(Key::ClientCert)? {
-        Some(found) => (Some(found.absolute(Key::ClientCert)?), found.source),
+        Some(found) => (Some(layers.absolute(Key::ClientCert, &found)?), found.source),
         None => (None, Source::Default),
     };
     Ok(Settings {
@@ -155,13 +155,6 @@ struct Found {
     folder: PathBuf,
 }
 
-impl Found {
-    fn absolute(&self, key: Key) -> Result<PathBuf> {
-        std::path::absolute(self.folder.join(&self.text))
-            .map_err(|e| wrong(key, &self.source, format!("{:?} is no path", self.text)).with_source(e))
-    }
-}
-
 impl Layers<'_> {
     /// The value that counts. An empty one is an error rather than "not set":
     /// it usually is a variable that somebody forgot to fill.
@@ -184,9 +177,22 @@ impl Layers<'_> {
         }
     }
 
+    /// The path that a value is. `~/` is the user's home, as in a shell: none reads `quire.toml`.
+    fn absolute(&self, key: Key, found: &Found) -> Result<PathBuf> {
+        let path = match found.text.strip_prefix("~/") {
+            None => found.folder.join(&found.text),
+            Some(rest) => match self.place.var("HOME")? {
+                Some(home) => Path::new(home).join(rest),
+                None => return Err(wrong(key, &found.source, format!("{:?}: this user has no home", found.text))),
+            },
+        };
+        std::path::absolute(path)
+            .map_err(|e| wrong(key, &found.source, format!("{:?} is no path", found.text)).with_source(e))
+    }
+
     fn data_dir(&self) -> Result<(PathBuf, Source)> {
         if let Some(found) = self.value(Key::DataDir)? {
-            return Ok((found.absolute(Key::DataDir)?, found.source));
+            return Ok((self.absolute(Key::DataDir, &found)?, found.source));
         }
         let folder = self.place.data_folder.clone().ok_or_else(|| {
             wrong(Key::DataDir, &Source::Default, "this user has no home, so there is no data folder")
@@ -236,14 +242,21 @@ pub(crate) fn parse_cache_size(text: &str, source: &Source) -> Result<u64> {
     }
 }
 
-/// As it is written in settings: the largest unit that shows the size exactly.
+/// As it is written in settings: in the unit that shows the size exactly, by the smallest number.
 pub(crate) fn show_size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let binary = in_units(bytes, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
+    let decimal = in_units(bytes, 1000, ["B", "kB", "MB", "GB", "TB"]);
+    let (size, unit) = if decimal.0 < binary.0 { decimal } else { binary };
+    format!("{size}{unit}")
+}
+
+/// A size in the largest of units that shows it exactly; each is `step` times the one before.
+fn in_units(bytes: u64, step: u64, units: [&'static str; 5]) -> (u64, &'static str) {
     let mut unit = 0;
     let mut size = bytes;
-    while size > 0 && size.is_multiple_of(1024) && unit + 1 < UNITS.len() {
-        size /= 1024;
+    while size > 0 && size.is_multiple_of(step) && unit + 1 < units.len() {
+        size /= step;
         unit += 1;
     }
-    format!("{size}{}", UNITS[unit])
+    (size, units[unit])
 }

@@ -41,13 +41,16 @@ impl Place {
         value.to_str().map(Some).ok_or_else(|| Error::invalid(format!("environment variable {name} is not UTF-8")))
     }
 
-    /// A variable that misspells a setting is an error: its value would be
-    /// missed in silence. Other `QUIRE_…` variables belong to somebody else.
+    /// A variable that misspells a setting, or nearly is one, is an error: its
+    /// value would be missed in silence. Other `QUIRE_…` variables belong to
+    /// somebody else, and `QUIRE_TEST_…` to tests. Kubernetes sets `QUIRE_STORE_SERVICE_HOST` and the like for a service
+    /// that is called `quire-store`.
     pub(crate) fn refuse_misspelt_variables(&self) -> Result<()> {
         let known = || Key::ALL.map(Key::env).into_iter().chain([TOKEN_FILE_VAR, "QUIRE_DEFAULT_VFS"]);
         for (name, _) in &self.env {
             let Some(suffix) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
-            if known().any(|known| *known == **name) {
+            let is_of_service = ["_SERVICE_", "_PORT_"].iter().any(|part| format!("{suffix}_").contains(part));
+            if suffix.starts_with("TEST_") || is_of_service || known().any(|known| *known == **name) {
                 continue;
             }
             if let Some(meant) = nearest(suffix, known().filter_map(|known| known.strip_prefix(PREFIX))) {

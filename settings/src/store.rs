@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use quire_proto::{Error, Result};
-use url::Url;
+use url::{Position, Url};
 
 use crate::Key;
 use crate::source::{Source, wrong};
@@ -59,6 +59,11 @@ impl StoreUrl {
             "memory" => return Err(wrong(format!("{text:?} has a path; the store in memory is just memory://"))),
             "s3" | "gs" | "az" if host.is_empty() => return Err(wrong(format!("{text:?} names no bucket"))),
             "s3" | "gs" | "az" => StoreKind::Embedded,
+            // What stands behind the port would be missed in silence.
+            "http" | "https" if url.path() != "/" => {
+                return Err(wrong(format!("{text:?} has the path {:?}; a server has none", url.path()))
+                    .with_remedy(format!("Leave it out: {}", &url[..Position::BeforePath])));
+            }
             "http" | "https" => StoreKind::Server,
             scheme => return Err(wrong(format!("{text:?}: no kind of store is called {scheme:?}"))),
         };
@@ -108,6 +113,7 @@ mod tests {
             ("gs://bucket/prefix", StoreKind::Embedded),
             ("az://container/prefix", StoreKind::Embedded),
             ("http://127.0.0.1:7480", StoreKind::Server),
+            ("http://127.0.0.1:7480/", StoreKind::Server),
             ("https://quire.example", StoreKind::Server),
         ] {
             let store = StoreUrl::parse(url, &Source::Default).unwrap();
@@ -129,6 +135,7 @@ mod tests {
             ("ftp://host/x", "no kind of store is called \"ftp\""),
             ("s3://key:secret@bucket/x", "holds credentials"),
             ("s3://bucket/x?region=y", "'?'"),
+            ("http://host:7480/some/prefix", "has the path \"/some/prefix\""),
         ] {
             let error = StoreUrl::parse(url, &Source::Flag("--store")).unwrap_err();
             assert!(error.message().starts_with("setting store (flag --store): "), "{url}: {error}");
@@ -136,6 +143,12 @@ mod tests {
             assert!(error.remedy().is_some(), "{url}");
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_server_is_named_without_its_path() {
+        let error = StoreUrl::parse("https://host:7480/some/prefix", &Source::Default).unwrap_err();
+        assert_eq!(error.remedy(), Some("Leave it out: https://host:7480"));
     }
 
     #[test]

@@ -24,15 +24,17 @@ pub fn parse_sync(value: &str, source: &Source) -> Result<SyncMode> {
     }
 }
 
-/// Reads a whole number and its unit (ms, s, m, h), such as `500ms`.
+/// Reads a whole number and its unit (ms, s, min, h, d, w), such as `500ms`; a minute is also read as `m`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit_ms: u64 = match unit.trim_start() {
         "ms" => 1,
         "s" => 1_000,
-        "m" => 60_000,
+        "min" | "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
+        "w" => 604_800_000,
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(unit_ms).map(Duration::from_millis)
@@ -61,9 +63,24 @@ mod tests {
             ("5s", every(5_000)),
             ("500ms", every(500)),
             ("2 m", every(120_000)),
+            ("2min", every(120_000)),
             ("24h", every(86_400_000)),
+            ("1d", every(86_400_000)),
         ] {
             assert_eq!(parse_sync(text, &Source::Default).unwrap(), mode, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_unit_is_read() {
+        let seconds = |text| parse_duration(text).map(|duration| duration.as_secs());
+        for (text, wanted) in
+            [("90s", 90), ("7m", 420), ("7min", 420), ("2h", 7_200), ("1d", 86_400), ("2w", 1_209_600)]
+        {
+            assert_eq!(seconds(text), Some(wanted), "{text}");
+        }
+        for text in ["7", "7y", "7mins", "99999999999999999w"] {
+            assert_eq!(seconds(text), None, "{text}");
         }
     }
 

@@ -103,6 +103,16 @@ fn a_relative_data_dir_starts_where_it_is_written() {
 }
 
 #[test]
+fn a_path_may_begin_with_the_home_of_the_user() {
+    let process = process(&[("HOME", "/home/ada")]).here("data_dir = '~/q'\nclient_cert = '~ada/cert.pem'");
+    let settings = process.load();
+    assert_eq!(settings.data_dir, Path::new("/home/ada/q"));
+    assert_eq!(settings.client_cert, Some(process.place.folder.join("~ada/cert.pem")));
+    let homeless = self::process(&[]).here("data_dir = '~/q'").problem();
+    assert!(homeless.message().contains("no home"), "{homeless}");
+}
+
+#[test]
 fn a_wrong_value_names_its_setting_its_source_and_what_is_allowed() {
     for (name, value, setting, allowed) in [
         ("QUIRE_STORE", "ftp://x", "store", "s3://bucket/prefix"),
@@ -128,7 +138,29 @@ fn a_misspelt_variable_is_an_error_and_a_foreign_one_is_not() {
     let error = process(&[("QUIRE_SOTRE", "memory://")]).problem();
     assert!(error.message().contains("QUIRE_SOTRE"), "{error}");
     assert_eq!(error.remedy(), Some("Did you mean QUIRE_STORE?"));
-    process(&[("QUIRE_SEED", "7"), ("QUIRE_DEFAULT_VFS", "1"), ("QUIRKS", "on")]).load();
+    for (name, meant) in [
+        ("QUIRE_CACHE", "QUIRE_CACHE_SIZE"),
+        ("QUIRE_DATA", "QUIRE_DATA_DIR"),
+        ("QUIRE_SYNC_MODE", "QUIRE_SYNC"),
+        ("QUIRE_LOG_LEVEL", "QUIRE_LOG"),
+        ("QUIRE_TOKEN_FILE_PATH", "QUIRE_TOKEN_FILE"),
+    ] {
+        assert_eq!(
+            process(&[(name, "1")]).problem().remedy(),
+            Some(format!("Did you mean {meant}?").as_str()),
+            "{name}"
+        );
+    }
+    process(&[("QUIRE_DEFAULT_VFS", "1"), ("QUIRKS", "on"), ("QUIRE_TEST_STORE", "x")]).load();
+    for name in
+        ["QUIRE_STORE_SERVICE_HOST", "QUIRE_STORE_PORT", "QUIRE_LOG_PORT_80_TCP_ADDR", "QUIRE_STORE_SERVICE_PORT"]
+    {
+        process(&[(name, "10.0.0.1")]).load();
+    }
+    let of_tests = "SEED STEPS ROUNDS KILLS COMMITS PUSHES PAGES HISTORY TRACE THREADS MEMORY_MIB MEMORY_LIMIT_MIB";
+    for name in of_tests.split(' ') {
+        process(&[(format!("QUIRE_{name}").as_str(), "7")]).load();
+    }
 }
 
 #[test]
@@ -170,4 +202,8 @@ fn sizes_and_durations_are_shown_as_they_are_written() {
     let shown: Vec<String> = settings.explain().into_iter().map(|explained| explained.value).collect();
     assert!(shown.contains(&"512MiB".to_owned()) && shown.contains(&"90s".to_owned()), "{shown:?}");
     assert!(Path::new(&shown[0]).is_absolute());
+    for size in ["2GB", "2GiB", "1500KiB", "1048577B"] {
+        let settings = process(&[("QUIRE_CACHE_SIZE", size)]).load();
+        assert!(settings.explain().iter().any(|explained| explained.value == size), "{size}: {:?}", settings.explain());
+    }
 }

@@ -1,7 +1,7 @@
 //! The shell's own commands, which begin with a dot.
 
 use super::session::Session;
-use crate::stop::{Outcome, Stop};
+use crate::stop::Outcome;
 
 /// Whether the shell goes on.
 #[derive(PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) fn run(session: &Session, line: &str) -> Outcome<Next> {
         )?,
         other => {
             let problem = quire_engine::Error::invalid(format!("the shell has no command {other}"));
-            return Err(Stop::Sql(problem.with_remedy(".help lists the commands.")));
+            return Err(session.failed(problem.with_remedy(".help lists the commands.")));
         }
     }
     Ok(Next::Prompt)

@@ -16,6 +16,7 @@ use crate::stop::{Outcome, Stop};
 /// Reads statements and dot commands until the user leaves. An error is told,
 /// and the shell goes on.
 pub(crate) fn shell(session: &mut Session, history: &Path) -> Outcome {
+    session.goes_on = true;
     let mut editor = Editor::<Words, DefaultHistory>::new().map_err(terminal_failed)?;
     editor.set_completion_type(CompletionType::List);
     editor.set_helper(Some(Words::new()));

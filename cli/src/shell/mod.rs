@@ -19,6 +19,7 @@ use crate::stop::Outcome;
 pub(crate) fn sql(ctx: &Context, name: &str, sql: Option<&str>) -> Outcome {
     let mut session = Session::open(ctx, name)?;
     let done = match sql {
+        Some(sql) if sql.starts_with('.') => script(&mut session, sql.as_bytes()),
         Some(sql) => session.run(sql),
         None if io::stdin().is_terminal() && !ctx.output.json => {
             return interactive::shell(&mut session, &ctx.settings.data_dir.join("sql_history"));

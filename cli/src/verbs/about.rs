@@ -1,10 +1,9 @@
 //! `config`, `version`, `completions`: what this binary is and how it is set.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
 
-use crate::args::Cli;
+use crate::args::command;
 use crate::context::Context;
 use crate::output::{Output, facts, table};
 use crate::stop::{Outcome, Stop};
@@ -60,6 +59,6 @@ pub(crate) fn version(json: bool) -> Outcome {
 pub(crate) fn completions(shell: Shell) -> Outcome {
     // Into memory first: the generator panics on a closed pipe.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "quire", &mut script);
+    clap_complete::generate(shell, &mut command(), "quire", &mut script);
     std::io::Write::write_all(&mut std::io::stdout(), &script).map_err(Stop::from_output)
 }

@@ -1,16 +1,17 @@
 //! `keep`, `gc`: what is kept of the history in the store, and what goes.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quire_engine::{Error, Lsn, Moment, Result, VolumeName};
 use quire_maintenance::Server;
 use quire_maintenance::collect::{
     Amount, Collected, Hold, Holder, Options, Retention, Span, Stores, collect, give_up, keep as retain,
 };
+use quire_settings::parse_duration;
 use serde::Serialize;
 
-use crate::context::{Context, named, plain_name};
-use crate::output::{count, size};
+use crate::context::Context;
+use crate::output::{count, size, span as span_in_words, word};
 use crate::progress::TrafficMeter;
 use crate::stop::Outcome;
 
@@ -40,19 +41,23 @@ fn span_of(text: &str) -> Result<Span> {
 
 /// Says what to keep of a volume's history, or shows it.
 pub(crate) fn keep(ctx: &Context, name: &str, what: &[String], no_longer: bool) -> Outcome {
-    let (name, moment) = named(name)?.parts();
+    let (name, moment) = ctx.named(name)?.parts();
     let span = match what {
         [] => None,
         words if moment.is_none() => Some(span_of(&words.join(" "))?),
         _ => {
             return Err(Error::invalid("a snapshot is kept, or a span of time: not both in one word")
-                .with_remedy(format!("Say `quire keep {name}@LSN`, and `quire keep {name} {}`.", what.join(" ")))
+                .with_remedy(format!(
+                    "Say `quire keep {0}@LSN`, and `quire keep {0} {1}`.",
+                    word(&name),
+                    what.join(" ")
+                ))
                 .into());
         }
     };
     if no_longer && moment.is_none() {
         return Err(Error::invalid("--no-longer is about one snapshot")
-            .with_remedy(format!("Name it: quire keep {name}@LSN --no-longer"))
+            .with_remedy(format!("Name it: quire keep {}@LSN --no-longer", word(&name)))
             .into());
     }
     let engine = ctx.engine()?;
@@ -101,7 +106,14 @@ pub(crate) fn keep(ctx: &Context, name: &str, what: &[String], no_longer: bool) 
             1 => String::new(),
             from => format!("; what was before LSN {from} is let go already"),
         };
-        format!("of {name} is kept: {span}{besides}; `quire gc` lets go the rest{gone}")
+        let rest = match retention.span {
+            Span::All => String::new(),
+            _ => {
+                let grace = span_in_words(Options::default().grace_ms.div_ceil(1000));
+                format!("; two runs of `quire gc`, {grace} apart, let go the rest")
+            }
+        };
+        format!("of {name} is kept: {span}{besides}{rest}{gone}")
     })
 }
 
@@ -143,24 +155,24 @@ struct Counted {
 
 /// Lets go what need not be kept.
 pub(crate) fn gc(ctx: &Context, names: &[String], dry_run: bool, grace: &str) -> Outcome {
-    let grace_ms = match grace.trim() {
-        "0" | "0s" => 0,
-        text => match Span::parse(text) {
-            Ok(Span::Time(ms)) => ms,
-            _ => {
-                return Err(Error::invalid(format!("--grace {grace:?} is not a time"))
-                    .with_remedy("Allowed: 1d, 12h, 30m, 0s.")
-                    .into());
-            }
-        },
-    };
+    let grace_ms = grace_ms(grace)?;
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let options = Options { grace_ms, report_at_ms: dry_run.then_some(now_ms), ..Options::default() };
     let store = Store { stores: stores(ctx)?, server: quire_settings::open_server(&ctx.settings)? };
-    let names = names.iter().map(|name| plain_name(name)).collect::<Result<Vec<_>>>()?;
+    let names = names.iter().map(|name| ctx.plain_name(name)).collect::<Result<Vec<_>>>()?;
     let (swept, failed) = sweep(ctx, &store, &names, &options)?;
     ctx.output.result(&swept, |swept| swept.iter().map(describe).collect())?;
     failed.map_or(Ok(()), |e| Err(e.into()))
+}
+
+fn grace_ms(text: &str) -> Result<u64> {
+    let grace = match text.trim() {
+        "0" => Some(Duration::ZERO),
+        text => parse_duration(text),
+    };
+    grace.and_then(|grace| u64::try_from(grace.as_millis()).ok()).ok_or_else(|| {
+        Error::invalid(format!("--grace {text:?} is not a time")).with_remedy("Allowed: 1d, 12h, 30min, 0s.")
+    })
 }
 
 /// Where history is collected: by the server, if there is one.
@@ -201,11 +213,12 @@ fn sweep(ctx: &Context, store: &Store, names: &[VolumeName], options: &Options) 
     }
     for name in names {
         let _meter = TrafficMeter::new(format!("collecting {name}"), engine);
-        let collected = engine.maintain(name, |_, volume| async move { store.collect(&volume, options).await });
-        let collected = collected.and_then(|collected| match collected {
-            Some(collected) => Ok(Some(collected)),
-            None => Err(Error::not_found(format!("the store has no volume {name}"))
-                .with_remedy("`quire ls` lists what there is.")),
+        let collected = engine.maintain(name, |_, volume| async move {
+            let collected = store.collect(&volume, options).await?;
+            collected.map(Some).ok_or_else(|| {
+                Error::not_found(format!("the store has no volume {volume}"))
+                    .with_remedy("`quire ls` lists what there is.")
+            })
         });
         add(name.clone(), collected);
     }
@@ -238,7 +251,7 @@ fn told(name: &VolumeName, collected: &Collected, dry_run: bool) -> Swept {
 }
 
 fn holder(name: &VolumeName, hold: &Hold) -> String {
-    let give_up = || format!("`quire keep {name}@{} --no-longer` gives it up", hold.lsn);
+    let give_up = || format!("`quire keep {}@{} --no-longer` gives it up", word(name), hold.lsn);
     match &hold.holder {
         Holder::Commit(volume, lsn) => format!("LSN {lsn} of {volume} stands on it"),
         Holder::OpenCommit(volume, lsn) => format!("LSN {lsn} of {volume} is being made on it, or was given up"),
@@ -282,7 +295,9 @@ fn describe(swept: &Swept) -> String {
         text += &format!("  nothing up to LSN {blocked} is touched before that is settled\n");
     }
     if let Some(seconds) = swept.waits_seconds {
-        text += &format!("  more goes when gc is run again after {seconds} s: readers may still be there\n");
+        let what =
+            if swept.dry_run { "it goes when gc is run, and once more" } else { "more goes when gc is run again" };
+        text += &format!("  {what} after {}: readers may still be there\n", span_in_words(seconds));
     }
     if swept.commits_left > 0 {
         text += &still_needed(swept);
@@ -292,15 +307,37 @@ fn describe(swept: &Swept) -> String {
 
 /// Why commits stay that are not kept. A compaction moves what the newest snapshot needs, and changes no older one.
 fn still_needed(swept: &Swept) -> String {
-    let (name, left) = (&swept.name, count(swept.commits_left, "old commit"));
+    let (compact, left) = (format!("`quire compact {}`", word(&swept.name)), count(swept.commits_left, "old commit"));
     let hold = if swept.commits_left == 1 { "holds" } else { "hold" };
     let only_newest = swept.horizon == swept.lsn && swept.kept.is_empty();
     let what = if only_newest {
-        format!("`quire compact {name}` moves them")
+        format!("{compact} moves them")
     } else {
-        format!(
-            "what older snapshots need stays while they are kept; `quire compact {name}` moves what only the newest needs"
-        )
+        format!("what older snapshots need stays while they are kept; {compact} moves what only the newest needs")
     };
     format!("  {left} {hold} pages that are still needed: {what}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    #[test]
+    fn the_grace_that_is_told_is_the_one_that_gc_gives() {
+        let Verb::Gc { grace, .. } = Cli::try_parse_from(["quire", "gc"]).unwrap().verb else { panic!("not gc") };
+        assert_eq!(grace_ms(&grace).unwrap(), Options::default().grace_ms);
+    }
+
+    #[test]
+    fn a_grace_is_a_time_or_none() {
+        for (text, ms) in [("0", 0), ("0s", 0), ("30m", 1_800_000), ("30min", 1_800_000), ("1w", 604_800_000)] {
+            assert_eq!(grace_ms(text).unwrap(), ms, "{text}");
+        }
+        for text in ["soon", "", "7", "all", "last 3"] {
+            assert!(grace_ms(text).is_err(), "{text}");
+        }
+    }
 }

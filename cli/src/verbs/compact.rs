@@ -3,7 +3,7 @@
 use quire_maintenance::compact::{Compacted, Options, compact as bring_together};
 use serde::Serialize;
 
-use crate::context::{Context, plain_name};
+use crate::context::Context;
 use crate::output::{count, size};
 use crate::progress::TrafficMeter;
 use crate::stop::Outcome;
@@ -27,7 +27,7 @@ struct Done {
 
 /// Rewrites what is scattered of the newest snapshot in the store.
 pub(crate) fn compact(ctx: &Context, name: &str) -> Outcome {
-    let name = plain_name(name)?;
+    let name = ctx.plain_name(name)?;
     let engine = ctx.engine()?;
     let compacted = {
         let _meter = TrafficMeter::new(format!("compacting {name}"), engine);

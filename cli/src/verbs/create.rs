@@ -3,7 +3,8 @@
 use quire_engine::{Error, ErrorKind, PageSize, Volume, VolumeName};
 use serde::Serialize;
 
-use crate::context::{Context, plain_name};
+use crate::context::{Context, new_name};
+use crate::output::word;
 use crate::stop::Outcome;
 
 #[derive(Serialize)]
@@ -14,7 +15,7 @@ struct Created {
 
 /// Makes an empty volume here; the store learns of it at the first push.
 pub(crate) fn create(ctx: &Context, name: &str, page_size: u32) -> Outcome {
-    let name = plain_name(name)?;
+    let name = new_name(name)?;
     let page_size = PageSize::try_new(page_size)?;
     let volume = ctx.engine()?.volume(&name)?;
     let snapshot = volume.snapshot();
@@ -25,7 +26,7 @@ pub(crate) fn create(ctx: &Context, name: &str, page_size: u32) -> Outcome {
     writer.set_page_size(page_size)?;
     writer.commit(true)?;
     let created = Created { name: name.to_string(), page_size: page_size.bytes() };
-    ctx.output.result(&created, |_| format!("created {name}; to bring it to the store: quire push {name}"))
+    ctx.output.result(&created, |_| format!("created {name}; to bring it to the store: quire push {}", word(&name)))
 }
 
 /// A volume that may be filled: a new one, or one without pages.
@@ -38,5 +39,5 @@ pub(crate) fn refuse_unless_empty(volume: &Volume) -> Result<(), Error> {
 
 fn exists(name: &VolumeName, remedy: &str) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("volume {name} exists already"))
-        .with_remedy(format!("Nothing was changed; {remedy}. `quire info {name}` shows it."))
+        .with_remedy(format!("Nothing was changed; {remedy}. `quire info {}` shows it.", word(name)))
 }

@@ -4,7 +4,7 @@ use quire_engine::{Engine, Error, Lsn, Moment, PageSet, Result, Snapshot, Volume
 use quire_sqlite_format::{Depth, Owners, Shares, read_header, read_schema};
 use serde::Serialize;
 
-use crate::context::{Context, plain_name};
+use crate::context::Context;
 use crate::output::{count, table};
 use crate::progress::TrafficMeter;
 use crate::stop::Outcome;
@@ -35,7 +35,7 @@ struct Share {
 
 /// Shows what changed from one snapshot to another.
 pub(crate) fn diff(ctx: &Context, name: &str, a: &str, b: &str) -> Outcome {
-    let name = plain_name(name)?;
+    let name = ctx.plain_name(name)?;
     let (a, b) = (moment(a)?, moment(b)?);
     let engine = ctx.engine()?;
     let _meter = TrafficMeter::new(format!("comparing snapshots of {name}"), engine);
@@ -53,10 +53,10 @@ pub(crate) fn diff(ctx: &Context, name: &str, a: &str, b: &str) -> Outcome {
         owners,
     };
     ctx.output.result(&diff, |diff| {
-        let (before, after) = (diff.pages_before, diff.pages_after);
+        let (before, after) = (count(diff.pages_before.into(), "page"), count(diff.pages_after.into(), "page"));
         let changed = count(diff.pages_changed, "page");
         let line = format!(
-            "{}: {changed} changed from LSN {} ({before} pages) to LSN {} ({after} pages)\n",
+            "{}: {changed} changed from LSN {} ({before}) to LSN {} ({after})\n",
             diff.name, diff.from_lsn, diff.to_lsn
         );
         match &diff.owners {

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 use super::import::noted_length;
 use crate::context::Context;
 use crate::interrupt::Checkpoints;
-use crate::output::size;
+use crate::output::{size, word};
 use crate::progress::Progress;
 use crate::stop::Outcome;
 
@@ -28,14 +28,16 @@ struct Exported {
 
 /// Writes the visible snapshot beside `path`, and renames it once it is whole and durable.
 pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Outcome {
-    if path.is_dir() {
-        return Err(Error::invalid(format!("{} is a directory", path.display()))
-            .with_remedy("Name the file to write, not the folder for it.")
-            .into());
-    }
+    refuse_what_is_no_file(path)?;
     // Said before the work, and made sure of by the rename after it.
     if !force && path.symlink_metadata().is_ok() {
         return Err(exists(path).into());
+    }
+    if !folder_of(path).is_dir() {
+        let folder = folder_of(path).display();
+        return Err(Error::not_found(format!("writing {}: there is no folder {folder}", path.display()))
+            .with_remedy(format!("Make it first: mkdir -p {}", word(folder)))
+            .into());
     }
     let volume = ctx.opened(name)?.0;
     let snapshot = volume.snapshot();
@@ -46,10 +48,7 @@ pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Out
         None => paged,
     };
 
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let writing = |e| Error::from_io(format!("writing {}", path.display()), e);
     // From before there is a file to tidy up until it has its name.
     let interrupted = Checkpoints::new();
@@ -57,7 +56,7 @@ pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Out
         .prefix(".quire-export-")
         .permissions(Permissions::from_mode(0o666)) // less the umask, as of any new file
         .tempfile_in(folder)
-        .map_err(writing)?;
+        .map_err(|e| writing(without_path(e)))?;
     let mut progress = Progress::new(format!("exporting {name}"));
     write_pages(&snapshot, page_size, len_bytes, temporary.as_file(), path, &interrupted, &mut progress)?;
     temporary.as_file().sync_all().map_err(writing)?;
@@ -68,6 +67,34 @@ pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Out
 
     let exported = Exported { name: name.to_string(), file: path.to_owned(), bytes: len_bytes };
     ctx.output.result(&exported, |exported| format!("exported {name} to {}, {}", path.display(), size(exported.bytes)))
+}
+
+/// Refuses what no file may take the place of, and what only looks like one.
+fn refuse_what_is_no_file(path: &Path) -> Result<()> {
+    let what = match path.symlink_metadata() {
+        _ if path == Path::new("-") => "standard output for other programs: a volume is written whole or not at all",
+        Ok(there) if there.is_dir() => "a directory",
+        Ok(there) if there.is_symlink() => "a link to something else",
+        Ok(there) if !there.is_file() => "a device or a pipe",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(format!("{} is {what}", path.display())).with_remedy(match path.is_dir() {
+        true => "Name the file to write, not the folder for it.",
+        false => "Name an ordinary file, such as ./copy.db.",
+    }))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Without the name of the temporary file, which says nothing to the user.
+fn without_path(error: std::io::Error) -> std::io::Error {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match error.kind() {
+        kind @ (PermissionDenied | ReadOnlyFilesystem) => kind.into(),
+        _ => error,
+    }
 }
 
 fn checked_length(length: &str, paged: u64) -> Result<u64> {

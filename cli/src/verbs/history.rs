@@ -3,7 +3,8 @@
 use quire_engine::Error;
 use serde::Serialize;
 
-use crate::context::{Context, named, plain_name};
+use crate::context::{Context, new_name};
+use crate::output::word;
 use crate::progress::TrafficMeter;
 use crate::stop::Outcome;
 
@@ -21,8 +22,8 @@ struct Forked {
 
 /// Makes a volume out of a snapshot of another one.
 pub(crate) fn fork(ctx: &Context, name: &str, new: &str) -> Outcome {
-    let (name, moment) = named(name)?.parts();
-    let new = plain_name(new)?;
+    let (name, moment) = ctx.named(name)?.parts();
+    let new = new_name(new)?;
     let engine = ctx.engine()?;
     let forked = {
         let _meter = TrafficMeter::new(format!("forking {name}"), engine);
@@ -41,11 +42,12 @@ pub(crate) fn fork(ctx: &Context, name: &str, new: &str) -> Outcome {
             (Some(from), Some(lsn)) => format!("a fork of {from}@{lsn}"),
             _ => format!("a copy of what {name} has here"),
         };
+        let push = format!("quire push {}", word(&new));
         match (forked.lsn, &forked.not_pushed) {
             (Some(lsn), _) => format!("{new} is {origin}, and in the store at LSN {lsn}"),
-            (None, None) => format!("{new} is {origin}, here only: quire push {new} brings it to the store"),
+            (None, None) => format!("{new} is {origin}, here only: {push} brings it to the store"),
             (None, Some(why)) => {
-                format!("{new} is {origin}, here only ({why}): quire push {new} brings it to the store")
+                format!("{new} is {origin}, here only ({why}): {push} brings it to the store")
             }
         }
     })
@@ -60,10 +62,11 @@ struct Restored {
 
 /// Makes an old snapshot a volume's content again.
 pub(crate) fn restore(ctx: &Context, text: &str) -> Outcome {
-    let (name, moment) = named(text)?.parts();
+    let (name, moment) = ctx.named(text)?.parts();
     let moment = moment.ok_or_else(|| {
+        let word = word(&name);
         Error::invalid(format!("{text} does not say which snapshot of it to restore"))
-            .with_remedy(format!("quire restore {name}@LSN, or {name}@TIME; quire log {name} shows both."))
+            .with_remedy(format!("quire restore {word}@LSN, or {word}@TIME; quire log {word} shows both."))
     })?;
     let engine = ctx.engine()?;
     let restored = {

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::create::refuse_unless_empty;
 use super::import_database::import_database;
-use crate::context::{Context, plain_name};
+use crate::context::{Context, new_name};
 use crate::interrupt::Checkpoints;
-use crate::output::{count, size};
+use crate::output::{count, size, word};
 use crate::progress::Progress;
 use crate::stop::Outcome;
 
@@ -31,7 +31,7 @@ struct Imported {
 
 /// Takes a file in as a volume, in one commit.
 pub(crate) fn import(ctx: &Context, path: &Path, name: &str, page_size: Option<u32>, bytes: bool) -> Outcome {
-    let name = plain_name(name)?;
+    let name = new_name(name)?;
     let chosen_size = page_size.map(PageSize::try_new).transpose()?;
     let (mut file, len_bytes) = open_regular(path)?;
     let database = !bytes && is_database(&mut file, path)?;
@@ -73,9 +73,10 @@ pub(crate) fn import(ctx: &Context, path: &Path, name: &str, page_size: Option<u
         let what = if database { "a SQLite database" } else { "a file" };
         let pages = count(imported.pages.into(), "page");
         format!(
-            "imported {what} of {} as {name}, {pages} of {} bytes; to bring it to the store: quire push {name}",
+            "imported {what} of {} as {name}, {pages} of {} bytes; to bring it to the store: quire push {}",
             size(imported.bytes),
-            imported.page_size
+            imported.page_size,
+            word(&name)
         )
     })
 }

@@ -6,13 +6,14 @@ use serde::Serialize;
 use super::import::noted_length;
 use super::log::{Entry, entry_facts};
 use super::verify_store::{Verified, last_verified};
-use crate::context::{Context, Named, named};
+use crate::context::{Context, Named};
 use crate::output::{facts, size};
 use crate::stop::Outcome;
 
 #[derive(Serialize)]
 struct Info {
     name: String,
+    store_name: String,
     here: bool,
     content: Option<String>,
     bytes: u64,
@@ -32,7 +33,7 @@ struct Info {
 
 /// Shows a volume as it is here, or else as it is in the store, or one of its commits.
 pub(crate) fn info(ctx: &Context, name: &str) -> Outcome {
-    match named(name)? {
+    match ctx.named(name)? {
         Named::Now(name) => info_now(ctx, &name),
         Named::At(name, lsn) => info_at(ctx, &name, Moment::Lsn(lsn)),
         Named::AtTime(name, time_ms) => info_at(ctx, &name, Moment::Time(time_ms)),
@@ -55,6 +56,7 @@ fn info_now(ctx: &Context, name: &VolumeName) -> Outcome {
         let deep = info.verified_deep.as_ref().filter(|deep| info.verified.as_ref() != Some(deep));
         facts([
             ("name", Some(info.name.clone())),
+            ("name in the store", (info.store_name != info.name).then(|| info.store_name.clone())),
             ("where", Some(if info.here { "here" } else { "in the store" }.to_owned())),
             ("state", info.state.map(str::to_owned)),
             ("lsn", info.lsn.map(|lsn| lsn.to_string())),
@@ -77,6 +79,7 @@ fn of_replica(status: Status, content: Option<String>, length: Option<u64>) -> I
     let paged = status.page_size.map_or(0, |page_size| status.pages.bytes(page_size));
     Info {
         name: status.name.to_string(),
+        store_name: status.store_name.to_string(),
         here: true,
         content,
         bytes: length.unwrap_or(paged),
@@ -96,6 +99,7 @@ fn of_replica(status: Status, content: Option<String>, length: Option<u64>) -> I
 fn of_store(name: &VolumeName, store: &str, head: &LogEntry) -> Info {
     Info {
         name: name.to_string(),
+        store_name: name.to_string(),
         here: false,
         content: None,
         bytes: head.page_count.bytes(head.page_size),

@@ -14,6 +14,7 @@ use crate::stop::Outcome;
 #[derive(Serialize)]
 struct Listed {
     name: String,
+    store_name: String,
     here: bool,
     /// `None`: the store could not be asked.
     in_store: Option<bool>,
@@ -44,9 +45,14 @@ pub(crate) fn list(ctx: &Context, prefix: &str) -> Outcome {
                     (true, _) => "here",
                     (false, _) => "store",
                 };
+                // A clone may have another name here.
+                let place = match volume.store_name == volume.name {
+                    true => place.to_owned(),
+                    false => format!("{place} ({})", volume.store_name),
+                };
                 [
                     volume.name.clone(),
-                    place.to_owned(),
+                    place,
                     or_dash(volume.state),
                     or_dash(volume.lsn),
                     or_dash(volume.unpushed),
@@ -71,6 +77,7 @@ fn merge(engine: &Engine, prefix: &str, in_store: Option<&[VolumeName]>) -> Resu
     for name in in_store.unwrap_or_default() {
         let volume = Listed {
             name: name.to_string(),
+            store_name: name.to_string(),
             here: false,
             in_store: Some(true),
             state: None,
@@ -78,22 +85,34 @@ fn merge(engine: &Engine, prefix: &str, in_store: Option<&[VolumeName]>) -> Resu
             unpushed: None,
             pages: None,
         };
-        listed.insert(name.clone(), volume);
+        listed.insert((name.clone(), false), volume);
     }
     for name in engine.local_volumes()?.into_iter().filter(|name| name.as_str().starts_with(prefix)) {
         let status = engine.volume(&name).map(|volume| volume.status());
         let known = status.as_ref().ok();
+        let remote = engine.remote_of(&name);
         let volume = Listed {
             name: name.to_string(),
+            store_name: remote.to_string(),
             here: true,
-            in_store: in_store.map(|names| names.contains(&name)),
+            in_store: in_store.and_then(|names| is_in_store(engine, prefix, names, &remote)),
             state: Some(known.map_or("unreadable", |status| status.state.as_str())),
             lsn: known.and_then(|status| status.lsn).map(|lsn| lsn.get()),
             unpushed: known.map(|status| status.unpushed),
             pages: known.map(|status| status.pages.get()),
         };
-        listed.insert(name, volume);
+        // The store may give its name to another volume: that one has a line of its own.
+        let is_renamed = remote != name;
+        listed.insert((name, is_renamed), volume);
         unread = unread.or(status.err());
     }
     Ok((listed.into_values().collect(), unread))
+}
+
+/// Whether the store has a volume. Of its names `listed` are those that begin with `prefix`.
+fn is_in_store(engine: &Engine, prefix: &str, listed: &[VolumeName], remote: &VolumeName) -> Option<bool> {
+    match remote.as_str().starts_with(prefix) {
+        true => Some(listed.contains(remote)),
+        false => engine.has_in_store(remote).ok(),
+    }
 }

@@ -3,7 +3,7 @@
 use quire_engine::{LogEntry, Lsn};
 use serde::Serialize;
 
-use crate::context::{Context, plain_name};
+use crate::context::Context;
 use crate::output::{count, facts, or_dash, size, table, time};
 use crate::progress::TrafficMeter;
 use crate::stop::Outcome;
@@ -69,7 +69,7 @@ pub(crate) fn entry_facts(entry: &Entry) -> String {
 
 /// Shows the commits in the store, the newest first.
 pub(crate) fn log(ctx: &Context, name: &str) -> Outcome {
-    let name = plain_name(name)?;
+    let name = ctx.plain_name(name)?;
     let engine = ctx.engine()?;
     let log = {
         let _meter = TrafficMeter::new(format!("reading the log of {name}"), engine);
@@ -97,7 +97,7 @@ pub(crate) fn log(ctx: &Context, name: &str) -> Outcome {
 
 /// Prints each commit as it reaches the store, until Ctrl-C or until nobody reads.
 pub(crate) fn watch(ctx: &Context, name: &str, after: Option<u64>) -> Outcome {
-    let name = plain_name(name)?;
+    let name = ctx.plain_name(name)?;
     let volume = ctx.engine()?.existing(&name)?;
     let after = match after {
         Some(lsn) => Lsn::new(lsn),

@@ -3,8 +3,8 @@
 use quire_engine::{Error, Lsn};
 use serde::Serialize;
 
-use crate::context::{Context, plain_name};
-use crate::output::{count, size};
+use crate::context::{Context, new_name};
+use crate::output::{count, size, word};
 use crate::progress::{Progress, TrafficMeter};
 use crate::stop::Outcome;
 
@@ -18,8 +18,10 @@ struct Cloned {
 
 /// Makes a replica of a volume in the store, perhaps under another name.
 pub(crate) fn clone(ctx: &Context, name: &str, local_name: Option<&str>) -> Outcome {
-    let remote = plain_name(name)?;
-    let local = plain_name(local_name.unwrap_or(name))?;
+    let remote = ctx.one_volume(name, |volume| {
+        format!("quire clone {} fetches what is newest; of a snapshot: quire fork {} NEW", word(volume), word(name))
+    })?;
+    let local = new_name(local_name.unwrap_or(name))?;
     let engine = ctx.engine()?;
     let volume = {
         let _meter = TrafficMeter::new(format!("cloning {remote}"), engine);
@@ -47,7 +49,7 @@ struct WasReset {
 
 /// Goes to the store's newest commit.
 pub(crate) fn reset(ctx: &Context, name: &str) -> Outcome {
-    let name = plain_name(name)?;
+    let name = ctx.plain_name(name)?;
     let volume = ctx.replica(&name)?;
     let reset = {
         let _meter = TrafficMeter::new(format!("resetting {name}"), ctx.engine()?);
@@ -72,10 +74,11 @@ struct Durable {
 
 /// Waits until a commit is in the store.
 pub(crate) fn wait(ctx: &Context, name: &str, lsn: u64, timeout: &str) -> Outcome {
-    let name = plain_name(name)?;
+    let name = ctx.plain_name(name)?;
     let lsn = Lsn::try_new(lsn)?;
     let timeout = quire_settings::parse_duration(timeout).ok_or_else(|| {
-        Error::invalid(format!("--timeout {timeout:?} is not a duration")).with_remedy("Allowed: 500ms, 30s, 5m, 1h.")
+        Error::invalid(format!("--timeout {timeout:?} is not a duration"))
+            .with_remedy("Allowed: 500ms, 30s, 5min, 1h, 1d.")
     })?;
     ctx.engine()?.existing(&name)?.wait(lsn, timeout)?;
     let durable = Durable { name: name.to_string(), lsn: lsn.get() };
@@ -92,7 +95,7 @@ struct Written {
 
 /// Writes a checkpoint of the commit that the replica stands on.
 pub(crate) fn checkpoint(ctx: &Context, name: &str) -> Outcome {
-    let name = plain_name(name)?;
+    let name = ctx.plain_name(name)?;
     let volume = ctx.engine()?.existing(&name)?;
     let made = {
         let _meter = TrafficMeter::new(format!("indexing {name}"), ctx.engine()?);
@@ -114,7 +117,7 @@ struct Hydrated {
 
 /// Fetches every page that is missing here.
 pub(crate) fn hydrate(ctx: &Context, name: &str) -> Outcome {
-    let name = plain_name(name)?;
+    let name = ctx.plain_name(name)?;
     let volume = ctx.engine()?.existing(&name)?;
     let mut progress = Progress::new(format!("hydrating {name}"));
     let fetched = volume.hydrate(&mut |done, total| progress.pages(done, total))?;

@@ -73,19 +73,23 @@ fn replicate_one(ctx: &Context, direction: Direction, name: &VolumeName) -> Resu
     let volume = ctx.replica(name)?;
     let _meter = TrafficMeter::new(format!("{} {name}", direction.verb()), ctx.engine()?);
     let moved = match direction {
-        Direction::Push => volume.push()?,
-        Direction::Pull => volume.pull()?,
-        Direction::Sync => volume.sync()?,
+        Direction::Push => volume.push(),
+        Direction::Pull => volume.pull(),
+        Direction::Sync => volume.sync(),
         Direction::Fetch => {
             let newest = volume.fetch()?;
+            if newest < volume.status().base_lsn {
+                volume.check_store()?;
+            }
             let done = done(&volume, &Moved::default());
             let line = match newest {
                 Some(lsn) => format!("the store has LSN {lsn}; here the volume is {}", done.state),
-                None => "the store does not have it".to_owned(),
+                None => volume.status().last_error.unwrap_or_else(|| "the store does not have it".to_owned()),
             };
             return Ok(Done { store_lsn: newest.map(Lsn::get), line, ..done });
         }
     };
+    let moved = volume.account(moved)?;
     Ok(done(&volume, &moved))
 }
 

@@ -5,18 +5,22 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use quire_engine::{Error, Result};
-use quire_maintenance::collect::Span;
 use quire_serve::tokens::{SigningKey, Verifier};
 use quire_serve::{CacheOptions, Options, Role, Server, StoreCounters, Tls, TlsFiles, Upkeep};
 use quire_settings::{Key, StoreKind, parse_duration};
 use serde::Serialize;
 
-use crate::args::{ServeArgs, ServedRole};
+use crate::args::{ServeArgs, ServedRole, address};
 use crate::context::Context;
 use crate::interrupt::Checkpoints;
 use crate::logging;
+use crate::output::size;
 use crate::stop::Outcome;
+
+/// Whoever asks for less has forgotten the unit.
+const LEAST: ByteSize = ByteSize::mib(1);
 
 #[derive(Serialize)]
 struct Served {
@@ -61,12 +65,12 @@ pub(crate) fn serve(ctx: &Context, args: &ServeArgs) -> Outcome {
         tokens,
         calls_per_second: args.calls_per_second,
         signing_key: args.token_signing_key.as_deref().map(SigningKey::load).transpose()?.map(Arc::new),
-        volume_quota: args.volume_quota.and_then(|most| NonZeroU64::new(most.as_u64())),
+        volume_quota: NonZeroU64::new(bytes("--volume-quota", args.volume_quota.unwrap_or_default())?),
         tls,
         poll_interval,
         role,
         cache: CacheOptions {
-            memory_bytes: args.cache_memory.as_u64(),
+            memory_bytes: bytes("--cache-memory", args.cache_memory)?,
             disk: args.cache_dir.clone().map(|folder| (folder, args.cache_disk.as_u64())),
         },
         http: http(args)?,
@@ -105,13 +109,22 @@ fn both(clients: StoreCounters, upkeep: StoreCounters) -> StoreCounters {
     Arc::new(move || clients() + upkeep())
 }
 
+/// A size that was given with a flag; 0 is none.
+fn bytes(flag: &str, given: ByteSize) -> Result<u64> {
+    match given.as_u64() {
+        few @ 1.. if given < LEAST => Err(Error::invalid(format!("{flag}: {} is too small", size(few)))
+            .with_remedy("It is 1MiB at least, such as 10GiB; a number without a unit is bytes.")),
+        bytes => Ok(bytes),
+    }
+}
+
 /// How often every byte of a volume is read.
 fn verify_every(text: &str) -> Result<Option<Duration>> {
     if text == "never" {
         return Ok(None);
     }
-    match Span::parse(text) {
-        Ok(Span::Time(ms)) => Ok(Some(Duration::from_millis(ms))),
+    match parse_duration(text) {
+        Some(every) if !every.is_zero() => Ok(Some(every)),
         _ => Err(Error::invalid(format!("--verify-every {text:?} is not a time"))
             .with_remedy("It is like 7d or 12h; or `never`.")),
     }
@@ -121,7 +134,7 @@ fn verify_every(text: &str) -> Result<Option<Duration>> {
 fn http(args: &ServeArgs) -> Result<Option<SocketAddr>> {
     match args.http.as_deref() {
         Some("none") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
+        Some(text) => address(text).map(Some).map_err(|_| {
             Error::invalid(format!("--http {text:?} is not an address"))
                 .with_remedy("It is like 127.0.0.1:7481; or `none`.")
         }),

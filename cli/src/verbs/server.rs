@@ -7,7 +7,7 @@ use quire_settings::{Key, parse_duration};
 
 use super::token::{grant, valid};
 use crate::args::ServerVerb;
-use crate::context::{Context, plain_name};
+use crate::context::{Context, volume_name};
 use crate::output::{count, facts, or_dash, size, table, time};
 use crate::stop::Outcome;
 
@@ -31,12 +31,12 @@ pub(crate) fn server(ctx: &Context, verb: &ServerVerb) -> Outcome {
             output.result(&clients, |clients| clients_table(clients))
         }
         ServerVerb::Runs { name } => {
-            let name = name.as_deref().map(plain_name).transpose()?;
+            let name = name.as_deref().map(volume_name).transpose()?;
             let runs = ask(ctx, server.runs(name.as_ref()))?;
             output.result(&runs, |runs| runs_table(runs))
         }
         ServerVerb::Volume { name } => {
-            let name = plain_name(name)?;
+            let name = volume_name(name)?;
             let volume = ask(ctx, server.describe(&name))?;
             output.result(&volume, volume_facts)
         }
@@ -60,7 +60,7 @@ pub(crate) fn server(ctx: &Context, verb: &ServerVerb) -> Outcome {
         }
         ServerVerb::Drain { wait } => {
             let wait_for = parse_duration(wait).ok_or_else(|| {
-                Error::invalid(format!("--wait {wait:?} is not a time")).with_remedy("It is like 10s or 500ms; or 0s.")
+                Error::invalid(format!("--wait {wait:?} is not a time")).with_remedy("It is like 10s or 5min; or 0s.")
             })?;
             ask(ctx, server.drain(wait_for))?;
             let store = ctx.settings.store.to_string();
@@ -71,11 +71,15 @@ pub(crate) fn server(ctx: &Context, verb: &ServerVerb) -> Outcome {
     }
 }
 
-/// Asks where the engine waits for its own calls.
+/// Asks where an engine waits for its own calls. It is one on a folder of its own: a program may have the replicas.
 fn ask<T: Send>(ctx: &Context, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let folder = tempfile::tempdir().map_err(|e| Error::from_io("making a temporary folder", e))?;
+    let mut settings = ctx.settings.clone();
+    settings.data_dir = folder.path().to_owned();
+    let engine = quire_settings::open_engine(&settings)?;
     // Any name does: it is not asked about.
     let name = VolumeName::parse("all")?;
-    ctx.engine()?.maintain(&name, |_, _| call)
+    engine.maintain(&name, |_, _| call)
 }
 
 fn server_facts(info: &ServerInfo) -> String {

@@ -12,6 +12,7 @@ use crate::stop::Outcome;
 #[derive(Serialize)]
 struct Row {
     name: String,
+    store_name: String,
     volume_id: Option<String>,
     lsn: Option<u64>,
     base_lsn: Option<u64>,
@@ -31,6 +32,7 @@ impl From<Status> for Row {
     fn from(status: Status) -> Row {
         Row {
             name: status.name.to_string(),
+            store_name: status.store_name.to_string(),
             volume_id: status.volume_id,
             lsn: status.lsn.map(Lsn::get),
             base_lsn: status.base_lsn.map(Lsn::get),
@@ -45,6 +47,13 @@ impl From<Status> for Row {
             cached_pages: status.cached_pages,
             store: status.store,
         }
+    }
+}
+
+impl Row {
+    /// What the volume is called in the store, if that is another name.
+    fn other_name(&self) -> Option<String> {
+        (self.store_name != self.name).then(|| self.store_name.clone())
     }
 }
 
@@ -71,6 +80,7 @@ pub(crate) fn status(ctx: &Context, names: &[String]) -> Outcome {
 fn one(row: &Row) -> String {
     facts([
         ("name", Some(row.name.clone())),
+        ("name in the store", row.other_name()),
         ("state", Some(row.state.to_owned())),
         ("lsn", Some(or_dash(row.lsn))),
         ("base lsn", Some(or_dash(row.base_lsn))),
@@ -104,7 +114,12 @@ fn many(rows: &[Row]) -> String {
         }),
     );
     for row in rows {
-        for (what, said) in [("last error", &row.last_error), ("remedy", &row.remedy)] {
+        let notes = [
+            ("name in the store", row.other_name()),
+            ("last error", row.last_error.clone()),
+            ("remedy", row.remedy.clone()),
+        ];
+        for (what, said) in notes {
             if let Some(said) = said {
                 let _ = writeln!(text, "{}: {what}: {said}", row.name);
             }

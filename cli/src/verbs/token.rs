@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use quire_engine::{Error, Lsn, Result};
-use quire_maintenance::collect::Span;
 use quire_serve::tokens::SigningKey;
 use quire_serve::{Grant, Right, VolumePattern};
-use quire_settings::Place;
+use quire_settings::{Place, parse_duration};
 use serde::Serialize;
 
 use crate::args::{GrantArgs, TokenArgs, TokenVerb};
@@ -93,14 +92,14 @@ pub(super) fn grant(args: &GrantArgs) -> Result<Grant> {
 
 /// How long a token is good; none: for ever.
 pub(super) fn valid(text: &str) -> Result<Option<Duration>> {
-    match Span::parse(text) {
+    match parse_duration(text) {
         _ if text == "never" => Ok(None),
-        Ok(Span::Time(ms)) => Ok(Some(Duration::from_millis(ms))),
+        Some(valid) if !valid.is_zero() => Ok(Some(valid)),
         _ => Err(wrong_time(text)),
     }
 }
 
 fn wrong_time(text: &str) -> Error {
     Error::invalid(format!("--expires {text:?} is not a time"))
-        .with_remedy("Say how long it is good, such as 30m, 24h or 90d; or `never`.")
+        .with_remedy("Say how long it is good, such as 30min, 24h or 90d; or `never`.")
 }

@@ -5,8 +5,8 @@ use quire_maintenance::verify::{Depth, Report};
 use serde::Serialize;
 
 use super::verify_store::{InStore, report_of_store};
-use crate::context::{Context, Named, named};
-use crate::output::{count, size};
+use crate::context::{Context, Named};
+use crate::output::{count, size, word};
 use crate::progress::Progress;
 use crate::sqlite;
 use crate::stop::Outcome;
@@ -25,7 +25,7 @@ struct Checked {
 
 /// Checks the visible snapshot, what the store keeps of the volume, and with `deep` what SQLite says of its structure.
 pub(crate) fn verify(ctx: &Context, name: &str, deep: bool) -> Outcome {
-    match named(name)? {
+    match ctx.named(name)? {
         Named::Now(name) => verify_now(ctx, &name, deep),
         _ => verify_past(ctx, name, deep),
     }
@@ -124,17 +124,18 @@ fn sound(checked: &Checked) -> String {
 /// What is wrong, and what goes on from there. `saved` is whether a replica here is sound.
 fn in_words(name: &VolumeName, report: &Report, saved: bool) -> Error {
     let objects = count(report.damage.len() as u64 + report.more_damage, "object");
+    let word = word(name);
     let is_whole = match report.depth {
         Depth::Plain => "of which nothing is missing",
         Depth::Deep => "that can be read entirely",
     };
     let mut remedy = match report.readable {
         Some(lsn) if report.restorable && lsn < report.lsn => format!(
-            "LSN {lsn} is the newest snapshot {is_whole}. To go back to it: quire restore {name}@{lsn}; to save it: \
-             quire export {name}@{lsn} FILE"
+            "LSN {lsn} is the newest snapshot {is_whole}. To go back to it: quire restore {word}@{lsn}; to save it: \
+             quire export {word}@{lsn} FILE"
         ),
         Some(lsn) => {
-            format!("LSN {lsn} is the newest snapshot {is_whole}. To save it: quire export {name}@{lsn} FILE")
+            format!("LSN {lsn} is the newest snapshot {is_whole}. To save it: quire export {word}@{lsn} FILE")
         }
         None => {
             "There is no snapshot any more that can be read entirely. Restore the objects from the store's versions \
@@ -143,7 +144,7 @@ fn in_words(name: &VolumeName, report: &Report, saved: bool) -> Error {
         }
     };
     if saved {
-        remedy = format!("{remedy}\nThe replica here is sound. To save what it has: quire export {name} FILE");
+        remedy = format!("{remedy}\nThe replica here is sound. To save what it has: quire export {word} FILE");
     }
     Error::corrupt(format!("volume {name}: damage in the store, {objects}")).with_remedy(remedy)
 }

@@ -11,6 +11,13 @@ use super::generated::{Problem, Winner as WireWinner};
 use crate::{CommitHeader, Error, ErrorKind, ObjectHash, Result, Winner};
 
 const UNAVAILABLE: &str = "Check the network and the server's address; nothing is lost, try again later.";
+const NO_TLS: &str = "What answers there speaks no TLS. Does it speak plain http? Then its address begins with http://";
+const NO_HTTP2: &str = "What answers there is no Quire server, or one whose address begins with https://";
+const NO_SERVER: &str = "What answers there is no Quire server, or it is a server's port for metrics: give the address \
+                         that `quire serve` names.";
+
+/// How tonic's words begin where an answer of HTTP has no status of gRPC.
+const NO_STATUS: &str = "grpc-status header missing";
 
 const TYPE: &str = "type.googleapis.com/quire.v1.Problem";
 
@@ -135,7 +142,14 @@ pub fn winner_of(status: &Status) -> Result<Option<Winner>> {
 
 /// Whether Quire's own server gave this status, rather than what stands between or the connection itself.
 pub fn is_answer(status: &Status) -> bool {
-    problem(status).is_some() || (!is_of_the_connection(status) && error_of(status).kind() != ErrorKind::Unavailable)
+    let is_unavailable = || error_of(status).kind() == ErrorKind::Unavailable && !is_no_server(status);
+    problem(status).is_some() || (!is_of_the_connection(status) && !is_unavailable())
+}
+
+/// What answers speaks HTTP, and is no server of Quire's: it will not be one in a moment.
+fn is_no_server(status: &Status) -> bool {
+    matches!(status.code(), Code::Unimplemented | Code::Internal | Code::Unknown)
+        && status.message().starts_with(NO_STATUS)
 }
 
 /// Whether the status was made up at this end, as the connection broke: HTTP/2's errors become codes of any kind.
@@ -151,12 +165,20 @@ pub fn error_of(status: &Status) -> Error {
         let error = Error::new(*kind, status.message());
         return if problem.remedy.is_empty() { error } else { error.with_remedy(problem.remedy) };
     }
+    let message = with_causes(status);
     let (kind, remedy) = match status.code() {
+        // It takes a greeting of TLS, or of HTTP/2, for something else.
+        _ if is_of_the_connection(status) && message.contains("InvalidContentType") => (ErrorKind::Unavailable, NO_TLS),
+        _ if is_of_the_connection(status) && message.contains("frame with invalid size") => {
+            (ErrorKind::Unavailable, NO_HTTP2)
+        }
         _ if is_of_the_connection(status) => (ErrorKind::Unavailable, UNAVAILABLE),
         Code::Unauthenticated => (
             ErrorKind::Denied,
-            "Give a token that the server knows (QUIRE_TOKEN, or --token); `quire token new` makes one.",
+            "Give a token that the server knows in QUIRE_TOKEN, or a file that holds one in QUIRE_TOKEN_FILE; \
+             `quire token new` makes one.",
         ),
+        _ if is_no_server(status) => (ErrorKind::Unavailable, NO_SERVER),
         Code::PermissionDenied => (ErrorKind::Denied, "Ask for a token with the right to do this."),
         Code::Unimplemented => (ErrorKind::Invalid, "The server is of an older version: upgrade it."),
         Code::ResourceExhausted => (ErrorKind::Busy, "The server limits how much one client may ask: try again later."),
@@ -165,7 +187,22 @@ pub fn error_of(status: &Status) -> Error {
         // Whatever stands between may say any of the others: the outcome is unknown.
         _ => (ErrorKind::Unavailable, UNAVAILABLE),
     };
-    Error::new(kind, format!("the server: {}", status.message())).with_remedy(remedy)
+    Error::new(kind, format!("the server: {message}")).with_remedy(remedy)
+}
+
+/// What a status says, down to the bottom: of the errors of a connection each tells only its own part.
+fn with_causes(status: &Status) -> String {
+    let mut message = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // The first is what tonic says of all of them.
+        if text != "transport error" && !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
 }
 
 #[cfg(test)]
@@ -228,5 +265,54 @@ mod tests {
         assert!(is_answer(&broken));
         broken.set_source(std::sync::Arc::new(std::io::Error::other("the connection")));
         assert!(!is_answer(&broken) && error_of(&broken).kind() == ErrorKind::Unavailable);
+    }
+
+    /// An error of the connection, and its cause.
+    #[derive(Debug)]
+    struct Caused(&'static str, Option<Box<Caused>>);
+
+    impl std::fmt::Display for Caused {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Caused {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as &(dyn std::error::Error + 'static))
+        }
+    }
+
+    fn broken(message: &str, causes: &[&'static str]) -> Status {
+        let chain = causes.iter().rev().fold(None, |cause, text| Some(Box::new(Caused(text, cause))));
+        let mut status = Status::unavailable(message);
+        status.set_source(std::sync::Arc::new(*chain.unwrap()));
+        status
+    }
+
+    #[test]
+    fn a_connection_that_fails_tells_its_cause_and_what_helps() {
+        let causes = ["transport error", "tcp connect error", "tcp connect error", "Connection refused (os error 111)"];
+        let refused = error_of(&broken("tcp connect error", &causes));
+        assert_eq!(refused.message(), "the server: tcp connect error: Connection refused (os error 111)");
+        for (message, cause, remedy) in [
+            ("received corrupt message of type InvalidContentType", "transport error", "begins with http://"),
+            ("h2 protocol error: http2 error", "connection error detected: frame with invalid size", "https://"),
+        ] {
+            let error = error_of(&broken(message, &[cause]));
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(error.remedy().is_some_and(|said| said.contains(remedy)), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_status_is_that_of_no_server() {
+        let other = error_of(&Status::unimplemented("grpc-status header missing, mapped from HTTP status code 404"));
+        assert_eq!(other.kind(), ErrorKind::Unavailable);
+        assert!(other.remedy().is_some_and(|remedy| remedy.contains("no Quire server")), "{other:?}");
+        assert_eq!(error_of(&Status::unimplemented("")).kind(), ErrorKind::Invalid);
+        let stranger = error_of(&Status::unauthenticated("no token"));
+        let remedy = stranger.remedy().unwrap_or_default();
+        assert!(remedy.contains("QUIRE_TOKEN_FILE") && !remedy.contains("--token"), "{remedy}");
     }
 }
