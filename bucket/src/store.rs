@@ -254,7 +254,7 @@ fn settings_of(scheme: &str, variables: &[(String, String)]) -> Result<Vec<(Stri
         }
         let value = match name.as_str() {
             // Azure's tools take a host alone, too.
-            "azure_authority_host" | "azure_storage_authority_host" if !value.contains("://") => {
+            "azure_authority_host" | "azure_storage_authority_host" if !value.contains(['/', '@']) => {
                 endpoint(variable, &format!("https://{value}"))?
             }
             endpoint_of if ENDPOINTS.contains(&endpoint_of) => endpoint(variable, value)?,
@@ -344,21 +344,32 @@ mod tests {
                 name if name.starts_with("google_") => "gs://bucket",
                 _ => "az://bucket",
             };
-            for (value, to_write) in [
+            let hosts = [
                 ("127.0.0.1:9000", "http://127.0.0.1:9000, or"),
                 ("localhost:9000 ", "https://localhost:9000 where"),
                 ("minio", "http://minio, or"),
+            ];
+            let others = [
                 ("ftp://host", "such as http://127.0.0.1:9000"),
                 ("http://", "such as http://127.0.0.1:9000"),
                 ("http://:9000", "such as http://127.0.0.1:9000"),
                 ("key:secret@host:9000", "such as http://127.0.0.1:9000"),
-            ] {
+            ];
+            let takes_hosts = name.ends_with("authority_host");
+            for (value, to_write) in hosts.into_iter().filter(|_| !takes_hosts).chain(others) {
                 let e = Store::open(url, &[(variable.clone(), value.to_owned())]).err().expect("refused");
                 assert!(e.message().contains(&variable), "{variable}={value}: {e:?}");
                 assert!(e.remedy().is_some_and(|remedy| remedy.contains(to_write)), "{variable}={value}: {e:?}");
                 assert!(!format!("{e:?}").contains("secret"), "{e:?}");
             }
         }
+    }
+
+    #[test]
+    fn who_signs_users_of_azure_in_may_be_a_host_alone() {
+        let host = [("AZURE_AUTHORITY_HOST".to_owned(), "login.microsoftonline.com".to_owned())];
+        let url = ("azure_authority_host".to_owned(), "https://login.microsoftonline.com".to_owned());
+        assert_eq!(settings_of("az", &host).expect("it is taken"), [url]);
     }
 
     #[test]
