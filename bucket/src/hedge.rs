@@ -110,7 +110,6 @@ mod tests {
     use std::cell::Cell;
 
     use quire_proto::Error;
-
     use tokio::sync::Notify;
 
     use super::*;

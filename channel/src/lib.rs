@@ -75,6 +75,8 @@ pub type Service = InterceptedService<Channel, Authorize>;
 #[derive(Clone)]
 pub struct Connection {
     endpoint: Endpoint,
+    /// As errors name the server.
+    peer: Arc<str>,
     is_secure: bool,
     /// Belongs to the runtime of the first call.
     channel: Arc<OnceLock<Channel>>,
@@ -113,8 +115,9 @@ impl Connection {
     /// A connection to the server at `url` (`http://host:port`, or `https://` with a certificate that this machine trusts:
     /// `SSL_CERT_FILE` adds to those). Nothing is sent before the first call, and all calls are made in one runtime.
     pub fn open(url: &Url, token: Option<&str>, limits: Limits) -> Result<Connection> {
+        let peer = format!("the server {}", url.as_str().trim_end_matches('/'));
         let mut endpoint = Endpoint::from_shared(url.as_str().to_owned())
-            .map_err(|e| Error::invalid(format!("the server {url}: {e}")).with_remedy("It is like http://host:7480."))?
+            .map_err(|e| Error::invalid(format!("{peer}: {e}")).with_remedy("It is like http://host:7480."))?
             .connect_timeout(limits.connect)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(30))
@@ -125,7 +128,7 @@ impl Connection {
         let is_secure = url.scheme() == "https";
         if is_secure {
             endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(|e| {
-                Error::invalid(format!("the server {url}: {e}"))
+                Error::invalid(format!("{peer}: {e}"))
                     .with_remedy("Install the certificates of your system, or name a file of them in SSL_CERT_FILE.")
             })?;
         }
@@ -136,7 +139,8 @@ impl Connection {
             Ok::<_, Error>(value)
         });
         let authorize = Authorize { token: token.transpose()? };
-        Ok(Connection { endpoint, is_secure, channel: Arc::default(), authorize, limits, traffic: Arc::default() })
+        let (peer, channel, traffic) = (peer.into(), Arc::default(), Arc::default());
+        Ok(Connection { endpoint, peer, is_secure, channel, authorize, limits, traffic })
     }
 
     /// The same, showing a server that asks for one a certificate: PEM text with it and its private key.
@@ -173,6 +177,11 @@ impl Connection {
         self.traffic.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// What a status of the server means.
+    pub fn error_of(&self, status: &Status) -> Error {
+        error_of(status, &self.peer)
+    }
+
     /// Asks until there is an answer, or the deadline has passed. A status is an answer only if Quire's server gave it.
     pub async fn call<T, F>(&self, ask: impl Fn(Service) -> F) -> Result<T, Status>
     where
@@ -198,7 +207,7 @@ impl Connection {
             if until.checked_duration_since(Instant::now()).is_none_or(|left| pause > left) {
                 return Err(status);
             }
-            tracing::debug!("the server: {status}; once more");
+            tracing::debug!("{}: {status}; once more", self.peer);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
@@ -208,9 +217,9 @@ impl Connection {
     pub async fn ready(&self) -> Result<()> {
         let connected = self.call(|_| async {
             let connected = self.endpoint.connect().await;
-            connected.map(|_| Response::new(())).map_err(|e| Status::unavailable(e.to_string()))
+            connected.map(|_| Response::new(())).map_err(|e| Status::from_error(Box::new(e)))
         });
-        connected.await.map_err(|status| error_of(&status))
+        connected.await.map_err(|status| self.error_of(&status))
     }
 
     /// The messages of a stream. None may take longer than an answer may, unless it is one that may stand still.
@@ -221,11 +230,11 @@ impl Connection {
     ) -> BoxStream<'static, Result<T>> {
         const FOR_EVER: Duration = Duration::from_secs(1 << 30);
         let attempt = if stands_still { FOR_EVER } else { self.limits.attempt };
-        futures::stream::try_unfold(stream, move |mut stream| async move {
+        futures::stream::try_unfold((stream, self.peer.clone()), move |(mut stream, peer)| async move {
             match tokio::time::timeout(attempt, stream.message()).await {
-                Ok(Ok(message)) => Ok(message.map(|message| (message, stream))),
-                Ok(Err(status)) => Err(error_of(&status)),
-                Err(_) => Err(Error::unavailable("the server: the stream stands still").with_remedy(REMEDY)),
+                Ok(Ok(message)) => Ok(message.map(|message| (message, (stream, peer)))),
+                Ok(Err(status)) => Err(error_of(&status, &peer)),
+                Err(_) => Err(Error::unavailable(format!("{peer}: the stream stands still")).with_remedy(REMEDY)),
             }
         })
         .boxed()
@@ -239,7 +248,7 @@ impl Connection {
     {
         let connection = self.clone();
         let messages = async move {
-            let stream = connection.call(ask).await.map_err(|status| error_of(&status))?;
+            let stream = connection.call(ask).await.map_err(|status| connection.error_of(&status))?;
             Ok(connection.messages(stream, false))
         };
         futures::stream::once(messages).try_flatten().boxed()
@@ -284,6 +293,9 @@ mod tests {
         let connection = Connection::open(&url, None, IMPATIENT).unwrap();
         let error = connection.ready().await.unwrap_err();
         assert_eq!(error.kind(), quire_proto::ErrorKind::Unavailable, "{error:?}");
+        let address = url.as_str().trim_end_matches('/');
+        assert!(error.message().starts_with(&format!("the server {address}: ")), "{error:?}");
+        assert!(error.message().contains("refused"), "{error:?}");
         assert!(connection.traffic().requests.load(Ordering::Relaxed) > 1);
     }
 }

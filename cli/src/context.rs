@@ -3,11 +3,10 @@
 use std::cell::OnceCell;
 
 use quire_engine::{Engine, Error, Lsn, Moment, Result, Volume, VolumeName};
-use quire_settings::{Key, Overrides, Settings, Source, StoreKind};
+use quire_settings::{Key, Overrides, Settings, Source};
 
 use crate::args::Global;
 use crate::output::{Output, word};
-use crate::stop::name_server;
 
 /// The settings, the output, and the engine once somebody needs it.
 pub(crate) struct Context {
@@ -30,9 +29,6 @@ impl Context {
             overrides.with(key, value.as_deref(), Source::Flag(flag))
         });
         let settings = quire_settings::load(&overrides)?;
-        if settings.store.kind() == StoreKind::Server {
-            name_server(settings.store.as_str());
-        }
         Ok(Context { settings, output: Output { json: global.json }, engine: OnceCell::new() })
     }
 
@@ -165,19 +161,13 @@ fn named(text: &str) -> Result<Named> {
         if let Some(time_ms) = quire_settings::parse_time(moment) {
             return Ok(Named::AtTime(volume_name(name)?, time_ms));
         }
-        if looks_like_a_moment(moment) {
+        if quire_settings::looks_like_moment(moment) {
             return Err(Error::invalid(format!("{text}: {moment:?} is neither an LSN nor a time")).with_remedy(
                 format!("An LSN is a whole number from 1: {name}@7; a time has a zone: {name}@2026-01-31T12:00:00Z."),
             ));
         }
     }
     Ok(Named::Now(volume_name(text)?))
-}
-
-/// Whether somebody who wrote this behind an '@' meant a moment.
-fn looks_like_a_moment(text: &str) -> bool {
-    let is_of_one = |char: char| char.is_ascii_digit() || "-:TZ.+".contains(char);
-    text.chars().all(is_of_one) && text.contains(|char: char| char.is_ascii_digit())
 }
 
 /// Reads the name of a new volume. None may look like a snapshot's.

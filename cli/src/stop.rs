@@ -1,7 +1,6 @@
 //! Why a verb ended early, what the user reads about it, and the exit status.
 
 use std::io::{self, Write};
-use std::sync::OnceLock;
 
 use quire_engine::{Error, ErrorKind};
 use serde_json::json;
@@ -10,15 +9,6 @@ use serde_json::json;
 pub(crate) const USAGE: u8 = 2;
 /// What shells report for a program that Ctrl-C ended.
 pub(crate) const INTERRUPTED: u8 = 130;
-
-/// The server that the store is, if it is one: the protocol's own words only say "the server".
-static SERVER: OnceLock<String> = OnceLock::new();
-
-/// From here on errors of the server name it.
-pub(crate) fn name_server(url: &str) {
-    // There is one store.
-    let _ = SERVER.set(url.to_owned());
-}
 
 /// Why a verb ended early.
 #[derive(Debug)]
@@ -81,11 +71,7 @@ impl Stop {
     pub(crate) fn report(&self, json: bool) -> u8 {
         match self {
             Stop::Failed(error) | Stop::Sql(error, _) => {
-                let message = match SERVER.get() {
-                    Some(url) => error.to_string().replacen("the server: ", &format!("the server {url}: "), 1),
-                    None => error.to_string(),
-                };
-                complain(error.kind().as_str(), &message, self.remedy(error).as_deref(), self.status(), json);
+                complain(error.kind().as_str(), &error.to_string(), self.remedy(error).as_deref(), self.status(), json);
             }
             Stop::Interrupted => {
                 let message = "interrupted; nothing was half-committed";

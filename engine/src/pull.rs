@@ -93,11 +93,21 @@ fn stand_on(replica: &Arc<Replica>, mut core: MutexGuard<'_, Core>, ours: &Commi
     replica.change_state(&mut core, StateChange::default(), |state| state.found_in_store(ours))
 }
 
-/// Whether no commit follows the base: one request, and no listing.
+/// Whether no commit follows the base: one request, and no listing. The first time in a process another one beside it
+/// asks for the base: where that is missing, it is another store.
 fn is_head(replica: &Replica, remote: &VolumeName, base: &BaseState) -> Result<bool> {
     let engine = replica.engine();
-    let next = base.lsn.next();
-    match engine.bridge.wait(async { engine.stores().await?.metastore.commit(remote, next).await }) {
+    let is_unconfirmed = standing::is_unconfirmed(replica, base);
+    let (next, found) = engine.bridge.wait(async {
+        let metastore = &engine.stores().await?.metastore;
+        let next = metastore.commit(remote, base.lsn.next());
+        if !is_unconfirmed {
+            return Ok((next.await, None));
+        }
+        let (next, found) = futures::join!(next, metastore.header(remote, base.lsn));
+        Ok((next, Some(found)))
+    })?;
+    match next {
         Ok(commit) => {
             engine.remember(remote.clone(), commit);
             Ok(false)
@@ -105,6 +115,7 @@ fn is_head(replica: &Replica, remote: &VolumeName, base: &BaseState) -> Result<b
         // So long ago that history has collected it.
         Err(e) if e.kind() == ErrorKind::Gone => Ok(false),
         Err(e) if e.kind() == ErrorKind::NotFound => {
+            found.map_or(Ok(()), |found| standing::judge_base(replica, base, found))?;
             let mut notes = replica.notes.lock();
             notes.store_lsn = Some(base.lsn);
             notes.last_error = None;

@@ -63,6 +63,7 @@ pub(crate) fn push_locked(replica: &Arc<Replica>) -> Result<Moved> {
                 drop(core);
                 // What was pushed is cache from now on.
                 engine.trim_cache();
+                standing::check_once(replica)?;
                 return Ok(moved);
             }
             core.since_freeze = Pending::default();

@@ -53,15 +53,34 @@ pub(crate) fn check_base(replica: &Replica) -> Result<()> {
     let Some(base) = own_base(replica) else { return Ok(()) };
     let engine = replica.engine();
     let asked = engine.bridge.wait(async { engine.stores().await?.metastore.header(&base.volume, base.lsn).await });
+    judge_base(replica, &base, asked)
+}
+
+/// What the store's answer says that was asked for the commit that the replica stands on.
+pub(crate) fn judge_base(replica: &Replica, base: &BaseState, asked: Result<CommitHeader>) -> Result<()> {
     match asked {
-        Ok(header) if header.hash() == base.hash => Ok(()),
+        Ok(header) if header.hash() == base.hash => {
+            replica.notes.lock().unconfirmed = None;
+            Ok(())
+        }
         Ok(_) => Err(replaced(&base.volume, base.lsn)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Err(another_store(replica, &base, &head(replica)?).unwrap_or(e)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(another_store(replica, base, &head(replica)?).unwrap_or(e)),
         Err(e) => Err(e),
     }
 }
 
-/// As [`check_base`], for who was told that nothing is left to do, or that both sides moved on: perhaps it ended.
+/// Whether the replica stands on what it stood on when it was opened, and nobody has asked the store for that yet.
+pub(crate) fn is_unconfirmed(replica: &Replica, base: &BaseState) -> bool {
+    replica.notes.lock().unconfirmed == Some(base.hash)
+}
+
+/// Before anybody is told that nothing is left to do: once in a process, is it the right store?
+pub(crate) fn check_once(replica: &Replica) -> Result<()> {
+    let is_due = own_base(replica).is_some_and(|base| is_unconfirmed(replica, &base));
+    if is_due { check_base(replica) } else { Ok(()) }
+}
+
+/// As [`check_base`], for who was told that both sides moved on: perhaps the volume has ended.
 pub(crate) fn check_store(replica: &Replica) -> Result<()> {
     check_base(replica)?;
     let is_diverged = replica.core().state.diverged.is_some();

@@ -161,14 +161,13 @@ impl Volume {
     }
 
     /// What came of a [`push`](Self::push), [`pull`](Self::pull) or [`sync`](Self::sync), for somebody who asked for it
-    /// and waits. A push in doubt that opening the volume has found in the store counts, too. Where nothing was done,
-    /// and where both sides moved on, the store is [asked](Self::check_store) whether it is the right one.
+    /// and waits. A push in doubt that opening the volume has found in the store counts, too. Where both sides moved on,
+    /// the store is [asked](Self::check_store) whether it is the right one.
     pub fn account(&self, moved: Result<Moved>) -> Result<Moved> {
         match moved {
             Ok(moved) => {
                 let settled = std::mem::take(&mut self.replica().notes.lock().settled);
-                let moved = moved.after(&settled);
-                if moved.is_nothing() { self.check_store().map(|()| moved) } else { Ok(moved) }
+                Ok(moved.after(&settled))
             }
             Err(e) if e.kind() == ErrorKind::Conflict => Err(match self.check_store() {
                 Err(why) if matches!(why.kind(), ErrorKind::Conflict | ErrorKind::Gone | ErrorKind::NotFound) => why,

@@ -18,10 +18,6 @@ fn lsn(n: u64) -> Lsn {
     Lsn::new(n).unwrap()
 }
 
-fn memory() -> Bucket {
-    Bucket::open("memory://").unwrap()
-}
-
 /// Pages of a volume, by number.
 type Model = Vec<u64>;
 

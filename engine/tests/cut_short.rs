@@ -26,7 +26,7 @@ fn write_and_push(engine: &Engine) {
 
 #[test]
 fn a_renaming_that_the_store_has_decided_is_finished_here_by_the_same_call() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let (_root, killed) = renamed_elsewhere(&bucket);
     assert_eq!(killed.local_volumes().unwrap(), [name("old")]);
     killed.rename(&name("old"), &name("new")).unwrap();
@@ -40,7 +40,7 @@ fn a_renaming_that_the_store_has_decided_is_finished_here_by_the_same_call() {
 
 #[test]
 fn a_renaming_to_another_name_than_the_store_has_decided_is_refused() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let (_root, other) = renamed_elsewhere(&bucket);
     let refused = other.rename(&name("old"), &name("newer")).unwrap_err();
     assert!(refused.to_string().contains("moved to new"), "{refused}");
@@ -50,7 +50,7 @@ fn a_renaming_to_another_name_than_the_store_has_decided_is_refused() {
 #[test]
 fn what_a_removal_has_left_of_a_folder_goes_when_the_data_directory_is_opened() {
     let dir = scratch();
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let engine = open(dir.path(), &bucket);
     write(&engine.volume(&name("v")).unwrap(), &[(1, 1)]);
     drop(engine);

@@ -9,7 +9,6 @@ mod common;
 use std::path::Path;
 
 use common::*;
-use quire_bucket::Bucket;
 use quire_engine::{Condition, Engine, ErrorKind, Options, PageCount, Snapshot, SyncMode, Volume};
 
 /// Runs `work` on a thread of its own in which these system calls fail with `errno`.
@@ -84,7 +83,7 @@ const SYNCS: [libc::c_long; 2] = [libc::SYS_fdatasync, libc::SYS_fsync];
 const WRITES: [libc::c_long; 3] = [libc::SYS_pwrite64, libc::SYS_write, libc::SYS_writev];
 
 fn opened(dir: &Path) -> (Engine, Volume) {
-    let engine = open(dir, &Bucket::open("memory://").unwrap());
+    let engine = open(dir, &memory());
     let volume = engine.volume(&name("v")).unwrap();
     (engine, volume)
 }
@@ -146,7 +145,7 @@ fn log_size(dir: &Path) -> (u64, usize) {
 
 /// As [`opened`], with a cache so small that each spill has a log file of its own.
 fn opened_small(dir: &Path) -> (Engine, Volume) {
-    let stores = stores(&Bucket::open("memory://").unwrap());
+    let stores = stores(&memory());
     let engine = Engine::open(Options { cache_size: 1 << 20, ..options(dir, stores) }).unwrap();
     let volume = engine.volume(&name("v")).unwrap();
     (engine, volume)
@@ -366,7 +365,7 @@ fn what_was_not_synced_is_never_called_durable_later() {
 
 #[test]
 fn a_clone_on_a_full_disk_can_be_repeated_and_is_never_an_empty_volume() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let root = tempfile::tempdir().unwrap();
     let first = open(&root.path().join("first"), &bucket);
     let volume = first.volume(&name("v")).unwrap();
@@ -384,7 +383,7 @@ fn a_clone_on_a_full_disk_can_be_repeated_and_is_never_an_empty_volume() {
 
 #[test]
 fn a_reset_on_a_full_disk_changes_nothing() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let root = tempfile::tempdir().unwrap();
     let (a, b) = (open(&root.path().join("a"), &bucket), open(&root.path().join("b"), &bucket));
     let (mine, theirs) = (a.volume(&name("v")).unwrap(), b.volume(&name("v")).unwrap());
@@ -428,7 +427,7 @@ fn a_removal_that_cannot_be_written_down_leaves_the_volume_as_it_was() {
 fn a_decision_that_cannot_be_written_decides_nothing() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("live");
-    let engine = open(&dir, &Bucket::open("memory://").unwrap());
+    let engine = open(&dir, &memory());
     let volumes = ["a", "b"].map(|n| engine.volume(&name(n)).unwrap());
     volumes.iter().for_each(|v| write(v, &[(1, 1)]));
     for (n, calls) in [&SYNCS[..], &[libc::SYS_write], &[libc::SYS_rename, libc::SYS_renameat2]].into_iter().enumerate()
@@ -445,7 +444,7 @@ fn a_decision_that_cannot_be_written_decides_nothing() {
         assert_eq!((read(&volumes[0], 1), read(&volumes[1], 1)), (1, 1));
         let copy = root.path().join(format!("killed-{n}"));
         copy_dir(&dir, &copy);
-        let after = open(&copy, &Bucket::open("memory://").unwrap());
+        let after = open(&copy, &memory());
         for volume in ["a", "b"] {
             assert_eq!(read(&after.volume(&name(volume)).unwrap(), 1), 1);
         }
@@ -477,7 +476,7 @@ fn a_decided_transaction_counts_even_if_the_log_cannot_say_so() {
 
 #[test]
 fn sync_commit_on_a_full_disk_fails_or_counts_and_goes_on() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let root = tempfile::tempdir().unwrap();
     let mut options = options(root.path(), stores(&bucket));
     options.sync = SyncMode::Commit;
@@ -496,7 +495,7 @@ fn sync_commit_on_a_full_disk_fails_or_counts_and_goes_on() {
 
 #[test]
 fn a_cache_on_a_full_disk_only_costs_speed() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let root = tempfile::tempdir().unwrap();
     let first = open(&root.path().join("first"), &bucket);
     let volume = first.volume(&name("v")).unwrap();
@@ -518,7 +517,7 @@ fn a_cache_on_a_full_disk_only_costs_speed() {
 fn a_data_directory_that_cannot_be_written_is_an_error_with_a_remedy() {
     let root = tempfile::tempdir().unwrap();
     drop(opened(root.path()));
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     for errno in [libc::EACCES, libc::EROFS] {
         let open = || Engine::open(options(root.path(), stores(&bucket))).map(|_| ());
         let error = failing(&[libc::SYS_openat], errno, open).unwrap_err();

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::hooked::{Call, Hook, Step, hooked};
 use common::*;
@@ -42,7 +42,7 @@ fn big() -> Vec<(u32, u64)> {
 fn a_push_killed_at_any_step_goes_on_after_a_restart() {
     for step in STEPS {
         for first_push in [true, false] {
-            let bucket = Bucket::open("memory://").unwrap();
+            let bucket = memory();
             let root = tempfile::tempdir().unwrap();
             let (dir, dead) = (root.path().join("a"), root.path().join("dead"));
             let mut expected = 1;
@@ -87,7 +87,7 @@ fn a_push_killed_at_any_step_goes_on_after_a_restart() {
 #[test]
 fn a_renaming_settles_the_push_in_flight_first() {
     for step in [Step::Before(Call::Append), Step::After(Call::Append)] {
-        let bucket = Bucket::open("memory://").unwrap();
+        let bucket = memory();
         let root = tempfile::tempdir().unwrap();
         let is_away = Arc::new(AtomicBool::new(true));
         let cut = is_away.clone();
@@ -116,7 +116,7 @@ fn a_renaming_settles_the_push_in_flight_first() {
 
 #[test]
 fn a_volume_whose_name_was_taken_meanwhile_can_have_another() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let root = tempfile::tempdir().unwrap();
     let is_away = Arc::new(AtomicBool::new(true));
     let cut = is_away.clone();
@@ -141,7 +141,7 @@ fn a_volume_whose_name_was_taken_meanwhile_can_have_another() {
 
 #[test]
 fn a_lost_reply_is_settled_by_the_next_push_and_counts_once() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let dir = tempfile::tempdir().unwrap();
     let cuts = Arc::new(AtomicUsize::new(3));
     let left = cuts.clone();
@@ -169,7 +169,7 @@ fn a_lost_reply_is_settled_by_the_next_push_and_counts_once() {
 #[test]
 fn sync_commit_with_a_lost_reply_says_the_truth() {
     for step in [Step::Before(Call::Append), Step::After(Call::Append)] {
-        let bucket = Bucket::open("memory://").unwrap();
+        let bucket = memory();
         let dir = tempfile::tempdir().unwrap();
         let cuts = Arc::new(AtomicUsize::new(0));
         let left = cuts.clone();
@@ -202,7 +202,7 @@ fn sync_commit_with_a_lost_reply_says_the_truth() {
 fn sync_commit_without_a_store_is_in_doubt_and_comes_out_right() {
     for step in [Step::Before(Call::Append), Step::After(Call::Append)] {
         for killed in [false, true] {
-            let bucket = Bucket::open("memory://").unwrap();
+            let bucket = memory();
             let root = tempfile::tempdir().unwrap();
             let mut dir = root.path().join("a");
             let down = Arc::new(AtomicUsize::new(0));
@@ -246,7 +246,7 @@ fn sync_commit_without_a_store_is_in_doubt_and_comes_out_right() {
 #[test]
 fn a_commit_made_during_a_pull_is_no_divergence_if_a_twin_has_pushed_it() {
     for pushed_before in [true, false] {
-        let bucket = Bucket::open("memory://").unwrap();
+        let bucket = memory();
         let root = tempfile::tempdir().unwrap();
         let (dir, twin_dir) = (root.path().join("a"), root.path().join("twin"));
         let mine: Arc<OnceLock<Volume>> = Arc::default();
@@ -280,7 +280,7 @@ fn a_commit_made_during_a_pull_is_no_divergence_if_a_twin_has_pushed_it() {
 
 #[test]
 fn a_frame_that_is_not_there_is_not_called_lost_before_the_store_has_said_what_it_keeps() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let root = tempfile::tempdir().unwrap();
     let writer = open(&root.path().join("a"), &bucket);
     let pushed = writer.volume(&name("v")).unwrap();
@@ -310,7 +310,7 @@ fn a_frame_that_is_not_there_is_not_called_lost_before_the_store_has_said_what_i
 #[test]
 fn a_push_in_doubt_that_opening_the_volume_settles_is_told_once() {
     for step in [Step::Before(Call::Append), Step::After(Call::Append)] {
-        let bucket = Bucket::open("memory://").unwrap();
+        let bucket = memory();
         let dir = tempfile::tempdir().unwrap();
         {
             let down = Arc::new(AtomicBool::new(false));
@@ -339,7 +339,7 @@ fn a_push_in_doubt_that_opening_the_volume_settles_is_told_once() {
 
 #[test]
 fn a_panic_in_the_background_sync_is_told_and_the_next_round_goes_on() {
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let dir = tempfile::tempdir().unwrap();
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = broken.clone();
@@ -351,16 +351,9 @@ fn a_panic_in_the_background_sync_is_told_and_the_next_round_goes_on() {
     let engine = open_hooked(dir.path(), &bucket, SyncMode::Every(Duration::from_millis(20)), hook);
     let volume = engine.volume(&name("v")).unwrap();
     write(&volume, &[(1, 1)]);
-    let until = |what: &str, done: &dyn Fn() -> bool| {
-        let start = Instant::now();
-        while !done() {
-            assert!(start.elapsed() < Duration::from_secs(60), "{what}: {:?}", volume.status());
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    };
-    until("it is told", &|| volume.status().last_error.is_some_and(|e| e.contains("the background sync broke off")));
+    until("the error", || volume.status().last_error.is_some_and(|e| e.contains("the background sync broke off")));
     assert!(volume.status().remedy.is_some());
     broken.store(false, Ordering::SeqCst);
-    until("it goes on", &|| volume.status().state == Condition::Clean);
+    until("the next round", || volume.status().state == Condition::Clean);
     assert_eq!((volume.status().last_error, volume.log().unwrap().len()), (None, 1));
 }

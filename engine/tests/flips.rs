@@ -42,7 +42,7 @@ struct Built {
 
 impl Built {
     fn new() -> Built {
-        let bucket = Bucket::open("memory://").unwrap();
+        let bucket = memory();
         let root = scratch();
         let first = open(&root.path().join("first"), &bucket);
         let volume = first.volume(&name("v")).unwrap();
@@ -201,7 +201,7 @@ fn look_at_both(dir: &Path, bucket: &Bucket) -> Result<Vec<u64>> {
 
 #[test]
 fn damage_takes_a_decided_transaction_from_the_damaged_log_at_most() {
-    let (bucket, root) = (Bucket::open("memory://").unwrap(), scratch());
+    let (bucket, root) = (memory(), scratch());
     let dir = root.path().join("dir");
     let whole = decided_and_killed(&dir, &bucket);
     assert!(whole.keys().any(|path| path.parent().is_some_and(|folder| folder.ends_with("groups"))));

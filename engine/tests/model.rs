@@ -143,7 +143,7 @@ fn transaction(side: &mut Side, rng: &mut StdRng, next_stamp: &mut u64) {
 fn two_replicas_do_what_plain_maps_of_pages_do() {
     let steps = setting("QUIRE_STEPS", DEFAULT_STEPS);
     let mut rng = StdRng::seed_from_u64(quire_testkit::seed());
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let root = scratch();
     let mut log: Vec<Content> = Vec::new(); // what each LSN must show
     let mut next_stamp = 0;

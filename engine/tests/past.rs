@@ -17,10 +17,6 @@ fn at(n: u64) -> Moment {
     Moment::Lsn(lsn(n))
 }
 
-fn memory() -> Bucket {
-    Bucket::open("memory://").unwrap()
-}
-
 /// What pages 1 to `count` of a volume say.
 fn stamps(volume: &Volume, count: u32) -> Vec<u64> {
     assert_eq!(volume.snapshot().page_count().get(), count);

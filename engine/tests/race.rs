@@ -278,7 +278,7 @@ fn two_processes_race_for_every_lsn_on_s3() {
 #[test]
 fn sixteen_threads_race_in_one_process() {
     let (volumes, rounds, racers) = (2, setting("QUIRE_ROUNDS", 30).div_ceil(5), 16);
-    let bucket = Bucket::open("memory://").unwrap();
+    let bucket = memory();
     let root = scratch();
     let acknowledged = Mutex::new(Vec::new());
     let losses: u64 = std::thread::scope(|scope| {

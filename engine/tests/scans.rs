@@ -13,10 +13,6 @@ use quire_testkit::seed;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-fn memory() -> Bucket {
-    Bucket::open("memory://").unwrap()
-}
-
 /// A volume of so many pages in the store, page n with stamp n.
 fn volume(bucket: &Bucket, pages: u32) {
     let dir = scratch();

@@ -14,7 +14,7 @@ macro_rules! over_every_store {
         mod memory {
             $(#[test]
             fn $name() {
-                super::$name(&super::Bucket::open("memory://").unwrap());
+                super::$name(&super::memory());
             })*
         }
         mod folder {

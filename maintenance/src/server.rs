@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use quire_channel::{Connection, MAX_MESSAGE_BYTES, Service};
+use quire_proto::wire;
 use quire_proto::wire::admin_client::AdminClient;
 use quire_proto::wire::run_info::Outcome;
 use quire_proto::wire::run_maintenance_request::Work;
-use quire_proto::wire::{self, error_of};
 use quire_proto::{Error, Grant, Lsn, Result, VolumeName};
 use tonic::{Response, Status};
 
@@ -36,7 +36,7 @@ impl Server {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.connection.call(|service| ask(client(service))).await.map_err(|status| error_of(&status))
+        self.connection.call(|service| ask(client(service))).await.map_err(|status| self.connection.error_of(&status))
     }
 
     /// Who the caller is to it.

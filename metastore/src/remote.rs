@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use quire_channel::{Connection, MAX_MESSAGE_BYTES, Service, pieces};
 use quire_proto::wire::metastore_client::MetastoreClient;
-use quire_proto::wire::{self, error_of, head_response, place_of, required, winner_of};
+use quire_proto::wire::{self, head_response, place_of, required, winner_of};
 use quire_proto::{
     Appended, CheckpointPlace, CommitHeader, Error, ErrorKind, LogPart, LogUpkeep, Lsn, Marked, Marker, Metastore,
     Opened, Result, Retention, SealedCommit, Stated, Statement, VolumeName, VolumeState,
@@ -43,7 +43,7 @@ impl Remote {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.connection.call(|service| ask(client(service))).await.map_err(|status| error_of(&status))
+        self.connection.call(|service| ask(client(service))).await.map_err(|status| self.connection.error_of(&status))
     }
 
     fn state(&self, found: wire::HeadResponse) -> Result<VolumeState> {
@@ -138,7 +138,7 @@ impl Metastore for Remote {
             Ok(wire::AppendResponse {}) => Ok(Appended::Won),
             Err(status) => match winner_of(&status)? {
                 Some(winner) => Ok(Appended::Lost(Box::new(winner))),
-                None => Err(error_of(&status)),
+                None => Err(self.connection.error_of(&status)),
             },
         }
     }
@@ -181,7 +181,7 @@ impl Metastore for Remote {
                 let request = request.clone();
                 async move { client(service).watch(stream::iter([request])).await }
             });
-            let told = watched.await.map_err(|status| error_of(&status))?;
+            let told = watched.await.map_err(|status| connection.error_of(&status))?;
             Ok::<_, Error>(connection.messages(told, true))
         };
         stream::once(told).try_flatten().map(|told| SealedCommit::decode(told?.commit)).boxed()

@@ -8,7 +8,7 @@ use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
 use quire_channel::pieces;
 use quire_proto::wire::get_stored_times_response::StoredTime;
 use quire_proto::wire::metastore_server::Metastore;
-use quire_proto::wire::{self, authorized, head_response, place_of, required, status_of, status_of_lost};
+use quire_proto::wire::{self, authorized, error_of, head_response, place_of, required, status_of, status_of_lost};
 use quire_proto::{
     Allowance, Appended, Base, CheckpointHead, CommitHeader, CommitKind, Error, ErrorKind, Grant, LogPart, LogUpkeep,
     Lsn, Marker, MarkerTarget, Result, Retention, Right, SealedCommit, Statement, VolumeName, VolumeState,
@@ -388,7 +388,7 @@ impl Metastore for Service {
                     .with_remedy("Write it on the store itself, without a server."));
             }
             let mut object = BytesMut::new();
-            while let Some(piece) = messages.message().await.map_err(|status| quire_proto::wire::error_of(&status))?
+            while let Some(piece) = messages.message().await.map_err(|status| error_of(&status, "the client"))?
                 && object.len() as u64 <= first.len_bytes
             {
                 object.extend_from_slice(&piece.data);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use quire_channel::{Connection, MAX_MESSAGE_BYTES, Service};
 use quire_proto::wire::pagestore_client::PagestoreClient;
-use quire_proto::wire::{self, error_of, required};
+use quire_proto::wire::{self, required};
 use quire_proto::{
     CheckpointPlace, EncodedFrame, Error, FrameAddress, FrameIndex, FrameStream, Lsn, PageUpkeep, Pagestore, Result,
     SegmentId, VolumeName, check_frame,
@@ -42,7 +42,7 @@ impl Remote {
         let (sender, mut receiver) = mpsc::channel::<wire::WriteFramesRequest>(FRAMES_ON_THE_WAY);
         let messages = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
         let mut client = client(self.connection.service());
-        let written = async { client.write_frames(messages).await.map_err(|status| error_of(&status)) };
+        let written = async { client.write_frames(messages).await.map_err(|status| self.connection.error_of(&status)) };
         let feed = async move {
             if sender.send(first).await.is_err() {
                 return Ok(());
@@ -113,7 +113,7 @@ impl Pagestore for Remote {
             let request = request.clone();
             async move { client(service).verify_segment(request).await }
         });
-        verified.await.map(drop).map_err(|status| error_of(&status))
+        verified.await.map(drop).map_err(|status| self.connection.error_of(&status))
     }
 
     fn scan(&self, volume: &VolumeName, segment: SegmentId, len_bytes: u64) -> BoxStream<'static, Result<Bytes>> {
@@ -158,6 +158,6 @@ impl PageUpkeep for Remote {
             let request = request.clone();
             async move { client(service).drop_segment(request).await }
         });
-        dropped.await.map(drop).map_err(|status| error_of(&status))
+        dropped.await.map(drop).map_err(|status| self.connection.error_of(&status))
     }
 }

@@ -98,9 +98,9 @@ async fn volumes_are_made_named_shown_and_ended() {
     let made = admin.create_volume(create("team/app", 8192)).await.unwrap().into_inner();
     assert_eq!((made.state.as_str(), made.head.as_ref().unwrap().page_size), ("live", 8192));
     let again = admin.create_volume(create("team/app", 0)).await.unwrap_err();
-    assert_eq!(error_of(&again).kind(), ErrorKind::AlreadyExists);
+    assert_eq!(error_of(&again, "the server").kind(), ErrorKind::AlreadyExists);
     for wrong in [create("team/b", 1000), create("../b", 0), create("", 0)] {
-        assert_eq!(error_of(&admin.create_volume(wrong).await.unwrap_err()).kind(), ErrorKind::Invalid);
+        assert_eq!(error_of(&admin.create_volume(wrong).await.unwrap_err(), "the server").kind(), ErrorKind::Invalid);
     }
     // It is one as any other: whoever opens it writes to it.
     let head = house.direct.head(&name("team/app")).await.unwrap().live().unwrap();
@@ -142,9 +142,9 @@ async fn volumes_are_made_named_shown_and_ended() {
     assert_eq!(log("long", 0, 3000).await, (1..=2500).rev().collect::<Vec<_>>());
 
     let delete = |expected_lsn| wire::DeleteVolumeRequest { volume: "other".into(), expected_lsn };
-    assert_eq!(error_of(&admin.delete_volume(delete(3)).await.unwrap_err()).kind(), ErrorKind::Conflict);
+    assert_eq!(error_of(&admin.delete_volume(delete(3)).await.unwrap_err(), "the server").kind(), ErrorKind::Conflict);
     assert_eq!(admin.delete_volume(delete(0)).await.unwrap().into_inner().state, "ended");
-    assert_eq!(error_of(&admin.delete_volume(delete(0)).await.unwrap_err()).kind(), ErrorKind::NotFound);
+    assert_eq!(error_of(&admin.delete_volume(delete(0)).await.unwrap_err(), "the server").kind(), ErrorKind::NotFound);
     // And made again, after what was there.
     let made = admin.create_volume(create("other", 0)).await.unwrap().into_inner();
     assert_eq!(made.head.unwrap().lsn, 9);

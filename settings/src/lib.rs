@@ -31,5 +31,5 @@ pub use place::Place;
 pub use source::Source;
 pub use store::{StoreKind, StoreUrl};
 pub use sync::{parse_duration, parse_sync};
-pub use time::parse_time;
+pub use time::{looks_like_moment, parse_time};
 pub use token::Token;

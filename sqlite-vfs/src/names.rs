@@ -18,7 +18,7 @@ pub(crate) fn volume_of(name: &str) -> Result<VolumeName> {
 /// Refuses a new volume a name by which the command line would mean another volume's past: `app@7`.
 pub(crate) fn check_new(name: &VolumeName) -> Result<()> {
     match name.as_str().rsplit_once('@') {
-        Some((volume, moment)) if is_moment(moment) => {
+        Some((volume, moment)) if quire_settings::looks_like_moment(moment) => {
             let lsn = moment.parse().ok().and_then(Lsn::new).unwrap_or(Lsn::FIRST);
             let problem = format!("{name} means a moment of the past of `{volume}`: no new volume has such a name");
             Err(Error::invalid(problem).with_remedy(format!(
@@ -27,13 +27,6 @@ pub(crate) fn check_new(name: &VolumeName) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether this, behind an '@', is an LSN or a time, or looks as if it should be.
-fn is_moment(text: &str) -> bool {
-    let is_of_one = |char: char| char.is_ascii_digit() || "-:TZ.+".contains(char);
-    let looks_so = text.chars().all(is_of_one) && text.contains(|char: char| char.is_ascii_digit());
-    looks_so || quire_settings::parse_time(text).is_some()
 }
 
 /// A volume's name as it is, an absolute path without its detours.

@@ -36,7 +36,7 @@ const SANITIZERS: [Sanitizer; 2] = [
 const LENGTHS: [(&str, &str); 3] =
     [("QUIRE_STEPS", "2000"), ("QUIRE_ROUNDS", "20"), ("QUIRE_MEMORY_LIMIT_MIB", "8192")];
 /// Not among them: `memory`, which measures, and `extension`, whose programs are not instrumented.
-const TESTS: [&str; 16] = [
+const TESTS: [&str; 17] = [
     "cache",
     "cut_short",
     "databases",
@@ -51,6 +51,7 @@ const TESTS: [&str; 16] = [
     "local",
     "model",
     "race",
+    "standing",
     "stores",
     "transactions",
 ];

@@ -1,6 +1,6 @@
 //! `quire server`: what those ask of a server who look after it.
 
-use quire_engine::{Error, Result, VolumeName};
+use quire_engine::{Error, Result};
 use quire_proto::wire::run_info::Outcome as Ended;
 use quire_proto::wire::{ClientInfo, GrantInfo, RunInfo, ServerInfo, VolumeInfo};
 use quire_settings::{Key, parse_duration};
@@ -23,25 +23,25 @@ pub(crate) fn server(ctx: &Context, verb: &ServerVerb) -> Outcome {
     let output = ctx.output;
     match verb {
         ServerVerb::Info => {
-            let info = ask(ctx, server.info())?;
+            let info = ask(server.info())?;
             output.result(&info, server_facts)
         }
         ServerVerb::Clients => {
-            let clients = ask(ctx, server.clients())?;
+            let clients = ask(server.clients())?;
             output.result(&clients, |clients| clients_table(clients))
         }
         ServerVerb::Runs { name } => {
             let name = name.as_deref().map(volume_name).transpose()?;
-            let runs = ask(ctx, server.runs(name.as_ref()))?;
+            let runs = ask(server.runs(name.as_ref()))?;
             output.result(&runs, |runs| runs_table(runs))
         }
         ServerVerb::Volume { name } => {
             let name = volume_name(name)?;
-            let volume = ask(ctx, server.describe(&name))?;
+            let volume = ask(server.describe(&name))?;
             output.result(&volume, volume_facts)
         }
         ServerVerb::LogFilter { filter } => {
-            let filter = ask(ctx, async {
+            let filter = ask(async {
                 match filter {
                     None => server.log_filter().await,
                     Some(filter) => server.set_log_filter(filter).await,
@@ -50,19 +50,19 @@ pub(crate) fn server(ctx: &Context, verb: &ServerVerb) -> Outcome {
             output.result(&serde_json::json!({ "filter": filter }), |_| filter.clone())
         }
         ServerVerb::Whoami => {
-            let grant = ask(ctx, server.who_am_i())?;
+            let grant = ask(server.who_am_i())?;
             output.result(&grant, grant_facts)
         }
         ServerVerb::Token(args) => {
             let (grant, valid) = (grant(args)?, valid(&args.expires)?);
-            let issued = ask(ctx, server.issue_token(&grant, valid))?;
+            let issued = ask(server.issue_token(&grant, valid))?;
             output.result(&issued, |issued| issued.token.clone())
         }
         ServerVerb::Drain { wait } => {
             let wait_for = parse_duration(wait).ok_or_else(|| {
                 Error::invalid(format!("--wait {wait:?} is not a time")).with_remedy("It is like 10s or 5min; or 0s.")
             })?;
-            ask(ctx, server.drain(wait_for))?;
+            ask(server.drain(wait_for))?;
             let store = ctx.settings.store.to_string();
             output.result(&serde_json::json!({ "server": store, "ends_in_ms": wait_for.as_millis() as u64 }), |_| {
                 format!("{store} ends in {wait_for:?}, once what is under way is answered")
@@ -71,15 +71,10 @@ pub(crate) fn server(ctx: &Context, verb: &ServerVerb) -> Outcome {
     }
 }
 
-/// Asks where an engine waits for its own calls. It is one on a folder of its own: a program may have the replicas.
-fn ask<T: Send>(ctx: &Context, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-    let folder = tempfile::tempdir().map_err(|e| Error::from_io("making a temporary folder", e))?;
-    let mut settings = ctx.settings.clone();
-    settings.data_dir = folder.path().to_owned();
-    let engine = quire_settings::open_engine(&settings)?;
-    // Any name does: it is not asked about.
-    let name = VolumeName::parse("all")?;
-    engine.maintain(&name, |_, _| call)
+/// Waits for an answer of the server. No data directory is needed for it: a program may have that one open.
+fn ask<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Error::from_io("making a runtime", e))?.block_on(call)
 }
 
 fn server_facts(info: &ServerInfo) -> String {

@@ -74,6 +74,8 @@ pub(crate) struct Notes {
     pub(crate) ended: Option<(String, String)>,
     /// A push in doubt that opening the replica has found in the store, until somebody is told.
     pub(crate) settled: Moved,
+    /// What it stood on when it was opened, until the store was seen to have that: it may be another store by now.
+    pub(crate) unconfirmed: Option<CommitHash>,
     /// The snapshot on which the store has this replica's marker.
     pub(crate) held: Option<BaseState>,
 }
@@ -136,6 +138,7 @@ impl Replica {
         registered: bool,
     ) -> Result<Arc<Replica>> {
         let found = if registered { recover::recover(&dir, name.as_str())? } else { None };
+        let unconfirmed = found.as_ref().and_then(|found| found.state.own_base()).map(|base| base.hash);
         let Recovered {
             state,
             table,
@@ -188,7 +191,7 @@ impl Replica {
             cache: Mutex::new(Appender::new(Room::Cache, dir.clone(), file_bytes, next_file.clone())),
             lineage: Mutex::new(None),
             fetching: crate::fetch::Fetching::default(),
-            notes: Mutex::new(Notes::default()),
+            notes: Mutex::new(Notes { unconfirmed, ..Notes::default() }),
             unnamed: AtomicBool::new(false),
             past: AtomicBool::new(false),
             next_file,

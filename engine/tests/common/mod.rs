@@ -22,6 +22,11 @@ use quire_pagestore::Embedded as Pagestore;
 /// Pages of the tests: small ones, so that there are many.
 pub const PAGE: usize = 512;
 
+/// A bucket that nobody else has.
+pub fn memory() -> Bucket {
+    Bucket::open("memory://").unwrap()
+}
+
 /// The stores of a bucket; with `QUIRE_TEST_SERVED=1` there is a server of its own between, as each client would have one.
 pub fn stores(bucket: &Bucket) -> Stores {
     if std::env::var_os("QUIRE_TEST_SERVED").is_some() {
@@ -70,6 +75,15 @@ pub fn open_when_free(options: impl Fn() -> Options) -> Engine {
             }
             Err(e) => panic!("{e:?}"),
         }
+    }
+}
+
+/// Waits for another thread's work.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what} never came");
+        std::thread::yield_now();
     }
 }
 

@@ -142,7 +142,7 @@ pub fn winner_of(status: &Status) -> Result<Option<Winner>> {
 
 /// Whether Quire's own server gave this status, rather than what stands between or the connection itself.
 pub fn is_answer(status: &Status) -> bool {
-    let is_unavailable = || error_of(status).kind() == ErrorKind::Unavailable && !is_no_server(status);
+    let is_unavailable = || error_of(status, "").kind() == ErrorKind::Unavailable && !is_no_server(status);
     problem(status).is_some() || (!is_of_the_connection(status) && !is_unavailable())
 }
 
@@ -157,8 +157,9 @@ fn is_of_the_connection(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
-/// The error that came over the wire; or what it means that none of Quire's came.
-pub fn error_of(status: &Status) -> Error {
+/// The error that came over the wire from `peer`, such as "the server http://host:7480"; or what it means that none of
+/// Quire's came.
+pub fn error_of(status: &Status, peer: &str) -> Error {
     if let Some(problem) = problem(status)
         && let Some((kind, _)) = KINDS.iter().find(|(kind, _)| kind.as_str() == problem.kind)
     {
@@ -187,7 +188,7 @@ pub fn error_of(status: &Status) -> Error {
         // Whatever stands between may say any of the others: the outcome is unknown.
         _ => (ErrorKind::Unavailable, UNAVAILABLE),
     };
-    Error::new(kind, format!("the server: {message}")).with_remedy(remedy)
+    Error::new(kind, format!("{peer}: {message}")).with_remedy(remedy)
 }
 
 /// What a status says, down to the bottom: of the errors of a connection each tells only its own part.
@@ -221,7 +222,7 @@ mod tests {
                 }
                 let status = status_of(&error);
                 assert_eq!(status.code(), code);
-                let back = error_of(&status);
+                let back = error_of(&status, "the server");
                 assert_eq!((back.kind(), back.to_string(), back.remedy()), (kind, error.to_string(), remedy));
                 assert!(winner_of(&status).unwrap().is_none());
             }
@@ -244,7 +245,7 @@ mod tests {
         for delay in [Duration::ZERO, Duration::from_millis(1500), Duration::from_secs(u64::MAX >> 1)] {
             let status = status_of_limit("too much", delay);
             assert_eq!((status.code(), retry_delay(&status)), (Code::ResourceExhausted, Some(delay)));
-            assert_eq!(error_of(&status).kind(), ErrorKind::Busy);
+            assert_eq!(error_of(&status, "the server").kind(), ErrorKind::Busy);
         }
         for other in [status_of(&Error::invalid("x")), Status::resource_exhausted("x")] {
             assert_eq!(retry_delay(&other), None);
@@ -258,13 +259,13 @@ mod tests {
     #[test]
     fn what_others_say_is_no_answer() {
         for code in [Code::Unknown, Code::Internal, Code::Cancelled, Code::DeadlineExceeded, Code::NotFound] {
-            assert_eq!(error_of(&Status::new(code, "a proxy's words")).kind(), ErrorKind::Unavailable);
+            assert_eq!(error_of(&Status::new(code, "a proxy's words"), "the server").kind(), ErrorKind::Unavailable);
         }
-        assert_eq!(error_of(&Status::unauthenticated("no token")).kind(), ErrorKind::Denied);
+        assert_eq!(error_of(&Status::unauthenticated("no token"), "the server").kind(), ErrorKind::Denied);
         let mut broken = Status::resource_exhausted("h2 protocol error");
         assert!(is_answer(&broken));
         broken.set_source(std::sync::Arc::new(std::io::Error::other("the connection")));
-        assert!(!is_answer(&broken) && error_of(&broken).kind() == ErrorKind::Unavailable);
+        assert!(!is_answer(&broken) && error_of(&broken, "the server").kind() == ErrorKind::Unavailable);
     }
 
     /// An error of the connection, and its cause.
@@ -293,13 +294,13 @@ mod tests {
     #[test]
     fn a_connection_that_fails_tells_its_cause_and_what_helps() {
         let causes = ["transport error", "tcp connect error", "tcp connect error", "Connection refused (os error 111)"];
-        let refused = error_of(&broken("tcp connect error", &causes));
+        let refused = error_of(&broken("tcp connect error", &causes), "the server");
         assert_eq!(refused.message(), "the server: tcp connect error: Connection refused (os error 111)");
         for (message, cause, remedy) in [
             ("received corrupt message of type InvalidContentType", "transport error", "begins with http://"),
             ("h2 protocol error: http2 error", "connection error detected: frame with invalid size", "https://"),
         ] {
-            let error = error_of(&broken(message, &[cause]));
+            let error = error_of(&broken(message, &[cause]), "the server");
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert!(error.remedy().is_some_and(|said| said.contains(remedy)), "{error:?}");
         }
@@ -307,11 +308,14 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_status_is_that_of_no_server() {
-        let other = error_of(&Status::unimplemented("grpc-status header missing, mapped from HTTP status code 404"));
+        let other = error_of(
+            &Status::unimplemented("grpc-status header missing, mapped from HTTP status code 404"),
+            "the server",
+        );
         assert_eq!(other.kind(), ErrorKind::Unavailable);
         assert!(other.remedy().is_some_and(|remedy| remedy.contains("no Quire server")), "{other:?}");
-        assert_eq!(error_of(&Status::unimplemented("")).kind(), ErrorKind::Invalid);
-        let stranger = error_of(&Status::unauthenticated("no token"));
+        assert_eq!(error_of(&Status::unimplemented(""), "the server").kind(), ErrorKind::Invalid);
+        let stranger = error_of(&Status::unauthenticated("no token"), "the server");
         let remedy = stranger.remedy().unwrap_or_default();
         assert!(remedy.contains("QUIRE_TOKEN_FILE") && !remedy.contains("--token"), "{remedy}");
     }
