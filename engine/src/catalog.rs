@@ -52,7 +52,11 @@ pub(crate) const REMOVED: &str = "removed";
 pub(crate) fn remove_folder(dir: &Path) -> std::io::Result<()> {
     let removed = dir.with_extension(REMOVED);
     std::fs::rename(dir, &removed)?;
-    std::fs::remove_dir_all(removed)
+    // A thread that was about to make a file in there may have made it since.
+    let tries = std::iter::repeat_with(|| std::fs::remove_dir_all(&removed)).take(100);
+    let is_final =
+        |done: &std::io::Result<()>| !matches!(done, Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty);
+    tries.into_iter().find(is_final).unwrap_or_else(|| std::fs::remove_dir_all(&removed))
 }
 
 /// Whether this is what a removal that was cut short has left.
@@ -80,8 +84,10 @@ pub(crate) struct Entry {
 pub(crate) struct Catalog {
     path: PathBuf,
     file: Option<File>,
-    /// A change failed and could not be taken back: the file is written anew before the next one.
+    /// What the file holds is in doubt, a change that could not be taken back, say: it is written anew before the next one.
     torn: bool,
+    /// What was found at opening may not be durable: a process that was killed wrote it.
+    unsynced: bool,
     entries: BTreeMap<VolumeName, Entry>,
 }
 
@@ -89,7 +95,7 @@ impl Catalog {
     /// Reads the catalogue of a data directory; none yet is an empty one.
     pub(crate) fn open(data_dir: &Path) -> Result<Catalog> {
         let path = data_dir.join("catalog.qcat");
-        let mut catalog = Catalog { path, file: None, torn: false, entries: BTreeMap::new() };
+        let mut catalog = Catalog { path, file: None, torn: false, unsynced: false, entries: BTreeMap::new() };
         let bytes = match std::fs::read(&catalog.path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(catalog),
             bytes => bytes.map_err(|e| Error::from_io(format!("reading {}", catalog.path.display()), e))?,
@@ -97,6 +103,8 @@ impl Catalog {
         let (records, good) = catalog.replay(&bytes)?;
         if good < bytes.len() || records > catalog.entries.len() + SLACK_RECORDS {
             catalog.rewrite()?;
+        } else {
+            catalog.unsynced = true;
         }
         Ok(catalog)
     }
@@ -146,12 +154,30 @@ impl Catalog {
             return Err(Error::from_io(format!("writing {}", fresh.display()), e));
         }
         self.file = None;
-        self.torn = false;
-        self.sync_folder()
+        self.torn = true;
+        self.sync_folder()?;
+        (self.torn, self.unsynced) = (false, false);
+        Ok(())
     }
 
     fn sync_folder(&self) -> Result<()> {
         self.path.parent().map_or(Ok(()), sync_dir)
+    }
+
+    /// Makes what was found at opening durable.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        if self.torn {
+            return self.rewrite();
+        }
+        if self.unsynced {
+            let wrong = |e| Error::from_io(format!("syncing {}", self.path.display()), e);
+            let file = File::open(&self.path).map_err(wrong)?;
+            let synced = file.sync_all().map_err(wrong).and_then(|()| self.sync_folder());
+            self.torn = synced.is_err();
+            synced?;
+            self.unsynced = false;
+        }
+        Ok(())
     }
 
     /// Makes changes, all of them or none; they survive a loss of power.
@@ -175,13 +201,14 @@ impl Catalog {
             .write_all(&bytes)
             .and_then(|()| file.sync_all())
             .map_err(wrong)
-            .and_then(|()| if before == 0 { self.sync_folder() } else { Ok(()) });
+            .and_then(|()| if before == 0 || self.unsynced { self.sync_folder() } else { Ok(()) });
         if let Err(e) = written {
             // What was written of it must not stand before another record, nor count after a restart.
             self.torn = file.set_len(before).is_err();
             return Err(e);
         }
         self.file = Some(file);
+        self.unsynced = false;
         changes.into_iter().for_each(|change| apply(&mut self.entries, change));
         Ok(())
     }

@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) bridge: Bridge,
     stores: OnceCell<Connected>,
     pub(crate) catalog: Mutex<Catalog>,
+    /// The catalogue is durable.
+    names_synced: AtomicBool,
     pub(crate) groups: Groups,
     pub(crate) unheld: Unheld,
     pub(crate) volumes: Mutex<HashMap<VolumeName, Weak<Open>>>,
@@ -108,6 +110,7 @@ impl Engine {
             bridge: Bridge::new()?,
             stores: OnceCell::new(),
             catalog: Mutex::new(Catalog::open(dir)?),
+            names_synced: AtomicBool::new(false),
             groups: Groups::new(dir),
             unheld: Unheld::open(dir)?,
             volumes: Mutex::default(),
@@ -697,6 +700,15 @@ impl Shared {
             let _ = remove_folder(&dir);
         }
         Ok((id, made?))
+    }
+
+    /// Before anything of a replica is called durable: so is its name, which may be that of a process that was killed.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        if !self.names_synced.load(Ordering::Relaxed) {
+            self.catalog.lock().sync()?;
+            self.names_synced.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Puts a new replica into the catalogue, before its first record is written.

@@ -190,7 +190,7 @@ fn a_golden_table_file_holds_what_it_held() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = golden("table.qtab");
     std::fs::write(dir.path().join("table.qtab"), &bytes).unwrap();
-    let (back, want) = (tablefile::load(dir.path()).unwrap().unwrap(), a_table());
+    let (back, want) = (tablefile::load(dir.path()).unwrap().unwrap().unwrap(), a_table());
     assert_eq!((&back.state, back.position, back.next_file), (&want.state, want.position, want.next_file));
     let cells = |table: &Table| {
         let mut cells = Vec::new();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use quire_proto::{Error, Reader, Result, VolumeName, Writer};
 
-use crate::log::sync_dir;
+use crate::log::{Folder, sync_dir};
 
 const MAGIC: [u8; 4] = *b"QGRP";
 const VERSION: u8 = 1;
@@ -28,12 +28,25 @@ pub(crate) struct Groups {
 struct Known {
     /// Prepared and not yet visible: the volumes of each group.
     open: HashMap<[u8; 16], Vec<VolumeName>>,
-    /// Written and only to be named: the volumes in the file.
-    ready: HashMap<[u8; 16], Vec<VolumeName>>,
+    /// Written and only to be named.
+    ready: HashMap<[u8; 16], Ready>,
     decided: HashSet<[u8; 16]>,
     /// Decided groups all of whose volumes have settled.
     finished: Vec<[u8; 16]>,
     waiting: HashMap<[u8; 16], usize>,
+    /// Groups whose decision failed, and could not be taken back for certain.
+    unclear: HashSet<[u8; 16]>,
+    /// The folder of the decisions is there, for certain.
+    has_folder: bool,
+    /// No decision is forgotten any more.
+    keeps_all: bool,
+}
+
+/// A decision that has only to get its name.
+struct Ready {
+    volumes: Vec<VolumeName>,
+    /// Where its name will be: open, so that a process without file descriptors is told before and not after.
+    folder: Folder,
 }
 
 impl Groups {
@@ -75,8 +88,8 @@ impl Groups {
     pub(crate) fn make_ready(&self, group: [u8; 16]) -> Result<()> {
         let mut known = self.known.lock();
         let volumes = known.open.get(&group).cloned().unwrap_or_default();
-        self.write(&self.file(group), &volumes)?;
-        known.ready.insert(group, volumes);
+        let ready = self.write(&mut known, group, volumes)?;
+        known.ready.insert(group, ready);
         Ok(())
     }
 
@@ -84,47 +97,63 @@ impl Groups {
     pub(crate) fn decide(&self, group: [u8; 16]) -> Result<()> {
         let mut known = self.known.lock();
         let Some(volumes) = known.open.remove(&group) else { return Ok(()) };
+        let ready = match known.ready.remove(&group).filter(|ready| ready.volumes == volumes) {
+            Some(ready) => ready,
+            None => self.write(&mut known, group, volumes)?,
+        };
         let path = self.file(group);
-        let is_ready = known.ready.remove(&group).is_some_and(|written| written == volumes);
-        let written = if is_ready { Ok(()) } else { self.write(&path, &volumes) };
-        if let Err(e) = written.and_then(|()| self.name(&path)) {
+        let named = std::fs::rename(fresh(&path), &path).map_err(writing(&path)).and_then(|()| ready.folder.sync());
+        if let Err(e) = named {
+            let _ = std::fs::remove_file(fresh(&path));
             // It may have got its name and not been made durable: it must not decide anything later.
-            return match std::fs::remove_file(&path).and_then(|()| File::open(&self.dir)?.sync_all()) {
-                Err(gone) if gone.kind() != std::io::ErrorKind::NotFound => Err(writing(&path)(gone)),
-                _ => Err(e),
+            return match std::fs::remove_file(&path) {
+                Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => Err(e),
+                removed => {
+                    let forgotten = removed.map_err(writing(&path)).and_then(|()| ready.folder.sync());
+                    if forgotten.is_err() {
+                        known.unclear.insert(group);
+                    }
+                    Err(e)
+                }
             };
         }
-        known.waiting.insert(group, volumes.len());
+        known.waiting.insert(group, ready.volumes.len());
         known.decided.insert(group);
         Ok(())
     }
 
     /// Writes a decision, which is none until it has its name.
-    fn write(&self, path: &Path, volumes: &[VolumeName]) -> Result<()> {
-        if !self.dir.exists() {
-            std::fs::create_dir_all(&self.dir).map_err(writing(path))?;
+    fn write(&self, known: &mut Known, group: [u8; 16], volumes: Vec<VolumeName>) -> Result<Ready> {
+        let path = self.file(group);
+        if !known.has_folder {
+            std::fs::create_dir_all(&self.dir).map_err(writing(&path))?;
             self.dir.parent().map_or(Ok(()), sync_dir)?;
+            known.has_folder = true;
         }
-        let fresh = fresh(path);
-        let mut file = File::create(&fresh).map_err(writing(path))?;
-        file.write_all(&encode(volumes)).and_then(|()| file.sync_all()).map_err(|e| {
+        let folder = Folder::open(self.dir.clone())?;
+        let fresh = fresh(&path);
+        let mut file = File::create(&fresh).map_err(writing(&path))?;
+        file.write_all(&encode(&volumes)).and_then(|()| file.sync_all()).map_err(|e| {
             let _ = std::fs::remove_file(&fresh);
-            writing(path)(e)
-        })
-    }
-
-    fn name(&self, path: &Path) -> Result<()> {
-        let fresh = fresh(path);
-        if let Err(e) = std::fs::rename(&fresh, path) {
-            let _ = std::fs::remove_file(&fresh);
-            return Err(writing(path)(e));
-        }
-        sync_dir(&self.dir)
+            writing(&path)(e)
+        })?;
+        Ok(Ready { volumes, folder })
     }
 
     /// Whether the group was decided, now or before a crash.
-    pub(crate) fn is_decided(&self, group: [u8; 16]) -> bool {
-        self.known.lock().decided.contains(&group) || self.file(group).exists()
+    pub(crate) fn is_decided(&self, group: [u8; 16]) -> Result<bool> {
+        let known = self.known.lock();
+        if known.decided.contains(&group) || known.unclear.contains(&group) {
+            return Ok(known.decided.contains(&group));
+        }
+        drop(known);
+        let path = self.file(group);
+        path.try_exists().map_err(|e| Error::from_io(format!("looking for {}", path.display()), e))
+    }
+
+    /// Whether its decision failed, and may be found decided after a loss of power.
+    pub(crate) fn is_unclear(&self, group: [u8; 16]) -> bool {
+        self.known.lock().unclear.contains(&group)
     }
 
     /// A volume's log says what became of its part.
@@ -140,6 +169,11 @@ impl Groups {
         }
     }
 
+    /// The log of a volume could not be made durable, or cannot be written any more: from here on the decisions stay, for the next opening.
+    pub(crate) fn keep_all(&self) {
+        self.known.lock().keeps_all = true;
+    }
+
     /// Finished groups whose outcome could not be made durable yet.
     pub(crate) fn keep(&self, groups: Vec<[u8; 16]>) {
         self.known.lock().finished.extend(groups);
@@ -149,12 +183,17 @@ impl Groups {
     /// must be made durable before the files are [forgotten](Self::forget).
     pub(crate) fn to_clean(&self) -> Vec<[u8; 16]> {
         let mut known = self.known.lock();
-        if known.finished.len() < CLEAN_EVERY { Vec::new() } else { std::mem::take(&mut known.finished) }
+        if known.keeps_all || known.finished.len() < CLEAN_EVERY {
+            Vec::new()
+        } else {
+            std::mem::take(&mut known.finished)
+        }
     }
 
     /// Removes the files of groups whose outcome is durable in every log.
     pub(crate) fn forget(&self, groups: &[[u8; 16]]) {
-        for group in groups {
+        let known = self.known.lock();
+        for group in groups.iter().filter(|_| !known.keeps_all) {
             if let Err(e) = std::fs::remove_file(self.file(*group)) {
                 tracing::warn!("removing {}: {e}", self.file(*group).display());
             }
@@ -182,6 +221,11 @@ impl Groups {
                 )
             })?;
             groups.push((path, volumes));
+        }
+        if !groups.is_empty() {
+            // A process that was killed may have named them, and not made that durable: no log may say it before.
+            sync_dir(&self.dir)?;
+            self.dir.parent().map_or(Ok(()), sync_dir)?;
         }
         Ok(groups)
     }
@@ -223,4 +267,21 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<VolumeName>> {
     let volumes = (0..count).map(|_| VolumeName::parse(r.text()?)).collect::<Result<_>>()?;
     r.finish()?;
     Ok(volumes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_that_cannot_be_looked_for_is_not_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let groups = Groups::new(dir.path());
+        assert!(!groups.is_decided([1; 16]).unwrap());
+        let folder = dir.path().join("groups");
+        std::os::unix::fs::symlink(&folder, &folder).unwrap();
+        let unknown = groups.is_decided([1; 16]).unwrap_err();
+        assert!(unknown.message().contains("looking for"), "{unknown:?}");
+    }
 }

@@ -93,8 +93,8 @@ fn stand_on(replica: &Arc<Replica>, mut core: MutexGuard<'_, Core>, ours: &Commi
     replica.change_state(&mut core, StateChange::default(), |state| state.found_in_store(ours))
 }
 
-/// Whether no commit follows the base: one request, and no listing. The first time in a process another one beside it
-/// asks for the base: where that is missing, it is another store.
+/// Whether no commit follows the base: one request, and no listing. The first time another one beside it asks for the
+/// base: where that is missing, it is another store.
 fn is_head(replica: &Replica, remote: &VolumeName, base: &BaseState) -> Result<bool> {
     let engine = replica.engine();
     let is_unconfirmed = standing::is_unconfirmed(replica, base);
@@ -107,15 +107,20 @@ fn is_head(replica: &Replica, remote: &VolumeName, base: &BaseState) -> Result<b
         let (next, found) = futures::join!(next, metastore.header(remote, base.lsn));
         Ok((next, Some(found)))
     })?;
+    let confirm = |found| standing::confirm(replica, base, found);
     match next {
         Ok(commit) => {
+            if commit.header().parent != Some(base.hash) {
+                return Err(replaced(remote, base.lsn));
+            }
+            replica.notes.lock().unconfirmed = None;
             engine.remember(remote.clone(), commit);
             Ok(false)
         }
         // So long ago that history has collected it.
-        Err(e) if e.kind() == ErrorKind::Gone => Ok(false),
+        Err(e) if e.kind() == ErrorKind::Gone => found.map_or(Ok(()), confirm).map(|()| false),
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            found.map_or(Ok(()), |found| standing::judge_base(replica, base, found))?;
+            found.map_or(Ok(()), confirm)?;
             let mut notes = replica.notes.lock();
             notes.store_lsn = Some(base.lsn);
             notes.last_error = None;
@@ -130,6 +135,7 @@ fn head_after(replica: &Replica, known: Option<Lsn>) -> Result<VolumeState> {
     let engine = replica.engine();
     let remote = replica.core().state.remote.clone();
     let state = engine.bridge.wait(async { engine.reader().await?.head(&remote, known).await })?;
+    standing::check_end(replica, &state)?;
     standing::note_head(replica, &state);
     Ok(state)
 }

@@ -297,7 +297,9 @@ fn lost(replica: &Arc<Replica>, header: &CommitHeader) -> Result<()> {
     replica.notes.lock().store_lsn = Some(header.lsn);
     match diverged {
         None => Ok(()),
-        Some(_) if own_base.is_some() && header.kind.ends() => Err(standing::ended(replica, header)),
+        Some(_) if own_base.is_some() && own_base == header.parent && header.kind.ends() => {
+            Err(standing::ended(replica, header))
+        }
         Some(lsn) => Err(diverged_error(replica, lsn, unpushed)),
     }
 }

@@ -18,10 +18,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use quire_proto::{Error, PageIdx, PageSet, Reader, Result, Writer};
+use quire_proto::{Error, ErrorKind, PageIdx, PageSet, Reader, Result, Writer};
 
 use crate::log::{
-    DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RECORD_HEADER_BYTES, RecordHeader, RecordKind, Room,
+    DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RECORD_HEADER_BYTES, RecordHeader, RecordKind, Room, Unsynced,
     check_record, parse_record,
 };
 use crate::state::{CommitRecord, State};
@@ -105,7 +105,7 @@ pub(crate) struct Recovered {
     pub(crate) log_files: Vec<FileId>,
     pub(crate) cache_files: Vec<FileId>,
     /// Log files that a process wrote which may not have made them durable.
-    pub(crate) unsynced: Vec<Arc<DataFile>>,
+    pub(crate) unsynced: Vec<Unsynced>,
 }
 
 impl Recovered {
@@ -173,7 +173,7 @@ pub(crate) fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>> {
 /// What these log files hold, oldest first.
 fn replayed(logs: &[Arc<DataFile>], cache_ids: &[FileId], dir: &Path, name: &str) -> Result<Option<Recovered>> {
     let mut chain = chain(logs)?;
-    let stored = tablefile::load(dir).map_err(|e| {
+    let stored = tablefile::load(dir)?.transpose().map_err(|e| {
         tracing::warn!("volume {name}: {e}: rebuilding the page table from the log");
     });
     // Up to which file the table proves the log to be durable: all of it, for all that a damaged one says.
@@ -195,14 +195,22 @@ fn replayed(logs: &[Arc<DataFile>], cache_ids: &[FileId], dir: &Path, name: &str
     let mut cache_files = Vec::new();
     // Without its table a cache file says nothing; all of it can be fetched again.
     for id in cache_ids.iter().filter(|_| knows_cache) {
-        if let Ok(Some(file)) = DataFile::open(Room::Cache, dir, *id)
-            && !files.contains_key(id)
-        {
+        let file = match DataFile::open(Room::Cache, dir, *id) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => None,
+            opened => opened
+                .map_err(|e| {
+                    e.with_remedy("Try again. If it stays so, remove this file: what it holds is fetched again.")
+                })?
+                .filter(|_| !files.contains_key(id)),
+        };
+        if let Some(file) = file {
             files.insert(*id, Arc::new(file));
             cache_files.push(*id);
         }
     }
     let oldest = &chain[0];
+    // A table that is being written takes in what is fetched meanwhile, also into files that are begun later than it says.
+    let next_file = next_file.max(replay.highest_file().map_or(0, |id| id.0.saturating_add(1)));
     if let Err(e) = replay.drop_lost_cells(&files, dir, &oldest.first) {
         let before = oldest.first.link.map_or(FileId(0), |(place, _)| place.file);
         if before <= proven || proves_all_before(&chain) {
@@ -213,9 +221,8 @@ fn replayed(logs: &[Arc<DataFile>], cache_ids: &[FileId], dir: &Path, name: &str
         return replayed(&logs[..older], cache_ids, dir, name);
     }
     replay.fill_truncated();
-    let unsynced = chain.iter().filter(|link| end > replay.from && link.file.id >= replay.from.file);
     Ok(Some(Recovered {
-        unsynced: unsynced.map(|link| link.file.clone()).collect(),
+        unsynced: replay.unsynced(&chain, end),
         state: replay.state,
         table: replay.table,
         undecided: replay.undecided,
@@ -476,6 +483,33 @@ impl Replay {
             RecordKind::Fetched => return Err(Error::corrupt("a fetched page stands in a log")),
         }
         Ok(())
+    }
+
+    /// The records that were replayed, which end at `end`, as far as nothing proves that they are durable. Until they are,
+    /// what is read of them is checked.
+    fn unsynced(&self, chain: &[Link], end: Place) -> Vec<Unsynced> {
+        let durable = chain.iter().filter_map(|link| link.end).filter(|(_, durable)| *durable).map(|(place, _)| place);
+        let from = durable.fold(self.from, Place::max);
+        let replayed = chain.iter().filter(|link| end > from && link.file.id >= from.file);
+        let part = |link: &Link| {
+            let is_first = link.file.id == from.file && u64::from(from.offset) > FILE_HEADER_BYTES;
+            let begin = if is_first { from.offset } else { 0 };
+            let stop = if link.file.id == end.file { end } else { link.end.map_or(end, |(place, _)| place) };
+            link.file.suspect(true);
+            Unsynced { file: link.file.clone(), found: Some(begin.into()..stop.offset.into()) }
+        };
+        replayed.map(part).collect()
+    }
+
+    /// The newest file that a page lies in.
+    fn highest_file(&self) -> Option<FileId> {
+        let mut highest = None;
+        self.table.for_each(|_, cell| {
+            if let Cell::At { place, .. } = cell {
+                highest = highest.max(Some(place.file));
+            }
+        });
+        highest
     }
 
     /// Pages past the smallest page count since the base that nobody wrote are

@@ -11,8 +11,22 @@ use crate::state::BaseState;
 pub(crate) fn head(replica: &Replica) -> Result<VolumeState> {
     let remote = replica.core().state.remote.clone();
     let state = replica.engine().head(&remote)?;
+    check_end(replica, &state)?;
     note_head(replica, &state);
     Ok(state)
+}
+
+/// Before anybody is told that the volume has ended: is it the one that the replica stands on?
+pub(crate) fn check_end(replica: &Replica, state: &VolumeState) -> Result<()> {
+    let (VolumeState::Ended { by, .. }, Some(base)) = (state, own_base(replica)) else { return Ok(()) };
+    if by.lsn() <= base.lsn {
+        return Ok(());
+    }
+    check_once(replica).map_err(|e| match e.kind() {
+        // There is nothing to go over to.
+        ErrorKind::Conflict => another_store(replica, &base, state).unwrap_or(e),
+        _ => e,
+    })
 }
 
 /// Keeps what the store has for `status`.
@@ -23,7 +37,7 @@ pub(crate) fn note_head(replica: &Replica, state: &VolumeState) {
         notes.last_error = None;
     }
     if let VolumeState::Ended { by, .. } = state
-        && own_base(replica).is_some_and(|base| by.lsn() > base.lsn)
+        && own_base(replica).is_some_and(|base| by.lsn() > base.lsn && !is_unconfirmed(replica, &base))
     {
         ended(replica, by.header());
     }
@@ -50,22 +64,40 @@ pub(crate) fn behind_base(replica: &Replica, base: &BaseState) -> Error {
 
 /// Whether the store has the commit that the replica stands on: one request if it has.
 pub(crate) fn check_base(replica: &Replica) -> Result<()> {
-    let Some(base) = own_base(replica) else { return Ok(()) };
+    own_base(replica).map_or(Ok(()), |base| judge_base(replica, &base, ask_for(replica, &base)))
+}
+
+fn ask_for(replica: &Replica, base: &BaseState) -> Result<CommitHeader> {
     let engine = replica.engine();
-    let asked = engine.bridge.wait(async { engine.stores().await?.metastore.header(&base.volume, base.lsn).await });
-    judge_base(replica, &base, asked)
+    engine.bridge.wait(async { engine.stores().await?.metastore.header(&base.volume, base.lsn).await })
 }
 
 /// What the store's answer says that was asked for the commit that the replica stands on.
-pub(crate) fn judge_base(replica: &Replica, base: &BaseState, asked: Result<CommitHeader>) -> Result<()> {
+fn judge_base(replica: &Replica, base: &BaseState, asked: Result<CommitHeader>) -> Result<()> {
     match asked {
         Ok(header) if header.hash() == base.hash => {
-            replica.notes.lock().unconfirmed = None;
+            let mut notes = replica.notes.lock();
+            (notes.unconfirmed, notes.last_error) = (None, None);
             Ok(())
         }
         Ok(_) => Err(replaced(&base.volume, base.lsn)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Err(another_store(replica, base, &head(replica)?).unwrap_or(e)),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let found = replica.engine().head(&base.volume)?;
+            note_head(replica, &found);
+            Err(another_store(replica, base, &found).unwrap_or(e))
+        }
         Err(e) => Err(e),
+    }
+}
+
+/// As [`judge_base`]. Who may not know, as his token begins at a later LSN, is not told.
+pub(crate) fn confirm(replica: &Replica, base: &BaseState, asked: Result<CommitHeader>) -> Result<()> {
+    match judge_base(replica, base, asked) {
+        Err(e) if e.kind() == ErrorKind::Denied => {
+            replica.notes.lock().unconfirmed = None;
+            Ok(())
+        }
+        judged => judged,
     }
 }
 
@@ -74,10 +106,12 @@ pub(crate) fn is_unconfirmed(replica: &Replica, base: &BaseState) -> bool {
     replica.notes.lock().unconfirmed == Some(base.hash)
 }
 
-/// Before anybody is told that nothing is left to do: once in a process, is it the right store?
+/// Before anybody is told that nothing is left to do: is it the right store? It is asked once while the replica is open.
 pub(crate) fn check_once(replica: &Replica) -> Result<()> {
-    let is_due = own_base(replica).is_some_and(|base| is_unconfirmed(replica, &base));
-    if is_due { check_base(replica) } else { Ok(()) }
+    match own_base(replica).filter(|base| is_unconfirmed(replica, base)) {
+        Some(base) => confirm(replica, &base, ask_for(replica, &base)),
+        None => Ok(()),
+    }
 }
 
 /// As [`check_base`], for who was told that both sides moved on: perhaps the volume has ended.

@@ -70,14 +70,18 @@ fn write(path: &Path, head: &[u8], table: &Table) -> std::io::Result<()> {
     out.into_inner().map_err(|e| e.into_error())?.sync_data()
 }
 
-/// Reads the table file. `Ok(None)`: there is none.
-pub(crate) fn load(replica: &Path) -> Result<Option<StoredTable>> {
+/// Reads the table file, if there is one, which may be damaged. One that only cannot be read at the moment is an error:
+/// without it what is cached would be lost.
+pub(crate) fn load(replica: &Path) -> Result<Option<Result<StoredTable>>> {
     let path = path(replica);
     let bytes = match std::fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        bytes => bytes.map_err(|e| Error::from_io(format!("reading {}", path.display()), e))?,
+        bytes => bytes.map_err(|e| {
+            Error::from_io(format!("reading {}", path.display()), e)
+                .with_remedy("Try again. If it stays so, remove this file: it is made anew from the log beside it.")
+        })?,
     };
-    parse(&bytes).map(Some).map_err(|e| e.context(path.display()))
+    Ok(Some(parse(&bytes).map_err(|e| e.context(path.display()))))
 }
 
 pub(crate) fn parse(bytes: &[u8]) -> Result<StoredTable> {
@@ -157,7 +161,7 @@ mod tests {
         let state = State::new(VolumeName::parse("x").unwrap());
         let position = Place { file: FileId(5), offset: 1234 };
         save(dir.path(), &StoredTable { state: state.clone(), table, position, next_file: 6 }).unwrap();
-        let back = load(dir.path()).unwrap().unwrap();
+        let back = load(dir.path()).unwrap().unwrap().unwrap();
         assert_eq!((back.state, back.position, back.next_file), (state, position, 6));
         assert_eq!(back.table.get(page), Cell::At { place, verified: false });
         let bytes = std::fs::read(path(dir.path())).unwrap();

@@ -244,12 +244,14 @@ impl Writer {
 
     fn make_commit(&mut self, durable: bool) -> Result<Snapshot> {
         if let Some(prepared) = self.prepared.take() {
-            if !self.replica.engine().groups.is_decided(prepared.group) {
-                self.prepared = Some(prepared);
-                return Err(Error::new(ErrorKind::Conflict, "the transaction's other volumes did not commit")
-                    .with_remedy("It is rolled back in all of them: run it again."));
-            }
-            return Ok(self.publish(&prepared));
+            let refused = match self.replica.engine().groups.is_decided(prepared.group) {
+                Ok(true) => return Ok(self.publish(&prepared)),
+                Ok(false) => Error::new(ErrorKind::Conflict, "the transaction's other volumes did not commit")
+                    .with_remedy("It is rolled back in all of them: run it again."),
+                Err(e) => e,
+            };
+            self.prepared = Some(prepared);
+            return Err(refused);
         }
         if self.is_empty() {
             return Ok(self.snapshot.clone());
@@ -280,9 +282,12 @@ impl Writer {
 
     /// Takes a prepared commit back, or lets it count if it was decided after all.
     fn leave_group(&mut self, prepared: &Prepared) {
-        if !self.replica.engine().groups.leave(prepared.group, &self.replica.name()) {
+        let groups = &self.replica.engine().groups;
+        if !groups.leave(prepared.group, &self.replica.name()) {
             self.publish(prepared);
-        } else if let Err(e) = self.replica.take_back(self.seq) {
+            return;
+        }
+        if let Err(e) = self.replica.take_back(self.seq, groups.is_unclear(prepared.group)) {
             // Without a decision the commit does not count after a restart either.
             tracing::warn!("volume {}: {e}", self.replica.name());
         }

@@ -9,6 +9,7 @@ mod common;
 use std::path::Path;
 
 use common::*;
+use quire_bucket::Bucket;
 use quire_engine::{Condition, Engine, ErrorKind, Options, PageCount, Snapshot, SyncMode, Volume};
 
 /// Runs `work` on a thread of its own in which these system calls fail with `errno`.
@@ -524,4 +525,241 @@ fn a_data_directory_that_cannot_be_written_is_an_error_with_a_remedy() {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
         assert!(error.remedy().is_some_and(|remedy| remedy.contains("QUIRE_DATA_DIR")), "{error:?}");
     }
+}
+
+/// What a kill leaves of a volume with durable commits, and with one after them that nobody has synced.
+fn killed_with_an_unsynced_commit(root: &Path) -> std::path::PathBuf {
+    let dir = root.join("live");
+    let (_engine, volume) = opened(&dir);
+    commit(&volume, 1, 1, true).unwrap();
+    commit(&volume, 2, 2, false).unwrap();
+    let copy = root.join("killed");
+    copy_dir(&dir, &copy);
+    copy
+}
+
+#[test]
+fn what_a_killed_process_wrote_is_written_once_more_before_it_is_called_durable() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = killed_with_an_unsynced_commit(root.path());
+    let (engine, volume) = opened(&dir);
+    let log = newest_log_path(&dir);
+    let whole = std::fs::read(&log).unwrap();
+    // Its process failed to sync it, so the kernel takes it for clean: once the memory is needed, this is what the disk has.
+    let mut lost = whole.clone();
+    let end = lost.iter().rposition(|byte| *byte != 0).unwrap();
+    lost[end - 100..=end].fill(0);
+    let write = |bytes: &[u8]| {
+        use std::os::unix::fs::FileExt;
+        std::fs::OpenOptions::new().write(true).open(&log).unwrap().write_all_at(bytes, 0).unwrap();
+    };
+    write(&lost);
+    assert_eq!(volume.snapshot().read(page(2), &mut [0; PAGE]).unwrap_err().kind(), ErrorKind::Corrupt);
+    let refused = commit(&volume, 3, 3, true).map(|_| ()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Io, "{refused:?}");
+    assert!(refused.message().contains(".qlog"), "{refused:?}");
+    assert!(refused.remedy().is_some_and(|says| says.contains("open it again")), "{refused:?}");
+    drop((volume, engine));
+    // Where it is whole, it is durable from then on, and proves what comes before the next commit.
+    write(&whole);
+    let (_engine, volume) = opened(&dir);
+    // What could not be tried is none of that.
+    let refused = failing(&[libc::SYS_openat], libc::EMFILE, || commit(&volume, 3, 4, true).map(|_| ())).unwrap_err();
+    assert!(!refused.remedy().is_some_and(|says| says.contains("open it again")), "{refused:?}");
+    commit(&volume, 3, 3, true).unwrap();
+    assert_eq!((read(&volume, 1), read(&volume, 2), read(&volume, 3)), (1, 2, 3));
+    let after = root.path().join("after");
+    copy_dir(&dir, &after);
+    write_over_newest_but_one(&after);
+    assert_eq!(
+        Engine::open(options(&after, stores(&memory()))).unwrap().volume(&name("v")).map(|_| ()).unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
+}
+
+/// Damages the end of the log file before the newest.
+fn write_over_newest_but_one(dir: &Path) {
+    let newest = newest_log_path(dir);
+    let mut files: Vec<_> =
+        std::fs::read_dir(newest.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let file = &files[files.len() - 2];
+    let mut bytes = std::fs::read(file).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end - 100..=end].fill(0);
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn pages_of_a_file_that_could_not_be_synced_are_checked_when_they_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let (_engine, volume) = opened(&dir);
+    commit(&volume, 1, 1, true).unwrap();
+    commit(&volume, 2, 2, false).unwrap();
+    let log = newest_log_path(&dir);
+    failing(&SYNCS[..1], libc::EIO, || volume.push().map(|_| ())).unwrap_err();
+    assert_eq!((read(&volume, 1), read(&volume, 2)), (1, 2));
+    // The kernel has dropped what it could not write.
+    let len = log.metadata().unwrap().len();
+    let blank = vec![0; len as usize - 64];
+    {
+        use std::os::unix::fs::FileExt;
+        std::fs::OpenOptions::new().write(true).open(&log).unwrap().write_all_at(&blank, 64).unwrap();
+    }
+    let refused = volume.snapshot().read(page(2), &mut [0; PAGE]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused:?}");
+    // Nor is it given to anybody else.
+    assert!(volume.push().is_err());
+}
+
+#[test]
+fn a_decision_stays_while_a_log_that_was_closed_may_not_say_what_came_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = open(root.path(), &memory());
+    let volume = |n: &str| engine.volume(&name(n)).unwrap();
+    let together = |names: &[&str], group: &str| {
+        let volumes: Vec<Volume> = names.iter().map(|n| volume(n)).collect();
+        let mut writers: Vec<_> = volumes.iter().map(|v| v.writer(&v.snapshot(), "test").unwrap()).collect();
+        for writer in &mut writers {
+            writer.set_page_size(page_size()).unwrap();
+            writer.write(page(1), &content(9)).unwrap();
+            writer.prepare(group, true).unwrap();
+        }
+        engine.decide(group).unwrap();
+        writers.into_iter().for_each(|writer| drop(writer.commit(true).unwrap()));
+        volumes
+    };
+    let others = ["a", "c"].map(volume);
+    let mut both = together(&["a", "b"], "the first group");
+    let b = both.pop().unwrap();
+    failing(&SYNCS, libc::EIO, || drop(b));
+    let groups = || std::fs::read_dir(root.path().join("groups")).unwrap().count();
+    for n in 0..200 {
+        together(&["a", "c"], &format!("group {n}"));
+    }
+    assert_eq!(groups(), 201, "each of them, the first one above all");
+    drop((both, others));
+    drop(engine);
+    let engine = open(root.path(), &memory());
+    assert_eq!(read(&engine.volume(&name("b")).unwrap(), 1), 9);
+    assert_eq!(groups(), 0);
+}
+
+#[test]
+fn without_file_descriptors_a_decision_gets_no_name_unless_it_was_ready() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("live");
+    let engine = open(&dir, &memory());
+    let volumes = ["a", "b"].map(|n| engine.volume(&name(n)).unwrap());
+    volumes.iter().for_each(|v| write(v, &[(1, 1)]));
+    let prepared = || {
+        let mut writers = volumes.each_ref().map(|v| v.writer(&v.snapshot(), "test").unwrap());
+        for writer in &mut writers {
+            writer.write(page(1), &content(2)).unwrap();
+            writer.prepare("the group", true).unwrap();
+        }
+        writers
+    };
+    let writers = prepared();
+    failing(&[libc::SYS_openat], libc::EMFILE, || engine.decide("the group")).unwrap_err();
+    assert!(std::fs::read_dir(dir.join("groups")).map_or(0, Iterator::count) == 0, "it has no name");
+    drop(writers);
+    let writers = prepared();
+    engine.make_decidable("the group").unwrap();
+    failing(&[libc::SYS_openat], libc::EMFILE, || engine.decide("the group")).unwrap();
+    writers.into_iter().for_each(|writer| drop(writer.commit(true).unwrap()));
+    assert_eq!(volumes.each_ref().map(|v| read(v, 1)), [2, 2]);
+}
+
+#[test]
+fn what_cannot_be_opened_for_a_moment_is_not_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let bucket = memory();
+    let (first, dir) = (root.path().join("first"), root.path().join("second"));
+    {
+        let engine = open(&first, &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        write(&volume, &(1..=500).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+        volume.push().unwrap();
+    }
+    drop(hydrated(&dir, &bucket));
+    let replica = std::fs::read_dir(dir.join("replicas")).unwrap().next().unwrap().unwrap().path();
+    for file in
+        [std::fs::read_dir(replica.join("cache")).unwrap().next().unwrap().unwrap().path(), replica.join("table.qtab")]
+    {
+        let aside = root.path().join("aside");
+        std::fs::rename(&file, &aside).unwrap();
+        // Opening it fails, and not as it is missing or damaged.
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        let refused = Engine::open(options(&dir, stores(&bucket))).unwrap().volume(&name("v")).map(|_| ()).unwrap_err();
+        assert!(refused.message().contains(file.file_name().unwrap().to_str().unwrap()), "{refused:?}");
+        assert!(refused.remedy().is_some(), "{refused:?}");
+        std::fs::rename(&aside, &file).unwrap();
+        let engine = open_when_free(|| options(&dir, stores(&bucket)));
+        let volume = engine.volume(&name("v")).unwrap();
+        let before = engine.stats().pages_fetched;
+        assert_eq!((read(&volume, 400), engine.stats().pages_fetched - before), (400, 0), "all of it is here still");
+    }
+}
+
+fn hydrated(dir: &Path, bucket: &Bucket) -> Engine {
+    let engine = open(dir, bucket);
+    engine.volume(&name("v")).unwrap().hydrate(&mut |_, _| {}).unwrap();
+    engine
+}
+
+#[test]
+fn the_number_of_a_file_that_the_power_took_is_not_used_again() {
+    let root = tempfile::tempdir().unwrap();
+    let bucket = memory();
+    let (first, dir) = (root.path().join("first"), root.path().join("second"));
+    {
+        let engine = open(&first, &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        write(&volume, &(1..=50).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+        volume.push().unwrap();
+    }
+    drop(hydrated(&dir, &bucket));
+    // The table was being written while pages came into a file of the cache that was begun later than it says; and that
+    // file's name was never made durable.
+    let replica = std::fs::read_dir(dir.join("replicas")).unwrap().next().unwrap().unwrap().path();
+    let cached = std::fs::read_dir(replica.join("cache")).unwrap().map(|entry| entry.unwrap().path());
+    let first = cached.min().and_then(|path| u32::from_str_radix(path.file_stem()?.to_str()?, 16).ok()).unwrap();
+    std::fs::remove_dir_all(replica.join("cache")).unwrap();
+    let mut table = std::fs::read(replica.join("table.qtab")).unwrap();
+    let head = 4..4 + u32::from_le_bytes(table[..4].try_into().unwrap()) as usize - 4;
+    table[17..21].copy_from_slice(&first.to_le_bytes());
+    let crc = crc32fast::hash(&table[head.clone()]);
+    table[head.end..head.end + 4].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(replica.join("table.qtab"), table).unwrap();
+    let killed = root.path().join("killed");
+    {
+        let engine = open(&dir, &bucket);
+        commit(&engine.volume(&name("v")).unwrap(), 1, 7, true).unwrap();
+        copy_dir(&dir, &killed);
+    }
+    let engine = open(&killed, &bucket);
+    let volume = engine.volume(&name("v")).unwrap();
+    for n in 2..=50 {
+        assert_eq!(read(&volume, n), u64::from(n), "it comes from the store again");
+    }
+    assert_eq!(read(&volume, 1), 7);
+}
+
+#[test]
+fn names_that_are_not_ours_close_no_volume() {
+    let root = tempfile::tempdir().unwrap();
+    {
+        let (_engine, volume) = opened(root.path());
+        commit(&volume, 1, 1, true).unwrap();
+    }
+    let log = newest_log_path(root.path());
+    for stray in [".DS_Store", ".nfs000000000000000100000001", "00000001.qlog.part"] {
+        std::fs::write(log.with_file_name(stray), "x").unwrap();
+    }
+    assert_eq!(read(&opened(root.path()).1, 1), 1);
+    std::fs::write(log.with_file_name("copy of 1.qlog"), "x").unwrap();
+    let refused = Engine::open(options(root.path(), stores(&memory()))).unwrap().volume(&name("v")).map(|_| ());
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt, "that may be a part of the log");
 }

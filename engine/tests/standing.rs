@@ -3,9 +3,10 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use common::hooked::{Call, Step, hooked};
+use common::hooked::{Call, Hook, Step, hooked};
 use common::*;
 use quire_bucket::Bucket;
 use quire_engine::{Condition, Error, ErrorKind, Lsn, Moved, Options, PageCount, Result, SyncMode, Volume};
@@ -182,6 +183,97 @@ fn a_transaction_that_another_store_refuses_is_in_doubt_and_not_reported_as_roll
     }
     let volume = open(&dir, &bucket).volume(&name("v")).unwrap();
     assert_eq!((volume.status().state, read(&volume, 1)), (Condition::Clean, 3));
+}
+
+#[test]
+fn another_history_that_ended_is_not_taken_for_the_end_of_ones_own() {
+    let (root, bucket) = (tempfile::tempdir().unwrap(), memory());
+    let dir = root.path().join("a");
+    for n in 1..=2 {
+        let engine = open(&dir, &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        write(&volume, &[(1, n)]);
+        volume.push().unwrap();
+    }
+    for commits in [2, 3] {
+        let (other, theirs) = another_store(commits);
+        open(theirs.path(), &other).delete_in_store(&name("v")).unwrap();
+        for is_ahead in [false, true] {
+            let copy = root.path().join(format!("{commits}-{is_ahead}"));
+            copy_dir(&dir, &copy);
+            let engine = open(&copy, &other);
+            let volume = engine.volume(&name("v")).unwrap();
+            let check = |refused: Error, kind: ErrorKind, says: &str| {
+                assert_eq!(refused.kind(), kind, "{refused:?}");
+                assert!(refused.message().contains(says) && refused.remedy().is_some(), "{refused:?}");
+                let told = volume.status().last_error.unwrap();
+                assert!(!refused.message().contains("deleted") && !told.contains("deleted"), "{refused:?}, {told}");
+            };
+            if is_ahead {
+                write(&volume, &[(1, 3)]);
+            }
+            check(volume.fetch().unwrap_err(), ErrorKind::NotFound, "is it another store?");
+            for moved in [volume.pull(), volume.push(), volume.sync()] {
+                check(volume.account(moved).unwrap_err(), ErrorKind::Conflict, "another one now");
+            }
+            check(volume.reset().unwrap_err(), ErrorKind::NotFound, "is it another store?");
+            assert_eq!(read(&volume, 1), if is_ahead { 3 } else { 2 });
+            drop((volume, engine));
+            open(&copy, &bucket).volume(&name("v")).unwrap().check_store().unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_sync_in_the_background_tells_that_it_is_another_store() {
+    let (root, bucket, none) = (tempfile::tempdir().unwrap(), memory(), memory());
+    {
+        let engine = open(root.path(), &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        write(&volume, &[(1, 1)]);
+        volume.push().unwrap();
+    }
+    let often = || Options { sync: SyncMode::Every(Duration::from_millis(10)), ..options(root.path(), stores(&none)) };
+    let engine = open_when_free(often);
+    let volume = engine.volume(&name("v")).unwrap();
+    until("the error", || volume.status().last_error.is_some_and(|told| told.contains("is it another store?")));
+    assert!(volume.status().remedy.is_some());
+}
+
+#[test]
+fn who_can_not_ask_is_told_so_until_he_can_and_who_may_not_know_goes_on() {
+    let (root, bucket) = (tempfile::tempdir().unwrap(), memory());
+    {
+        let engine = open(root.path(), &bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        write(&volume, &[(1, 1)]);
+        volume.push().unwrap();
+    }
+    let answer = Arc::new(Mutex::new(Some(ErrorKind::Unavailable)));
+    let answers = answer.clone();
+    let hook: Hook = Arc::new(move |at| match (at, *answers.lock().unwrap()) {
+        (Step::Before(Call::Headers), Some(kind)) => Err(Error::new(kind, "no")),
+        _ => Ok(()),
+    });
+    let open = || open_when_free(|| options(root.path(), hooked(stores(&bucket), hook.clone())));
+    let nothing_to_do: [fn(&Volume) -> Result<Moved>; 3] = [Volume::push, Volume::pull, Volume::sync];
+    for attempt in nothing_to_do {
+        *answer.lock().unwrap() = Some(ErrorKind::Unavailable);
+        let engine = open();
+        let volume = engine.volume(&name("v")).unwrap();
+        assert_eq!(attempt(&volume).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(volume.status().last_error.is_some());
+        *answer.lock().unwrap() = None;
+        assert_eq!(attempt(&volume).unwrap().to_string(), "nothing to do");
+        assert_eq!(volume.status().last_error, None);
+    }
+    *answer.lock().unwrap() = Some(ErrorKind::Denied);
+    let engine = open();
+    let volume = engine.volume(&name("v")).unwrap();
+    for attempt in nothing_to_do {
+        assert_eq!(attempt(&volume).unwrap().to_string(), "nothing to do");
+    }
+    assert_eq!(volume.status().last_error, None);
 }
 
 #[test]

@@ -263,7 +263,7 @@ fn a_small_cache_gives_pages_back_and_fetches_them_again(bucket: &Bucket) {
             assert_eq!(read(&theirs, n), u64::from(n), "round {round}");
         }
     }
-    assert!(b.stats().pages_fetched > 9000, "more was fetched than fits: {:?}", b.stats());
+    assert!(b.stats().pages_fetched > 6000, "pages were fetched again: {:?}", b.stats());
 }
 
 fn sync_commit_puts_each_transaction_into_the_store_or_fails_it(bucket: &Bucket) {

@@ -24,7 +24,10 @@ pub fn table_file(data: &[u8]) {
         let Ok(table) = tablefile::parse(bytes) else { continue };
         let dir = Scratch::new();
         tablefile::save(&dir.0, &table).expect("a folder of ours");
-        let back = tablefile::load(&dir.0).expect("what was saved can be read").expect("it is there");
+        let back = tablefile::load(&dir.0)
+            .expect("a folder of ours")
+            .expect("it is there")
+            .expect("what was saved can be read");
         assert_eq!((&back.state, back.position, back.next_file), (&table.state, table.position, table.next_file));
         assert_eq!(cells(&back.table), cells(&table.table));
     }

@@ -5,6 +5,7 @@
 //! or to sync is sealed and never written or synced again: after a failed
 //! `fdatasync` the kernel may have dropped the very pages that mattered.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -106,8 +107,10 @@ pub(crate) struct Appender {
     tail: Option<Tail>,
     /// Sealed log files whose bytes may not be durable yet. (Cache files never
     /// need to be: what they lose is fetched again.)
-    unsynced: Vec<Arc<DataFile>>,
+    unsynced: Vec<Unsynced>,
     names_unsynced: bool,
+    /// A folder could not be synced: the kernel may have dropped its names, and would say yes the next time.
+    names_failed: bool,
     /// The folders whose names are to be synced: open before anything is written that needs it, so that a
     /// process without file descriptors is told before and not after.
     folders: Option<[Folder; 2]>,
@@ -116,6 +119,37 @@ pub(crate) struct Appender {
     doubt: Option<Error>,
     /// Where the records of the last sealed file end.
     sealed_end: Option<Place>,
+}
+
+/// A sealed file whose bytes may not be durable.
+pub(crate) struct Unsynced {
+    pub(crate) file: Arc<DataFile>,
+    /// Another process wrote it, this part of it after what is known to be durable.
+    pub(crate) found: Option<Range<u64>>,
+}
+
+/// Why something is not durable.
+enum Failed {
+    /// It was not tried: it can be, later.
+    Before(Error),
+    /// It was, and what is on the disk is not known any more.
+    Sync(Error),
+}
+
+impl Unsynced {
+    fn sync(&self) -> Result<(), Failed> {
+        match &self.found {
+            Some(range) => {
+                let file = self.file.write_again(range).map_err(Failed::Before)?;
+                let wrong = |e| Error::from_io(format!("syncing {}", self.file.path().display()), e);
+                file.sync_data().map_err(|e| Failed::Sync(wrong(e)))?;
+                self.file.suspect(false);
+            }
+            None => self.file.sync().map_err(Failed::Sync)?,
+        }
+        self.file.spare();
+        Ok(())
+    }
 }
 
 struct Tail {
@@ -137,6 +171,7 @@ impl Appender {
             tail: None,
             unsynced: Vec::new(),
             names_unsynced: false,
+            names_failed: false,
             folders: None,
             doubt: None,
             sealed_end: None,
@@ -145,7 +180,7 @@ impl Appender {
 
     /// As [`new`](Self::new), after files that were found at opening: their
     /// records end at `end`, and those in `unsynced` may not be durable.
-    pub(crate) fn continued(mut self, end: Option<Place>, unsynced: Vec<Arc<DataFile>>) -> Appender {
+    pub(crate) fn continued(mut self, end: Option<Place>, unsynced: Vec<Unsynced>) -> Appender {
         self.names_unsynced = !unsynced.is_empty();
         self.sealed_end = end;
         self.unsynced = unsynced;
@@ -229,9 +264,13 @@ impl Appender {
         self.seal();
         self.sealed_end = Some(place);
         let proven = synced.is_some_and(|synced| u64::from(place.offset) <= synced)
-            && self.unsynced.iter().all(|file| file.id == place.file);
+            && self.unsynced.iter().all(|unsynced| unsynced.file.id == place.file)
+            && !self.names_failed;
         if proven {
-            self.unsynced.drain(..).for_each(|file| file.spare());
+            for Unsynced { file, .. } in self.unsynced.drain(..) {
+                file.suspect(false);
+                file.spare();
+            }
             self.doubt = None;
         }
         proven
@@ -255,7 +294,7 @@ impl Appender {
             // What was reserved is none of the log's bytes.
             let _ = tail.file.truncate(tail.end);
         }
-        self.unsynced.retain(|file| file.id <= last);
+        self.unsynced.retain(|unsynced| unsynced.file.id <= last);
         self.sealed_end = end;
     }
 
@@ -267,12 +306,15 @@ impl Appender {
             return Err(doubt.duplicate());
         }
         self.open_folders()?;
-        while let Some(file) = self.unsynced.last() {
-            if let Err(e) = file.sync() {
-                self.doubt = Some(e.duplicate());
-                return Err(e);
+        while let Some(unsynced) = self.unsynced.last() {
+            match unsynced.sync() {
+                Ok(()) => {}
+                Err(Failed::Before(e)) => return Err(e),
+                Err(Failed::Sync(e)) => {
+                    self.doubt(&e);
+                    return Err(e);
+                }
             }
-            file.spare();
             self.unsynced.pop();
         }
         self.sync_tail()
@@ -280,11 +322,19 @@ impl Appender {
 
     /// Makes the current file durable, whatever became of those before.
     pub(crate) fn sync_tail(&mut self) -> Result<()> {
+        self.open_folders()?;
         let synced = self.try_sync_tail();
         if let Err(e) = &synced {
-            self.doubt = Some(e.duplicate());
+            self.doubt(e);
         }
         synced
+    }
+
+    /// A sync failed.
+    fn doubt(&mut self, why: &Error) {
+        self.doubt = Some(why.duplicate());
+        let tail = self.tail.iter().map(|tail| &tail.file);
+        self.unsynced.iter().map(|unsynced| &unsynced.file).chain(tail).for_each(|file| file.suspect(true));
     }
 
     fn open_folders(&mut self) -> Result<()> {
@@ -296,7 +346,6 @@ impl Appender {
     }
 
     fn try_sync_tail(&mut self) -> Result<()> {
-        self.open_folders()?;
         if let Some(tail) = &mut self.tail
             && tail.synced < tail.end
         {
@@ -304,7 +353,9 @@ impl Appender {
             tail.synced = tail.end;
         }
         if self.names_unsynced {
-            self.folders.take().iter().flatten().try_for_each(Folder::sync)?;
+            let synced = self.folders.take().iter().flatten().try_for_each(Folder::sync);
+            self.names_failed |= synced.is_err();
+            synced?;
             self.names_unsynced = false;
         }
         Ok(())
@@ -343,11 +394,12 @@ impl Appender {
             tail.file.spare();
             return;
         }
-        self.unsynced.push(tail.file);
+        self.unsynced.push(Unsynced { file: tail.file, found: None });
         if self.unsynced.len() > MAX_UNSYNCED && self.doubt.is_none() {
             match self.unsynced[0].sync() {
-                Ok(()) => self.unsynced.remove(0).spare(),
-                Err(e) => self.doubt = Some(e),
+                Ok(()) => drop(self.unsynced.remove(0)),
+                Err(Failed::Before(e)) => tracing::warn!("{e}"),
+                Err(Failed::Sync(e)) => self.doubt(&e),
             }
         }
     }

@@ -8,17 +8,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use memmap2::Mmap;
-use quire_proto::{Error, Result};
+use quire_proto::{Error, ErrorKind, Result};
 
 use super::handle::Handle;
 use super::record::{self, HEADER_BYTES, RecordHeader};
-use super::{FileId, Place, Room};
+use super::{FileId, OPEN_AGAIN, Place, Room};
 
 /// The length of a file's header.
 pub(crate) const FILE_HEADER_BYTES: u64 = 32;
@@ -34,6 +35,8 @@ pub(crate) struct DataFile {
     pub(crate) salt: u64,
     handle: Arc<Handle>,
     map: OnceLock<Mmap>,
+    /// See [`suspect`](Self::suspect).
+    suspect: AtomicBool,
     doomed: AtomicBool,
 }
 
@@ -105,14 +108,15 @@ impl DataFile {
             salt,
             handle: Handle::new(path, file),
             map: OnceLock::new(),
+            suspect: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
     }
 
-    /// Maps the file as it is now. Nothing may be written or truncated from here on.
+    /// Maps the file as it is now. Nothing may be truncated from here on, nor written but with what is there.
     pub(crate) fn seal(&self) -> Result<()> {
         if self.map.get().is_none() {
-            // SAFETY: a sealed file is neither written nor truncated by this process, and the data directory is
+            // SAFETY: a sealed file is not truncated by this process, nor written but with what it holds, and the data directory is
             // locked against others. Someone who truncates it behind our back kills the process by SIGBUS, as with
             // every mapped database.
             let map = self.handle.with(|file| unsafe { Mmap::map(file) }).map_err(|e| self.error("mapping", e))?;
@@ -170,15 +174,52 @@ impl DataFile {
         self.handle.with(|file| file.set_len(len)).map_err(|e| self.error("trimming", e))
     }
 
+    /// Makes what was written durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.handle.with(File::sync_data).map_err(|e| self.error("syncing", e))
+    }
+
+    /// What is read from here on may not be what was written: the kernel drops what it could not write, and takes the rest
+    /// for clean. So every page is checked, until the file is trusted again.
+    pub(crate) fn suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Ordering::Relaxed);
+    }
+
+    /// Writes the records in `range` of a sealed file once more, as they are; its header too, where that begins at 0.
+    /// Another process wrote them: it may have failed to sync them, and the kernel then takes them for clean. To sync them,
+    /// the file that is returned has to be synced.
+    pub(crate) fn write_again(&self, range: &Range<u64>) -> Result<File> {
+        let wrong = |e| self.error("writing again", e);
+        let lost = |at: u64, problem: &str| {
+            let text = format!("{} at byte {at}: {problem}, and was whole a moment ago", self.path().display());
+            Error::new(ErrorKind::Io, text).with_remedy(OPEN_AGAIN)
+        };
+        let bytes = self.mapped().and_then(|bytes| bytes.get(..range.end as usize));
+        let bytes = bytes.ok_or_else(|| lost(range.end, "the file ends before it"))?;
+        let file = OpenOptions::new().write(true).open(self.path()).map_err(wrong)?;
+        if range.start < FILE_HEADER_BYTES {
+            file.write_all_at(&bytes[..FILE_HEADER_BYTES as usize], 0).map_err(wrong)?;
+        }
+        let mut at = range.start.max(FILE_HEADER_BYTES);
+        let mut record = Vec::new();
+        while at < range.end {
+            // A copy is checked: the kernel may have dropped the page since it was read.
+            let rest = &bytes[at as usize..];
+            let payload_bytes = record::parse_header(rest).map_or(0, |header| header.payload_bytes as usize);
+            record.clear();
+            record.extend_from_slice(&rest[..rest.len().min(HEADER_BYTES + payload_bytes)]);
+            record::check(&record, self.salt, at).map_err(|e| lost(at, e.message()))?;
+            file.write_all_at(&record, at).map_err(wrong)?;
+            at += record.len() as u64;
+        }
+        Ok(file)
     }
 
     /// Copies the payload of the page record at `place` into `buf`. With
     /// `verify`, the checksum and that it is page `page` are checked first.
     pub(crate) fn read_page(&self, place: Place, page: u32, buf: &mut [u8], verify: bool) -> Result<()> {
         let offset = u64::from(place.offset);
-        if verify {
+        if verify || self.suspect.load(Ordering::Relaxed) {
             return self.read_verified(offset, page, buf);
         }
         let start = offset as usize + HEADER_BYTES;
@@ -233,6 +274,8 @@ impl DataFile {
 
 impl Drop for DataFile {
     fn drop(&mut self) {
+        // NFS keeps a file that is in use under another name.
+        drop(self.map.take());
         if self.doomed.load(Ordering::Relaxed)
             && let Err(e) = std::fs::remove_file(self.path())
             && e.kind() != std::io::ErrorKind::NotFound

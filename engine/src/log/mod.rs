@@ -16,13 +16,17 @@ use std::sync::Arc;
 
 use quire_proto::{Error, Result};
 
-pub(crate) use appender::{Appender, Batch, MAX_FILE_BYTES, MIN_FILE_BYTES};
+pub(crate) use appender::{Appender, Batch, MAX_FILE_BYTES, MIN_FILE_BYTES, Unsynced};
 pub(crate) use file::{DataFile, FILE_HEADER_BYTES};
 pub(crate) use record::{
     HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader, RecordKind, check as check_record, parse_header as parse_record,
 };
 #[cfg(feature = "fuzz")]
 pub(crate) use record::{begin as begin_record, finish as finish_record};
+
+/// What to do when the disk has lost what it took.
+pub(crate) const OPEN_AGAIN: &str = "Close every program that uses the volume, look after the disk, and open it again: \
+                                     what was acknowledged as durable is there.";
 
 /// The number of a data file in its replica; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,8 +80,8 @@ impl Room {
         self.dir(replica).join(format!("{:08x}.qlog", id.0))
     }
 
-    /// The ids of the files there, ascending. A file with another name is an
-    /// error: nothing of ours has one, and guessing could lose data.
+    /// The ids of the files there, ascending. Whatever has another ending was never ours: a file manager's, say, or what
+    /// NFS calls a removed file that is in use.
     pub(crate) fn list(self, replica: &Path) -> Result<Vec<FileId>> {
         let dir = self.dir(replica);
         let entries = match std::fs::read_dir(&dir) {
@@ -88,7 +92,11 @@ impl Room {
         for entry in entries {
             let entry = entry.map_err(|e| Error::from_io(format!("reading {}", dir.display()), e))?;
             let name = entry.file_name();
-            let id = name.to_str().and_then(|n| n.strip_suffix(".qlog")).and_then(|n| u32::from_str_radix(n, 16).ok());
+            let Some(stem) = name.as_encoded_bytes().strip_suffix(b".qlog") else {
+                tracing::warn!("{} is not a file of Quire", entry.path().display());
+                continue;
+            };
+            let id = std::str::from_utf8(stem).ok().and_then(|n| u32::from_str_radix(n, 16).ok());
             let Some(id) = id else {
                 return Err(Error::corrupt(format!("{} is not a file of Quire", entry.path().display()))
                     .with_remedy("Move it out of the data directory."));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use quire_proto::{Error, ErrorKind, PageSet, Result};
 
 use super::{Core, Replica, StateChange};
-use crate::log::{Batch, DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RecordKind};
+use crate::log::{Batch, DataFile, FILE_HEADER_BYTES, FileId, Files, OPEN_AGAIN, Place, RecordKind};
 use crate::recover::{StateRecord, Undecided, apply_commit};
 use crate::snapshot::{Snapshot, View};
 use crate::state::{CommitRecord, Pending, State};
@@ -109,6 +109,9 @@ impl Replica {
     /// `durable` they are synced, or count for nothing.
     fn append_synced(&self, core: &mut Core, batch: &mut Batch, durable: bool) -> Result<Place> {
         core.only_spilled = false;
+        if durable {
+            self.engine().sync_names()?;
+        }
         let first = self.append_reserved(core, batch)?;
         if durable && let Err(e) = core.log.sync() {
             self.disown(core, first);
@@ -170,10 +173,9 @@ impl Replica {
 
     /// Nothing may be written any more until the replica is opened again.
     fn stop(&self, core: &mut Core, why: String) {
-        core.broken = Some(Error::new(ErrorKind::Io, format!("volume {}: {why}", self.name())).with_remedy(
-            "Close every program that uses the volume, look after the disk, and open it again: what was acknowledged \
-             as durable is there.",
-        ));
+        let problem = format!("volume {}: {why}", self.name());
+        core.broken = Some(Error::new(ErrorKind::Io, problem).with_remedy(OPEN_AGAIN));
+        self.engine().groups.keep_all();
     }
 
     /// Appends a commit that counts only once its group is decided.
@@ -209,9 +211,18 @@ impl Replica {
         Ok((future, Snapshot::new(self.clone(), view), carries))
     }
 
-    /// Says in the log that the undecided commit `seq` never counts.
-    pub(crate) fn take_back(&self, seq: u64) -> Result<()> {
-        self.settle(&mut self.core(), seq, None)
+    /// Says in the log that the undecided commit `seq` never counts; durably, if its group may be found decided.
+    pub(crate) fn take_back(&self, seq: u64, is_unclear: bool) -> Result<()> {
+        let mut core = self.core();
+        let mut said = self.settle(&mut core, seq, None);
+        if is_unclear {
+            said = said.and_then(|()| core.log.sync());
+            if let Err(e) = &said {
+                // It would count again after a restart, on top of what is committed later.
+                self.stop(&mut core, format!("its log could not take a transaction back that may be decided ({e})"));
+            }
+        }
+        said
     }
 
     /// Says in the log whether the undecided commit `seq` counts: with its record, or not. What says so has the whole
@@ -314,6 +325,7 @@ impl Replica {
 
     /// Makes everything in the log durable.
     pub(crate) fn sync_log(&self) -> Result<()> {
+        self.engine().sync_names()?;
         self.core().log.sync()
     }
 }

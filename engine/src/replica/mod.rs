@@ -212,7 +212,10 @@ impl Replica {
     fn decide_leftover(self: &Arc<Self>, core: &mut Core) -> Result<()> {
         let awaited = core.state.intent.as_ref().and_then(|i| i.tentative);
         let Some(undecided) = core.undecided.take_if(|u| Some(u.seq) != awaited) else { return Ok(()) };
-        let decided = undecided.commit.group.is_some_and(|group| self.engine().groups.is_decided(group));
+        let decided = match undecided.commit.group {
+            Some(group) => self.engine().groups.is_decided(group)?,
+            None => false,
+        };
         self.settle(core, undecided.seq, decided.then_some(&undecided.commit))?;
         if decided {
             self.make_visible(core, &undecided.commit, &undecided.pages);

@@ -124,7 +124,7 @@ impl Replica {
         if core.registered && core.log.end().is_some() && core.broken.is_none() && !self.is_past() {
             core.log.seal();
             cache.seal();
-            self.save_table_locked(&mut core)?;
+            self.save_table_locked(&mut core).inspect_err(|_| self.engine.groups.keep_all())?;
         }
         Ok(())
     }
@@ -135,6 +135,9 @@ impl Replica {
         let _saving = self.saving.lock();
         let mut cache = self.cache.lock();
         let mut core = self.core();
+        if let Some(why) = &core.broken {
+            return Err(why.duplicate());
+        }
         if core.undecided.is_some() {
             return Err(Error::unavailable(format!(
                 "volume {}: whether its last commit reached the store is not known",
