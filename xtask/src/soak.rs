@@ -24,8 +24,8 @@ const SEARCHES: &[Search] = &[
     },
     Search {
         name: "model",
-        about: "a million steps of two replicas against plain maps of pages",
-        length: ("QUIRE_STEPS", "1000000"),
+        about: "200,000 steps of two replicas against plain maps of pages",
+        length: ("QUIRE_STEPS", "200000"),
         tests: &["engine/model"],
     },
     Search {
