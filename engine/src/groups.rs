@@ -169,7 +169,8 @@ impl Groups {
         }
     }
 
-    /// The log of a volume could not be made durable, or cannot be written any more: from here on the decisions stay, for the next opening.
+    /// The log of a volume could not be made durable, or cannot be written any more: from here on the decisions stay,
+    /// for the next opening.
     pub(crate) fn keep_all(&self) {
         self.known.lock().keeps_all = true;
     }
