@@ -209,9 +209,10 @@ fn replayed(logs: &[Arc<DataFile>], cache_ids: &[FileId], dir: &Path, name: &str
         }
     }
     let oldest = &chain[0];
+    let lost = replay.drop_lost_cells(&files, dir, &oldest.first);
     // A table that is being written takes in what is fetched meanwhile, also into files that are begun later than it says.
-    let next_file = next_file.max(replay.highest_file().map_or(0, |id| id.0.saturating_add(1)));
-    if let Err(e) = replay.drop_lost_cells(&files, dir, &oldest.first) {
+    let next_file = next_file.max(lost.as_ref().map_or(0, |lost| lost.map_or(0, |id| id.0.saturating_add(1))));
+    if let Err(e) = lost {
         let before = oldest.first.link.map_or(FileId(0), |(place, _)| place.file);
         if before <= proven || proves_all_before(&chain) {
             return Err(e);
@@ -335,6 +336,11 @@ pub(crate) fn has_blank_sector(bytes: &[u8], range: Range<usize>) -> bool {
     false
 }
 
+/// Up to where these files say that the log was durable.
+fn durable_to(chain: &[Link]) -> Option<Place> {
+    chain.iter().filter_map(|link| link.end).filter(|(_, durable)| *durable).map(|(place, _)| place).max()
+}
+
 /// Whether these files say that everything before them was durable.
 fn proves_all_before(chain: &[Link]) -> bool {
     let says = |link: &Link| link.first.link.is_some_and(|(_, durable)| durable);
@@ -390,8 +396,7 @@ impl Replay {
     /// Applies the records from `from` on; returns where they end. Files that
     /// come after an end which the power cut short leave the chain.
     fn run(&mut self, chain: &mut Vec<Link>) -> Result<Place> {
-        let durable = chain.iter().filter_map(|link| link.end).filter(|(_, durable)| *durable).map(|(place, _)| place);
-        let durable = durable.max();
+        let durable = durable_to(chain);
         let mut end = self.from;
         let mut done = 0;
         let first = self.from.file;
@@ -488,8 +493,7 @@ impl Replay {
     /// The records that were replayed, which end at `end`, as far as nothing proves that they are durable. Until they are,
     /// what is read of them is checked.
     fn unsynced(&self, chain: &[Link], end: Place) -> Vec<Unsynced> {
-        let durable = chain.iter().filter_map(|link| link.end).filter(|(_, durable)| *durable).map(|(place, _)| place);
-        let from = durable.fold(self.from, Place::max);
+        let from = durable_to(chain).map_or(self.from, |durable| durable.max(self.from));
         let replayed = chain.iter().filter(|link| end > from && link.file.id >= from.file);
         let part = |link: &Link| {
             let is_first = link.file.id == from.file && u64::from(from.offset) > FILE_HEADER_BYTES;
@@ -499,17 +503,6 @@ impl Replay {
             Unsynced { file: link.file.clone(), found: Some(begin.into()..stop.offset.into()) }
         };
         replayed.map(part).collect()
-    }
-
-    /// The newest file that a page lies in.
-    fn highest_file(&self) -> Option<FileId> {
-        let mut highest = None;
-        self.table.for_each(|_, cell| {
-            if let Cell::At { place, .. } = cell {
-                highest = highest.max(Some(place.file));
-            }
-        });
-        highest
     }
 
     /// Pages past the smallest page count since the base that nobody wrote are
@@ -528,8 +521,8 @@ impl Replay {
     }
 
     /// Cells that point into files which are not there: such a page can be
-    /// fetched again if it is in the store, and is lost otherwise.
-    fn drop_lost_cells(&mut self, files: &Files, dir: &Path, oldest: &StateRecord) -> Result<()> {
+    /// fetched again if it is in the store, and is lost otherwise. Returns the newest of those files.
+    fn drop_lost_cells(&mut self, files: &Files, dir: &Path, oldest: &StateRecord) -> Result<Option<FileId>> {
         let mut lost: Vec<(PageIdx, FileId)> = Vec::new();
         self.table.for_each(|page, cell| {
             if let Cell::At { place, .. } = cell
@@ -548,6 +541,7 @@ impl Replay {
             Err(Error::corrupt(format!("page {page} was never pushed, and log file {} is missing", path.display()))
                 .with_remedy(DAMAGED))
         };
+        let newest = lost.iter().map(|(_, file)| *file).max();
         for (page, file) in lost {
             if unpushed.contains(page) {
                 return missing(page, file);
@@ -558,7 +552,7 @@ impl Replay {
         let before = oldest.link.map_or(FileId(0), |(place, _)| place.file);
         match unpushed.iter().find(|page| self.table.get(*page) == Cell::Absent) {
             Some(page) => missing(page, before),
-            None => Ok(()),
+            None => Ok(newest),
         }
     }
 }

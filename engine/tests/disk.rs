@@ -9,7 +9,6 @@ mod common;
 use std::path::Path;
 
 use common::*;
-use quire_bucket::Bucket;
 use quire_engine::{Condition, Engine, ErrorKind, Options, PageCount, Snapshot, SyncMode, Volume};
 
 /// Runs `work` on a thread of its own in which these system calls fail with `errno`.
@@ -138,7 +137,7 @@ fn a_full_disk_fails_the_commit_and_nothing_else() {
 
 /// How many bytes the log files of the only volume have, and how many of those there are.
 fn log_size(dir: &Path) -> (u64, usize) {
-    let replica = std::fs::read_dir(dir.join("replicas")).unwrap().next().unwrap().unwrap().path();
+    let replica = replica(dir);
     let files = std::fs::read_dir(replica.join("log")).unwrap();
     let lens = files.map(|entry| entry.unwrap().metadata().unwrap().len());
     lens.fold((0, 0), |(bytes, files), len| (bytes + len, files + 1))
@@ -154,7 +153,7 @@ fn opened_small(dir: &Path) -> (Engine, Volume) {
 
 /// The newest log file of the only volume.
 fn newest_log_path(dir: &Path) -> std::path::PathBuf {
-    let replica = std::fs::read_dir(dir.join("replicas")).unwrap().next().unwrap().unwrap().path();
+    let replica = replica(dir);
     std::fs::read_dir(replica.join("log")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap()
 }
 
@@ -683,8 +682,8 @@ fn what_cannot_be_opened_for_a_moment_is_not_removed() {
         write(&volume, &(1..=500).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
         volume.push().unwrap();
     }
-    drop(hydrated(&dir, &bucket));
-    let replica = std::fs::read_dir(dir.join("replicas")).unwrap().next().unwrap().unwrap().path();
+    open(&dir, &bucket).volume(&name("v")).unwrap().hydrate(&mut |_, _| {}).unwrap();
+    let replica = replica(&dir);
     for file in
         [std::fs::read_dir(replica.join("cache")).unwrap().next().unwrap().unwrap().path(), replica.join("table.qtab")]
     {
@@ -701,12 +700,6 @@ fn what_cannot_be_opened_for_a_moment_is_not_removed() {
         let before = engine.stats().pages_fetched;
         assert_eq!((read(&volume, 400), engine.stats().pages_fetched - before), (400, 0), "all of it is here still");
     }
-}
-
-fn hydrated(dir: &Path, bucket: &Bucket) -> Engine {
-    let engine = open(dir, bucket);
-    engine.volume(&name("v")).unwrap().hydrate(&mut |_, _| {}).unwrap();
-    engine
 }
 
 #[test]
@@ -728,7 +721,7 @@ fn the_number_of_a_file_that_the_power_took_is_not_used_again() {
     }
     // The table was being written while pages came into a file of the cache that was begun later than it says; and that
     // file's name was never made durable.
-    let replica = std::fs::read_dir(dir.join("replicas")).unwrap().next().unwrap().unwrap().path();
+    let replica = replica(&dir);
     let cached = std::fs::read_dir(replica.join("cache")).unwrap().map(|entry| entry.unwrap().path());
     let first = cached.min().and_then(|path| u32::from_str_radix(path.file_stem()?.to_str()?, 16).ok()).unwrap();
     std::fs::remove_dir_all(replica.join("cache")).unwrap();

@@ -354,6 +354,10 @@ fn a_panic_in_the_background_sync_is_told_and_the_next_round_goes_on() {
     until("the error", || volume.status().last_error.is_some_and(|e| e.contains("the background sync broke off")));
     assert!(volume.status().remedy.is_some());
     broken.store(false, Ordering::SeqCst);
-    until("the next round", || volume.status().state == Condition::Clean);
+    // The state shows before what `status` says beside it.
+    until("the next round", || {
+        let status = volume.status();
+        status.state == Condition::Clean && status.last_error.is_none()
+    });
     assert_eq!((volume.status().last_error, volume.log().unwrap().len()), (None, 1));
 }

@@ -39,12 +39,6 @@ fn killed(dir: &Path, to: &Path) -> PathBuf {
     to.to_owned()
 }
 
-/// The only replica's folder.
-fn replica(dir: &Path) -> PathBuf {
-    let mut replicas = std::fs::read_dir(dir.join("replicas")).unwrap();
-    replicas.next().unwrap().unwrap().path()
-}
-
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = match std::fs::read_dir(dir) {
         Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,16 @@ use common::hooked::{Call, Hook, Step, hooked};
 use common::*;
 use quire_bucket::Bucket;
 use quire_engine::{Condition, Error, ErrorKind, Lsn, Moved, Options, PageCount, Result, SyncMode, Volume};
+
+/// A data directory with volume v, whose page 1 has said 1 and then 2, both of them pushed.
+fn pushed_twice(dir: &Path, bucket: &Bucket) {
+    for n in 1..=2 {
+        let engine = open(dir, bucket);
+        let volume = engine.volume(&name("v")).unwrap();
+        write(&volume, &[(1, n)]);
+        volume.push().unwrap();
+    }
+}
 
 /// A store with a volume of some other history, `commits` long.
 fn another_store(commits: u64) -> (Bucket, tempfile::TempDir) {
@@ -165,12 +176,7 @@ fn segments_that_lie_in_another_store_go_up_again_before_a_commit_names_them() {
 fn a_transaction_that_another_store_refuses_is_in_doubt_and_not_reported_as_rolled_back() {
     let (root, bucket) = (tempfile::tempdir().unwrap(), memory());
     let dir = root.path().join("a");
-    for n in 1..=2 {
-        let engine = open(&dir, &bucket);
-        let volume = engine.volume(&name("v")).unwrap();
-        write(&volume, &[(1, n)]);
-        volume.push().unwrap();
-    }
+    pushed_twice(&dir, &bucket);
     let (other, _other) = another_store(3);
     {
         let at_once = || Options { sync: SyncMode::Commit, ..options(&dir, stores(&other)) };
@@ -189,12 +195,7 @@ fn a_transaction_that_another_store_refuses_is_in_doubt_and_not_reported_as_roll
 fn another_history_that_ended_is_not_taken_for_the_end_of_ones_own() {
     let (root, bucket) = (tempfile::tempdir().unwrap(), memory());
     let dir = root.path().join("a");
-    for n in 1..=2 {
-        let engine = open(&dir, &bucket);
-        let volume = engine.volume(&name("v")).unwrap();
-        write(&volume, &[(1, n)]);
-        volume.push().unwrap();
-    }
+    pushed_twice(&dir, &bucket);
     for commits in [2, 3] {
         let (other, theirs) = another_store(commits);
         open(theirs.path(), &other).delete_in_store(&name("v")).unwrap();

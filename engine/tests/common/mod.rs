@@ -8,7 +8,7 @@ pub mod history;
 pub mod hooked;
 mod served;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,12 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(60), "{what} never came");
         std::thread::yield_now();
     }
+}
+
+/// The only replica's folder.
+pub fn replica(dir: &Path) -> PathBuf {
+    let mut replicas = std::fs::read_dir(dir.join("replicas")).unwrap();
+    replicas.next().unwrap().unwrap().path()
 }
 
 /// A folder in memory where there is one: a process that is killed loses
