@@ -20,7 +20,23 @@ pub(crate) struct Contender {
     pub(crate) setup: String,
     /// SQL that pushes.
     pub(crate) push: Option<String>,
+    /// How an empty data directory becomes a replica; without it the contender has none.
+    pub(crate) replica: Option<Replica>,
 }
+
+/// What makes a replica of what was pushed.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Replica {
+    /// Asks the one who pushed what the replica has to name, if that is not the volume: the last word of at least
+    /// `ID_LENGTH` characters of the answer.
+    pub(crate) ask: Option<String>,
+    /// What the replica runs when it is opened first, statements in which `{id}` stands for that.
+    pub(crate) clone: Option<String>,
+    pub(crate) pull: String,
+}
+
+/// What a word must be as long as to be an identifier.
+const ID_LENGTH: usize = 20;
 
 /// The names that the report compares.
 pub(crate) const PLAIN: &str = "plain, NORMAL";
@@ -30,25 +46,27 @@ pub(crate) const QUIRE_SYNCED: &str = "quire, FULL";
 
 /// Plain SQLite and Quire, each with and without a sync at every commit.
 pub(crate) fn standard(extension: &Path) -> Vec<Contender> {
-    let contender = |name: &str, vfs: Option<&str>, setup: &str, push: Option<&str>| Contender {
-        name: name.to_owned(),
-        vfs: vfs.map(|vfs| (extension.to_owned(), vfs.to_owned())),
-        setup: setup.to_owned(),
-        push: push.map(str::to_owned),
-        ..Contender::default()
+    let plain =
+        |name: &str, setup: &str| Contender { name: name.to_owned(), setup: setup.to_owned(), ..Contender::default() };
+    let quire = |name: &str, setup: &str| Contender {
+        vfs: Some((extension.to_owned(), "quire".to_owned())),
+        push: Some("SELECT quire_push()".to_owned()),
+        replica: Some(Replica { pull: "SELECT quire_pull()".to_owned(), ..Replica::default() }),
+        ..plain(name, setup)
     };
-    let push = Some("SELECT quire_push()");
     vec![
-        contender(PLAIN, None, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", None),
-        contender(PLAIN_SYNCED, None, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", None),
-        contender(QUIRE, Some("quire"), "PRAGMA synchronous = NORMAL", push),
-        contender(QUIRE_SYNCED, Some("quire"), "PRAGMA synchronous = FULL", push),
+        plain(PLAIN, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"),
+        plain(PLAIN_SYNCED, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL"),
+        quire(QUIRE, "PRAGMA synchronous = NORMAL"),
+        quire(QUIRE_SYNCED, "PRAGMA synchronous = FULL"),
     ]
 }
 
-/// Reads `name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,push=SQL]`; the SQL comes last and may hold commas.
+/// Reads `name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,ask=SQL][,clone=SQL][,pull=SQL][,push=SQL]`; the SQL
+/// that pushes comes last and may hold commas.
 pub(crate) fn parse_peer(text: &str) -> Result<Contender> {
-    let usage = "wanted: name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,push=SQL]";
+    let usage =
+        "wanted: name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,ask=SQL][,clone=SQL][,pull=SQL][,push=SQL]";
     let (front, push) = match text.split_once(",push=") {
         Some((front, push)) => (front, Some(push.to_owned())),
         None => (text, None),
@@ -61,6 +79,9 @@ pub(crate) fn parse_peer(text: &str) -> Result<Contender> {
         match word.split_once('=').context(usage)? {
             ("vfs", value) => vfs = Some(value.to_owned()),
             ("entry", value) => peer.entry = Some(value.to_owned()),
+            ("ask", sql) => peer.replica.get_or_insert_default().ask = Some(sql.to_owned()),
+            ("clone", sql) => peer.replica.get_or_insert_default().clone = Some(sql.to_owned()),
+            ("pull", sql) => peer.replica.get_or_insert_default().pull = sql.to_owned(),
             ("env", value) => {
                 let (variable, value) = value.split_once('=').context(usage)?;
                 peer.variables.push((variable.to_owned(), value.to_owned()));
@@ -84,6 +105,26 @@ impl Contender {
         Ok(db)
     }
 
+    /// Opens an empty replica; `id` is the file with what the one who pushed was asked for.
+    pub(crate) fn begin_replica(&self, folder: &Path, volume: &str, id: &Path) -> Result<Connection> {
+        let db = self.open(folder, volume)?;
+        if let Some(clone) = self.replica.as_ref().and_then(|replica| replica.clone.as_ref()) {
+            db.execute_batch(&clone.replace("{id}", &std::fs::read_to_string(id).unwrap_or_default()))?;
+        }
+        Ok(db)
+    }
+
+    /// Asks the one who pushed what a replica has to name, and keeps it in the file `id`.
+    pub(crate) fn ask_id(&self, db: &Connection, id: &Path) -> Result<()> {
+        let Some(ask) = self.replica.as_ref().and_then(|replica| replica.ask.as_ref()) else {
+            return Ok(());
+        };
+        let answer: String = db.query_row(ask, [], |row| row.get(0))?;
+        let words = answer.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let word = words.filter(|word| word.len() >= ID_LENGTH).next_back();
+        Ok(std::fs::write(id, word.with_context(|| format!("no identifier in {answer:?}"))?)?)
+    }
+
     /// Loads the extension into this process.
     pub(crate) fn load(&self) -> Result<()> {
         let Some((extension, _)) = &self.vfs else {
@@ -99,6 +140,14 @@ impl Contender {
     }
 }
 
+/// Runs SQL that may return a row.
+pub(crate) fn run(db: &Connection, sql: &str) -> Result<()> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +157,14 @@ mod tests {
         let peer = parse_peer("other=/,vfs=theirs,push=SELECT push(1, 2)").unwrap();
         assert_eq!((peer.name.as_str(), peer.push.as_deref()), ("other", Some("SELECT push(1, 2)")));
         assert_eq!(peer.vfs, Some((PathBuf::from("/"), "theirs".to_owned())));
-        assert_eq!(parse_peer("other=/,vfs=theirs").unwrap().push, None);
+        let peer = parse_peer("other=/,vfs=theirs").unwrap();
+        assert!(peer.push.is_none() && peer.replica.is_none(), "{peer:?}");
+        let peer = parse_peer("other=/,vfs=theirs,ask=PRAGMA a,clone=PRAGMA b = '{id}',pull=PRAGMA c").unwrap();
+        let Replica { ask, clone, pull } = peer.replica.unwrap();
+        assert_eq!(
+            (ask.unwrap(), clone.unwrap(), pull),
+            ("PRAGMA a".into(), "PRAGMA b = '{id}'".into(), "PRAGMA c".into())
+        );
         let peer = parse_peer("other=/,vfs=theirs,entry=begin,env=A=x={data},env=B=,push=x").unwrap();
         assert_eq!(peer.entry.as_deref(), Some("begin"));
         assert_eq!(

@@ -55,8 +55,10 @@ struct Arguments {
     /// Where the databases are made: the disk to measure. Default: the folder for temporary files.
     #[arg(long)]
     work: Option<PathBuf>,
-    /// Another extension to measure, as `name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,push=SQL]`, on what does
-    /// not need a replica of Quire's. `{data}` in a value is a folder for its data.
+    /// Another extension to measure, as `name=PATH,vfs=NAME[,entry=SYMBOL][,env=VARIABLE=VALUE]...[,ask=SQL][,clone=SQL]
+    /// [,pull=SQL][,push=SQL]`. `{data}` in a variable's value is a folder for its data. What it cannot do is left out: it
+    /// pushes with `push`; a replica of what it pushed runs `clone` once, in which `{id}` is the last long word that `ask`
+    /// said of the one who pushed, and catches up with `pull`.
     #[arg(long, value_parser = contender::parse_peer)]
     peer: Vec<Contender>,
     /// Only these phases, in their order; what they need must be among them. Default: all.
@@ -140,9 +142,19 @@ impl House<'_> {
             ensure!(output.status.success(), "{}, phase {}: {}", contender.name, phase.name(), output.status);
             let measured: Metrics = serde_json::from_slice(&output.stdout)?;
             metrics.extend(measured);
-            let trips = self.store.trips();
-            if trips > 0 {
-                metrics.insert(format!("{} trips", phase.name()), trips as f64);
+            let traffic = self.store.traffic();
+            if traffic.chain > 0 {
+                metrics.insert(format!("{} trips", phase.name()), traffic.chain as f64);
+            }
+            if let Some((what, times)) = phase.traffic_of(sizes) {
+                // Quire counts for itself, more exactly: without what it takes to open.
+                for (unit, value) in [
+                    ("requests", traffic.total() as f64),
+                    ("KiB in", traffic.bytes_down as f64 / 1024.0),
+                    ("KiB out", traffic.bytes_up as f64 / 1024.0),
+                ] {
+                    metrics.entry(format!("{what} {unit}")).or_insert(value / times as f64);
+                }
             }
         }
         Ok(metrics)

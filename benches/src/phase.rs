@@ -178,14 +178,28 @@ impl Phase {
         }
     }
 
-    /// Replicas concern Quire, pushes whoever pushes. With syncs only the
+    /// The name under which the traffic of the phase is shown, and by how much it is divided.
+    pub(crate) fn traffic_of(self, sizes: &Sizes) -> Option<(&'static str, i64)> {
+        match self {
+            Phase::Push => Some(("push", 1)),
+            Phase::Trip(Trip::FirstRow) => Some(("first row", 1)),
+            Phase::Trip(Trip::ColdLookups) => Some(("cold lookups", 1)),
+            Phase::Trip(Trip::SmallPushes) => Some(("small push", sizes.small_pushes + 1)),
+            Phase::Trip(Trip::CatchUp) => Some(("catch up", 1)),
+            Phase::Trip(Trip::LateFirstRow) => Some(("late first row", 1)),
+            _ => None,
+        }
+    }
+
+    /// Pushes concern whoever pushes, replicas whoever has them, servers and questions Quire. With syncs only the
     /// commits differ enough to be worth the time.
     pub(crate) fn concerns(self, contender: &Contender) -> bool {
         let synced = [contender::PLAIN_SYNCED, contender::QUIRE_SYNCED].contains(&contender.name.as_str());
         match self {
             Phase::Commits => true,
             Phase::Push | Phase::Trip(Trip::SmallPushes) => !synced && contender.push.is_some(),
-            Phase::Trip(_) | Phase::Served(_) | Phase::ManyPushes => contender.name == contender::QUIRE,
+            Phase::Trip(Trip::Hydrate) | Phase::Served(_) => contender.name == contender::QUIRE,
+            Phase::Trip(_) | Phase::ManyPushes => !synced && contender.replica.is_some(),
             Phase::SocialImport | Phase::Social(_) | Phase::SlowSocial(_) => contender.name == contender::QUIRE,
             Phase::Scale(scale) => !synced && scale.concerns(contender),
             _ => !synced,
@@ -222,7 +236,7 @@ pub(crate) fn work(job: &str) -> Result<()> {
     let local = folder.join(phase.data_dir());
     std::fs::create_dir_all(&local)?;
     contender.load()?;
-    let bench = Bench { contender, volume: phase.volume(), local, sizes: Sizes::of_rows(rows) };
+    let bench = Bench { contender, volume: phase.volume(), local, id: folder.join("id"), sizes: Sizes::of_rows(rows) };
     let metrics = match phase {
         Phase::Commits => bench.commits(),
         Phase::Bulk => bench.bulk(),
@@ -258,12 +272,19 @@ pub(crate) struct Bench {
     volume: &'static str,
     /// The data directory.
     pub(crate) local: PathBuf,
+    /// The file in which whoever pushed says what a replica has to name.
+    pub(crate) id: PathBuf,
     pub(crate) sizes: Sizes,
 }
 
 impl Bench {
     pub(crate) fn connect(&self) -> Result<Connection> {
         self.contender.open(&self.local, self.volume)
+    }
+
+    /// A replica in an empty data directory.
+    pub(crate) fn begin_replica(&self) -> Result<Connection> {
+        self.contender.begin_replica(&self.local, self.volume, &self.id)
     }
 
     pub(crate) fn look_up(&self, db: &Connection, id: i64) -> Result<()> {

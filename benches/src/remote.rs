@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Result;
-use quire_testkit::{Fault, Line, Proxy, S3Server, Served, Trouble};
+use quire_testkit::{Fault, Line, Proxy, S3Server, Served, Traffic, Trouble};
 use tokio::runtime::Runtime;
 
 use crate::phase::Phase;
@@ -43,9 +43,9 @@ impl Remote {
 }
 
 impl Store<'_> {
-    /// The round trips in a row of the worker that was last given the bucket.
-    pub(crate) fn trips(&self) -> u64 {
-        self.remote.proxy.traffic().chain
+    /// What the worker that was last given the bucket asked of it.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.remote.proxy.traffic()
     }
 
     /// Gives a worker its store, with the phase's latency. `program` serves it if need be, with its files in `folder`.

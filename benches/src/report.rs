@@ -193,12 +193,17 @@ pub(crate) fn print(measured: &Measured) {
 pub(crate) fn markdown(measured: &Measured) -> String {
     let mut text = String::new();
     for (title, lines) in tables(measured) {
-        let _ =
-            writeln!(text, "### {title}\n\n| | plain SQLite | Quire | ratio | target | |\n|---|---|---|---|---|---|");
-        for Line { title, plain, quire, ratio, target, is_met, .. } in lines {
+        let names: Vec<&str> = peers(measured).collect();
+        // A table that says nothing of any peer has no columns for them.
+        let with_peers = lines.iter().any(|line| line.peers.iter().any(Option::is_some));
+        let columns = if with_peers { &names[..] } else { &[] };
+        let _ = write!(text, "### {title}\n\n| | plain SQLite | Quire | ratio | target | |");
+        columns.iter().for_each(|name| _ = write!(text, " {name} |"));
+        let _ = writeln!(text, "\n|---|---|---|---|---|---|{}", "---|".repeat(columns.len()));
+        for Line { title, plain, quire, ratio, target, is_met, peers } in lines {
             let met = is_met.map_or("", |met| if met { "met" } else { "**missed**" });
             let title = title.trim_start_matches("  ").trim();
-            let _ = writeln!(
+            let _ = write!(
                 text,
                 "| {title} | {} | {} | {} | {} | {met} |",
                 cell(plain),
@@ -206,6 +211,8 @@ pub(crate) fn markdown(measured: &Measured) -> String {
                 cell(ratio),
                 target.replace(">=", "≥").replace("<=", "≤")
             );
+            peers[..columns.len()].iter().for_each(|peer| _ = write!(text, " {} |", cell(*peer)));
+            text.push('\n');
         }
         text.push('\n');
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::contender::Contender;
+use crate::contender::{Contender, QUIRE};
 use crate::phase::{Bench, metrics, timed};
 use crate::{Metrics, data};
 
@@ -63,9 +63,13 @@ impl Scale {
         matches!(self, Scale::Begin(_))
     }
 
-    /// Only replicas have a log, and a data directory.
+    /// Only replicas have a data directory of volumes; the length of a log is asked of Quire.
     pub(crate) fn concerns(self, contender: &Contender) -> bool {
-        self == Scale::Readers || contender.push.is_some()
+        match self {
+            Scale::Readers => true,
+            Scale::Volumes => contender.push.is_some(),
+            Scale::Grow(_) | Scale::Begin(_) => contender.name == QUIRE,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use rusqlite::Connection;
 
 use crate::phase::{Bench, database_bytes, metrics, timed};
-use crate::{Metrics, data, machine};
+use crate::{Metrics, contender, data, machine};
 
 /// What a replica goes to its store for, which may be a bucket or a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ impl Bench {
         let seconds = timed(|| self.push_now(&db))?;
         let mut all = metrics([("push s", seconds), ("push peak MiB", machine::memory_mib("VmHWM")? - memory)]);
         count(&mut all, &db, before, "push", 1)?;
+        self.contender.ask_id(&db, &self.id)?;
         Ok(all)
     }
 
@@ -76,7 +77,7 @@ impl Bench {
     pub(crate) fn first_row_of(&self, id: i64, what: &str) -> Result<Metrics> {
         let mut opened = None;
         let seconds = timed(|| {
-            let db = opened.insert(self.connect()?);
+            let db = opened.insert(self.begin_replica()?);
             self.look_up(db, id)
         })?;
         let db = opened.context("not open")?;
@@ -87,7 +88,7 @@ impl Bench {
 
     /// Scattered rows on an empty replica that has just opened.
     fn cold_lookups(&self) -> Result<Metrics> {
-        let db = self.connect()?;
+        let db = self.begin_replica()?;
         self.look_up(&db, 1)?;
         let before = traffic(&db)?;
         let ids = (0..self.sizes.cold_lookups).map(|i| data::scattered(i, self.sizes.rows));
@@ -99,7 +100,7 @@ impl Bench {
 
     /// The whole table on an empty replica.
     fn cold_scan(&self) -> Result<Metrics> {
-        let db = self.connect()?;
+        let db = self.begin_replica()?;
         let seconds = timed(|| self.scan_all(&db))?;
         Ok(metrics([("cold scan MiB/s", database_bytes(&db)? / seconds / 1_048_576.0)]))
     }
@@ -126,7 +127,7 @@ impl Bench {
         let db = self.connect()?;
         let before = traffic(&db)?;
         let seconds = timed(|| {
-            db.query_row("SELECT quire_pull()", [], |_| Ok(()))?;
+            contender::run(&db, &self.contender.replica.as_ref().context("nothing to pull with")?.pull)?;
             self.look_up(&db, data::scattered(self.sizes.many_pushes - 1, self.sizes.rows))
         })?;
         let mut all = metrics([("catch up ms", seconds * 1000.0)]);
@@ -144,7 +145,7 @@ impl Bench {
 
     pub(crate) fn push_now(&self, db: &Connection) -> Result<()> {
         let sql = self.contender.push.as_deref().context("nothing to push with")?;
-        Ok(db.query_row(sql, [], |_| Ok(()))?)
+        contender::run(db, sql)
     }
 }
 
