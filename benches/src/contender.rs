@@ -120,8 +120,8 @@ impl Contender {
             return Ok(());
         };
         let answer: String = db.query_row(ask, [], |row| row.get(0))?;
-        let words = answer.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        let word = words.filter(|word| word.len() >= ID_LENGTH).next_back();
+        let mut words = answer.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let word = words.rfind(|word| word.len() >= ID_LENGTH);
         Ok(std::fs::write(id, word.with_context(|| format!("no identifier in {answer:?}"))?)?)
     }
 

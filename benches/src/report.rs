@@ -144,6 +144,15 @@ struct Line {
     peers: Vec<Option<f64>>,
 }
 
+/// The median of a metric's ratios, each of two values that were measured in the same repetition: machines are not always
+/// as fast.
+pub(crate) fn ratio(measured: &Measured, quire: &str, plain: &str, metric: &str) -> Option<f64> {
+    let runs = |name: &str| measured.contenders.get(name).map(Vec::as_slice).unwrap_or_default();
+    let of = |(quire, plain): (&Metrics, &Metrics)| Some((metric.to_owned(), quire.get(metric)? / plain.get(metric)?));
+    let ratios = runs(quire).iter().zip(runs(plain)).filter_map(of).map(|ratio| Metrics::from([ratio]));
+    median(&ratios.collect::<Vec<_>>()).get(metric).copied()
+}
+
 /// The tables with what was measured.
 fn tables(measured: &Measured) -> Vec<(&'static str, Vec<Line>)> {
     let medians: BTreeMap<&str, Metrics> =
@@ -155,8 +164,8 @@ fn tables(measured: &Measured) -> Vec<(&'static str, Vec<Line>)> {
             Within(_, other) => Some(cell(name, row.metric)? / cell(name, other)?),
             _ => cell(name, row.metric),
         };
+        let ratio = ratio(measured, quire, plain, row.metric);
         let (plain, quire) = (of(plain), of(quire)?);
-        let ratio = plain.map(|plain| quire / plain);
         let (target, is_met) = match row.target {
             OfPlain(least) => (format!(">= {least}x"), ratio.map(|ratio| ratio >= least)),
             AtMost(most) | Within(most, _) => (format!("<= {}", number(most)), Some(quire <= most)),
@@ -167,6 +176,10 @@ fn tables(measured: &Measured) -> Vec<(&'static str, Vec<Line>)> {
     };
     let tables = TABLES.iter().map(|(title, rows)| (*title, rows.iter().filter_map(line).collect::<Vec<_>>()));
     tables.filter(|(_, lines)| !lines.is_empty()).collect()
+}
+
+pub(crate) fn has_peers(measured: &Measured) -> bool {
+    peers(measured).next().is_some()
 }
 
 fn peers(measured: &Measured) -> impl Iterator<Item = &str> {
@@ -193,17 +206,12 @@ pub(crate) fn print(measured: &Measured) {
 pub(crate) fn markdown(measured: &Measured) -> String {
     let mut text = String::new();
     for (title, lines) in tables(measured) {
-        let names: Vec<&str> = peers(measured).collect();
-        // A table that says nothing of any peer has no columns for them.
-        let with_peers = lines.iter().any(|line| line.peers.iter().any(Option::is_some));
-        let columns = if with_peers { &names[..] } else { &[] };
-        let _ = write!(text, "### {title}\n\n| | plain SQLite | Quire | ratio | target | |");
-        columns.iter().for_each(|name| _ = write!(text, " {name} |"));
-        let _ = writeln!(text, "\n|---|---|---|---|---|---|{}", "---|".repeat(columns.len()));
-        for Line { title, plain, quire, ratio, target, is_met, peers } in lines {
+        let _ =
+            writeln!(text, "### {title}\n\n| | plain SQLite | Quire | ratio | target | |\n|---|---|---|---|---|---|");
+        for Line { title, plain, quire, ratio, target, is_met, .. } in lines {
             let met = is_met.map_or("", |met| if met { "met" } else { "**missed**" });
             let title = title.trim_start_matches("  ").trim();
-            let _ = write!(
+            let _ = writeln!(
                 text,
                 "| {title} | {} | {} | {} | {} | {met} |",
                 cell(plain),
@@ -211,9 +219,30 @@ pub(crate) fn markdown(measured: &Measured) -> String {
                 cell(ratio),
                 target.replace(">=", "≥").replace("<=", "≤")
             );
-            peers[..columns.len()].iter().for_each(|peer| _ = write!(text, " {} |", cell(*peer)));
-            text.push('\n');
         }
+        text.push('\n');
+    }
+    text
+}
+
+/// What peers were measured for, beside Quire in the same runs, in Markdown; empty without peers.
+pub(crate) fn peers_markdown(measured: &Measured) -> String {
+    let names: Vec<&str> = peers(measured).collect();
+    let rows = tables(measured).into_iter().flat_map(|(title, lines)| lines.into_iter().map(move |line| (title, line)));
+    let mut text = String::new();
+    let mut of_whom = "";
+    for (title, line) in rows.filter(|(_, line)| line.peers.iter().any(Option::is_some)) {
+        if of_whom.is_empty() {
+            let _ = write!(text, "| | plain SQLite | Quire |");
+            names.iter().for_each(|name| _ = write!(text, " {name} |"));
+            let _ = writeln!(text, "\n|---|---|---|{}", "---|".repeat(names.len()));
+        }
+        if of_whom != title {
+            let _ = writeln!(text, "| **{title}** | | |{}", " |".repeat(names.len()));
+            of_whom = title;
+        }
+        let _ = write!(text, "| {} | {} | {} |", line.title.trim_start(), cell(line.plain), number(line.quire));
+        line.peers.iter().for_each(|peer| _ = write!(text, " {} |", cell(*peer)));
         text.push('\n');
     }
     text
@@ -255,12 +284,32 @@ mod tests {
             metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Metrics>()
         };
         let contenders = [
-            (PLAIN.to_owned(), vec![run(100.0, 1.0)]),
+            (PLAIN.to_owned(), vec![run(100.0, 1.0); 3]),
             (QUIRE.to_owned(), vec![run(90.0, 30.0), run(110.0, 19.0), run(120.0, 11.0)]),
         ];
         let measured = Measured { contenders: contenders.into(), ..Measured::default() };
         assert_eq!(met(&measured), (3, 3), "{}", markdown(&measured));
         assert!(markdown(&measured).contains("| one-row commits, not synced, 1/s | 100 | 110 | 1.10 | ≥ 1x | met |"));
         assert!(markdown(&measured).contains("| one row by key | 0.10 | 1.90 |"));
+        assert_eq!(peers_markdown(&measured), "");
+    }
+
+    #[test]
+    fn a_ratio_is_of_values_of_the_same_repetition() {
+        let run = |commits: f64| Metrics::from([("commits/s".to_owned(), commits)]);
+        // The machine was half as fast the second time, and a tenth the third time.
+        let contenders = [
+            (PLAIN.to_owned(), vec![run(100.0), run(50.0), run(10.0)]),
+            (QUIRE.to_owned(), vec![run(110.0), run(60.0), run(9.0)]),
+            ("peer 1".to_owned(), vec![run(30.0)]),
+        ];
+        let measured = Measured { contenders: contenders.into(), ..Measured::default() };
+        assert!(markdown(&measured).contains("| one-row commits, not synced, 1/s | 50.0 | 60.0 | 1.10 | ≥ 1x | met |"));
+        let beside = peers_markdown(&measured);
+        assert!(
+            beside.contains("| | plain SQLite | Quire | peer 1 |\n|---|---|---|---|\n| **Local work** | | | |"),
+            "{beside}"
+        );
+        assert!(beside.contains("| one-row commits, not synced, 1/s | 50.0 | 60.0 | 30.0 |"), "{beside}");
     }
 }

@@ -111,6 +111,11 @@ fn text_of(all: &[Measured]) -> Result<String> {
     }
     text.push_str("\n## The targets\n\n");
     text.push_str(&report::markdown(&together));
+    let with_peers = all.iter().filter(|measured| measured.rows == ROWS && report::has_peers(measured));
+    let beside = report::peers_markdown(&together_of(with_peers));
+    if !beside.is_empty() {
+        let _ = write!(text, "## Beside the peers\n\nEach in the same run, on the same machine.\n\n{beside}\n");
+    }
     text.push_str("## Local work beside plain SQLite\n\n");
     text.push_str(&plot(&together));
     text.push_str("## How much the runs differ\n\nThe largest value of each metric over the smallest, of Quire's.\n\n");
@@ -124,8 +129,12 @@ fn text_of(all: &[Measured]) -> Result<String> {
 
 /// All runs with so many rows, as one.
 fn of_rows(all: &[Measured], rows: i64) -> Measured {
-    let mut together = Measured { rows, ..Measured::default() };
-    for measured in all.iter().filter(|measured| measured.rows == rows) {
+    together_of(all.iter().filter(|measured| measured.rows == rows))
+}
+
+fn together_of<'a>(runs: impl Iterator<Item = &'a Measured>) -> Measured {
+    let mut together = Measured::default();
+    for measured in runs {
         for (name, runs) in &measured.contenders {
             together.contenders.entry(name.clone()).or_default().extend(runs.iter().cloned());
         }
@@ -218,11 +227,9 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
 
 /// Ratios to plain SQLite as a bar chart, which GitHub and others draw.
 fn plot(together: &Measured) -> String {
-    let of = |name: &str| together.contenders.get(name).map(|runs| median(runs)).unwrap_or_default();
-    let (plain, quire) = (of(PLAIN), of(QUIRE));
     let metrics = ["commits/s", "bulk rows/s", "lookups/s", "scan MiB/s"];
-    let ratios: Vec<String> =
-        metrics.iter().filter_map(|metric| Some(format!("{:.2}", quire.get(*metric)? / plain.get(*metric)?))).collect();
+    let ratio = |metric: &&str| report::ratio(together, QUIRE, PLAIN, metric);
+    let ratios: Vec<String> = metrics.iter().filter_map(ratio).map(|ratio| format!("{ratio:.2}")).collect();
     let axis: Vec<String> = metrics.iter().map(|metric| format!("\"{metric}\"")).collect();
     let ones = vec!["1"; ratios.len()].join(", ");
     format!(
