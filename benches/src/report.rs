@@ -171,7 +171,8 @@ fn tables(measured: &Measured) -> Vec<(&'static str, Vec<Line>)> {
             AtMost(most) | Within(most, _) => (format!("<= {}", number(most)), Some(quire <= most)),
             AtLeast(least) => (format!(">= {}", number(least)), Some(quire >= least)),
         };
-        let peers = peers(measured).map(of).collect();
+        // What a peer does is not known to be synced.
+        let peers = peers(measured).map(|peer| of(peer).filter(|_| !row.synced)).collect();
         Some(Line { title: row.title, plain, quire, ratio, target, is_met, peers })
     };
     let tables = TABLES.iter().map(|(title, rows)| (*title, rows.iter().filter_map(line).collect::<Vec<_>>()));

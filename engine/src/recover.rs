@@ -511,31 +511,54 @@ impl Replay {
         let carried = self.state.intent.as_ref().map(|i| &i.carries);
         let unpushed = carried.into_iter().chain([&self.state.pending]).filter(|p| p.commits > 0);
         let Some(low) = unpushed.map(|p| p.min_count.get()).min() else { return };
-        for n in low.saturating_add(1)..=self.state.page_count.get() {
-            if let Some(page) = quire_proto::PageIdx::new(n)
-                && self.table.get(page) == Cell::Absent
-            {
-                self.table.set(page, Cell::Zero);
+        let last = u64::from(self.state.page_count.get());
+        let (mut next, mut gaps) = (u64::from(low) + 1, Vec::new());
+        self.table.for_each(|page, _| {
+            let page = u64::from(page.get());
+            if page > next && next <= last {
+                gaps.push((next, last.min(page - 1)));
             }
+            next = next.max(page + 1);
+        });
+        if next <= last {
+            gaps.push((next, last));
+        }
+        for (first, last) in gaps {
+            self.table.set_range(first as u32, last as u32, Cell::Zero);
         }
     }
 
     /// Cells that point into files which are not there: such a page can be
     /// fetched again if it is in the store, and is lost otherwise. Returns the newest of those files.
     fn drop_lost_cells(&mut self, files: &Files, dir: &Path, oldest: &StateRecord) -> Result<Option<FileId>> {
-        let mut lost: Vec<(PageIdx, FileId)> = Vec::new();
-        self.table.for_each(|page, cell| {
-            if let Cell::At { place, .. } = cell
-                && !files.contains_key(&place.file)
-            {
-                lost.push((page, place.file));
-            }
-        });
         let mut unpushed = self.state.pending.changed.clone();
         if let Some(intent) = &self.state.intent {
             unpushed.union_with(&intent.carries.changed);
         }
         unpushed.truncate(self.state.page_count);
+        let mut lost: Vec<(PageIdx, FileId)> = Vec::new();
+        // Both are in the order of the pages: one walk, as a volume of gigabytes has many.
+        let mut unseen = unpushed.iter();
+        let (mut next, mut absent) = (unseen.next(), None);
+        // Neighbours mostly lie in the same file.
+        let mut there = None;
+        self.table.for_each(|page, cell| {
+            while next.is_some_and(|next| next < page) {
+                absent = absent.or(next);
+                next = unseen.next();
+            }
+            if next == Some(page) {
+                next = unseen.next();
+            }
+            if let Cell::At { place, .. } = cell
+                && there != Some(place.file)
+            {
+                match files.contains_key(&place.file) {
+                    true => there = Some(place.file),
+                    false => lost.push((page, place.file)),
+                }
+            }
+        });
         let missing = |page: PageIdx, file: FileId| {
             let path = Room::Log.path(dir, file);
             Err(Error::corrupt(format!("page {page} was never pushed, and log file {} is missing", path.display()))
@@ -550,7 +573,7 @@ impl Replay {
         }
         // What the oldest file follows may have been collected, unless it held one of these.
         let before = oldest.link.map_or(FileId(0), |(place, _)| place.file);
-        match unpushed.iter().find(|page| self.table.get(*page) == Cell::Absent) {
+        match absent.or(next) {
             Some(page) => missing(page, before),
             None => Ok(newest),
         }
