@@ -108,9 +108,14 @@ impl Contender {
     /// Opens an empty replica; `id` is the file with what the one who pushed was asked for.
     pub(crate) fn begin_replica(&self, folder: &Path, volume: &str, id: &Path) -> Result<Connection> {
         let db = self.open(folder, volume)?;
-        if let Some(clone) = self.replica.as_ref().and_then(|replica| replica.clone.as_ref()) {
-            db.execute_batch(&clone.replace("{id}", &std::fs::read_to_string(id).unwrap_or_default()))?;
-        }
+        let Some(Replica { ask, clone: Some(clone), .. }) = &self.replica else {
+            return Ok(db);
+        };
+        let id = match ask {
+            Some(_) => std::fs::read_to_string(id).context("what the replica has to name: phase `push` asks for it")?,
+            None => String::new(),
+        };
+        db.execute_batch(&clone.replace("{id}", &id))?;
         Ok(db)
     }
 

@@ -32,6 +32,7 @@ use crate::contender::Contender;
 use crate::phase::{Job, Phase, Sizes};
 use crate::remote::{Remote, Store};
 use crate::results::Measured;
+use crate::travel::Traffic;
 
 /// Measured values by name.
 type Metrics = BTreeMap<String, f64>;
@@ -148,13 +149,7 @@ impl House<'_> {
             }
             if let Some((what, times)) = phase.traffic_of(sizes) {
                 // Quire counts for itself, more exactly: without what it takes to open.
-                for (unit, value) in [
-                    ("requests", traffic.total() as f64),
-                    ("KiB in", traffic.bytes_down as f64 / 1024.0),
-                    ("KiB out", traffic.bytes_up as f64 / 1024.0),
-                ] {
-                    metrics.entry(format!("{what} {unit}")).or_insert(value / times as f64);
-                }
+                Traffic::of_proxy(&traffic).add_to(&mut metrics, what, times);
             }
         }
         Ok(metrics)

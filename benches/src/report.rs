@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::Metrics;
 use crate::contender::{PLAIN, PLAIN_SYNCED, QUIRE, QUIRE_SYNCED};
-use crate::results::{Measured, median};
+use crate::results::{Measured, median, middle};
 
 /// What a value is held against.
 #[derive(Clone, Copy)]
@@ -148,9 +148,8 @@ struct Line {
 /// as fast.
 pub(crate) fn ratio(measured: &Measured, quire: &str, plain: &str, metric: &str) -> Option<f64> {
     let runs = |name: &str| measured.contenders.get(name).map(Vec::as_slice).unwrap_or_default();
-    let of = |(quire, plain): (&Metrics, &Metrics)| Some((metric.to_owned(), quire.get(metric)? / plain.get(metric)?));
-    let ratios = runs(quire).iter().zip(runs(plain)).filter_map(of).map(|ratio| Metrics::from([ratio]));
-    median(&ratios.collect::<Vec<_>>()).get(metric).copied()
+    let of = |(quire, plain): (&Metrics, &Metrics)| Some(quire.get(metric)? / plain.get(metric)?);
+    middle(runs(quire).iter().zip(runs(plain)).filter_map(of))
 }
 
 /// The tables with what was measured.

@@ -25,15 +25,18 @@ pub(crate) struct Measured {
     pub(crate) contenders: BTreeMap<String, Vec<Metrics>>,
 }
 
-/// The median of each metric over several runs: of an even number the lower of the two in the middle.
+/// The median of each metric over several runs.
 pub(crate) fn median(runs: &[Metrics]) -> Metrics {
     let names = runs.iter().flat_map(Metrics::keys);
-    let middle = |name: &String| {
-        let mut values: Vec<f64> = runs.iter().filter_map(|run| run.get(name)).copied().collect();
-        values.sort_by(f64::total_cmp);
-        values[(values.len() - 1) / 2]
-    };
-    names.map(|name| (name.clone(), middle(name))).collect()
+    let of = |name: &String| middle(runs.iter().filter_map(|run| run.get(name)).copied());
+    names.filter_map(|name| Some((name.clone(), of(name)?))).collect()
+}
+
+/// The median: of an even number of values the lower of the two in the middle.
+pub(crate) fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
 }
 
 /// What the targets are about.

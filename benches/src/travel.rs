@@ -169,12 +169,31 @@ pub(crate) fn traffic(db: &Connection) -> Result<Option<Traffic>> {
 
 /// Adds what went over the wire since `before`, for each of `times` repetitions.
 pub(crate) fn count(all: &mut Metrics, db: &Connection, before: Option<Traffic>, what: &str, times: i64) -> Result<()> {
-    let (Some(before), Some(after)) = (before, traffic(db)?) else {
-        return Ok(());
-    };
-    let mut add = |unit: &str, total: f64| all.insert(format!("{what} {unit}"), total / times as f64);
-    add("requests", after.requests - before.requests);
-    add("KiB in", (after.bytes_in - before.bytes_in) / 1024.0);
-    add("KiB out", (after.bytes_out - before.bytes_out) / 1024.0);
+    if let (Some(before), Some(after)) = (before, traffic(db)?) {
+        let since = Traffic {
+            requests: after.requests - before.requests,
+            bytes_in: after.bytes_in - before.bytes_in,
+            bytes_out: after.bytes_out - before.bytes_out,
+        };
+        since.add_to(all, what, times);
+    }
     Ok(())
+}
+
+impl Traffic {
+    /// What a proxy counted.
+    pub(crate) fn of_proxy(counted: &quire_testkit::Traffic) -> Traffic {
+        let [requests, bytes_in, bytes_out] = [counted.total(), counted.bytes_down, counted.bytes_up].map(|n| n as f64);
+        Traffic { requests, bytes_in, bytes_out }
+    }
+
+    /// Adds it, for each of `times` repetitions, where nothing is known yet.
+    pub(crate) fn add_to(self, all: &mut Metrics, what: &str, times: i64) {
+        let mut add = |unit: &str, total: f64| {
+            all.entry(format!("{what} {unit}")).or_insert(total / times as f64);
+        };
+        add("requests", self.requests);
+        add("KiB in", self.bytes_in / 1024.0);
+        add("KiB out", self.bytes_out / 1024.0);
+    }
 }

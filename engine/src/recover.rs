@@ -511,20 +511,8 @@ impl Replay {
         let carried = self.state.intent.as_ref().map(|i| &i.carries);
         let unpushed = carried.into_iter().chain([&self.state.pending]).filter(|p| p.commits > 0);
         let Some(low) = unpushed.map(|p| p.min_count.get()).min() else { return };
-        let last = u64::from(self.state.page_count.get());
-        let (mut next, mut gaps) = (u64::from(low) + 1, Vec::new());
-        self.table.for_each(|page, _| {
-            let page = u64::from(page.get());
-            if page > next && next <= last {
-                gaps.push((next, last.min(page - 1)));
-            }
-            next = next.max(page + 1);
-        });
-        if next <= last {
-            gaps.push((next, last));
-        }
-        for (first, last) in gaps {
-            self.table.set_range(first as u32, last as u32, Cell::Zero);
+        for (first, last) in self.table.absent(low.saturating_add(1), self.state.page_count.get()) {
+            self.table.set_range(first, last, Cell::Zero);
         }
     }
 

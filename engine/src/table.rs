@@ -253,6 +253,24 @@ impl Table {
         }
     }
 
+    /// The maximal ranges of absent pages among those from `first` to `last`, both included.
+    pub(crate) fn absent(&self, first: u32, last: u32) -> Vec<(u32, u32)> {
+        let mut ranges = Vec::new();
+        // None: there is no page after the last one that was seen.
+        let mut next = Some(first);
+        if first <= last {
+            self.for_each(|page, _| {
+                let page = page.get();
+                if let Some(begin) = next.filter(|begin| (*begin..=last).contains(&page)) {
+                    ranges.extend((begin < page).then(|| (begin, page - 1)));
+                    next = page.checked_add(1);
+                }
+            });
+        }
+        ranges.extend(next.filter(|begin| *begin <= last).map(|begin| (begin, last)));
+        ranges
+    }
+
     /// The chunks that have any cell, with their numbers, for storing.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = (u32, [u64; CHUNK_PAGES])> + '_ {
         self.known_chunks().map(|(n, chunk)| {
@@ -358,6 +376,27 @@ mod tests {
         let mut seen = 0;
         table.for_each(|_, _| seen += 1);
         assert_eq!(seen, 19 * far);
+    }
+
+    #[test]
+    fn what_is_absent_is_what_says_so_page_by_page() {
+        let mut table = Table::default();
+        assert_eq!(table.absent(1, u32::MAX), [(1, u32::MAX)]);
+        table.set(page(u32::MAX), Cell::Zero);
+        assert_eq!(table.absent(u32::MAX - 1, u32::MAX), [(u32::MAX - 1, u32::MAX - 1)]);
+        assert_eq!(table.absent(u32::MAX, u32::MAX), []);
+        for n in [3, 4, 9, 600, 601, 1024, 1025, 9000] {
+            table.set(page(n), at(1, n));
+        }
+        for first in [1, 2, 3, 4, 5, 9, 10, 601, 1026, 9001] {
+            for last in [0, 1, 3, 8, 9, 700, 1024, 8999, 9000, 9500] {
+                let ranges = table.absent(first, last);
+                let found: Vec<u32> = ranges.iter().flat_map(|(first, last)| *first..=*last).collect();
+                let expected: Vec<u32> = (first..=last).filter(|n| table.get(page(*n)) == Cell::Absent).collect();
+                assert_eq!(found, expected, "{first} to {last}");
+                assert!(ranges.windows(2).all(|two| two[0].1 + 1 < two[1].0), "{ranges:?} are maximal");
+            }
+        }
     }
 
     #[test]
