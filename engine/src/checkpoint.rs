@@ -78,15 +78,24 @@ fn is_due(engine: &Arc<Shared>, replica: &Arc<Replica>, lsn: Lsn) -> Result<bool
     Ok(lsn.get() - newest.map_or(0, |newest| newest.lsn.get()) >= CHECKPOINT_SPAN)
 }
 
+/// What is visible, if it is the snapshot that `commit` made and nothing else. A push may be on its way: that there is
+/// nothing on top of the commit has to be true of the very snapshot.
+fn visible(replica: &Arc<Replica>, commit: &CommitHeader) -> Option<Snapshot> {
+    let core = replica.core();
+    let state = &core.state;
+    let is_it = state.own_base().is_some_and(|base| (base.lsn, base.hash) == (commit.lsn, commit.hash()));
+    (is_it && !state.is_ahead() && core.undecided.is_none()).then(|| replica.snapshot())
+}
+
 /// Writes the checkpoint of a commit that the replica stands on.
 fn checkpoint(replica: &Arc<Replica>, commit: &CommitHeader) -> Result<Checkpointed> {
     let engine = replica.engine();
-    let visible = replica.snapshot();
-    let mut snapshot = if replica.unpushed() == 0 && visible.base_lsn() == Some(commit.lsn) {
-        visible
-    } else {
-        let past = Engine { shared: engine.clone() };
-        past.volume_at(&replica.name(), Moment::Lsn(commit.lsn))?.snapshot()
+    let mut snapshot = match visible(replica, commit) {
+        Some(visible) => visible,
+        None => {
+            let past = Engine { shared: engine.clone() };
+            past.volume_at(&replica.name(), Moment::Lsn(commit.lsn))?.snapshot()
+        }
     };
     let boot = boot_frames(&mut snapshot)?;
     let remote = snapshot.remote().clone();

@@ -24,19 +24,32 @@ use crate::log::{MAX_FILE_BYTES, MIN_FILE_BYTES, sync_dir};
 use crate::options::{Options, Stores, SyncMode, Traffic};
 use crate::recover::recover;
 use crate::replica::Replica;
-use crate::runtime::Bridge;
+use crate::runtime::{Bridge, ENDING};
 use crate::state::State;
 use crate::unheld::Unheld;
 use crate::volume::{LogEntry, Open, Volume};
 use crate::writer::group_id;
 
 /// How long to wait for an engine of this very process to let its data directory go.
-const OWN_LOCK_WAIT: Duration = Duration::from_secs(2);
+const OWN_LOCK_WAIT: Duration = ENDING.saturating_add(Duration::from_secs(1));
 
 /// One data directory, open. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) shared: Arc<Shared>,
+}
+
+/// An engine that is not kept open by this: it may be closed already, or still have background work to finish.
+#[derive(Clone)]
+pub struct WeakEngine {
+    shared: Weak<Shared>,
+}
+
+impl WeakEngine {
+    /// The engine, as long as anything of it is at work.
+    pub fn upgrade(&self) -> Option<Engine> {
+        self.shared.upgrade().map(|shared| Engine { shared })
+    }
 }
 
 /// Counters since the engine was opened.
@@ -97,6 +110,11 @@ impl Engine {
     /// process that has it is an error of kind `Busy` which names it.
     pub fn open(options: Options) -> Result<Engine> {
         Engine::open_with_clock(options, system_now_ms)
+    }
+
+    /// A handle that does not keep it open.
+    pub fn downgrade(&self) -> WeakEngine {
+        WeakEngine { shared: Arc::downgrade(&self.shared) }
     }
 
     /// As [`open`](Self::open), with another clock than the system's, in
@@ -439,10 +457,12 @@ impl Engine {
             replica.release_writer(false);
         }
         removed?;
+        // First, as the store may take its time: work whose folder is left without a name gets one again.
+        let folder = remove_folder(&dir);
         if let Some(replica) = &replica {
             hold::give_up(replica);
         }
-        match remove_folder(&dir) {
+        match folder {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::from_io(format!("removing {}", dir.display()), e))
             }
@@ -454,7 +474,9 @@ impl Engine {
     /// stays until it is collected. Returns the LSN of that commit. A name that
     /// stands for another volume here is `Invalid`: everything else that is done to it is done to that one.
     pub fn delete_in_store(&self, name: &VolumeName) -> Result<Lsn> {
-        let remote = self.remote_of(name);
+        // Its replica knows best; the catalogue follows, and may not have heard of a renaming that was cut short.
+        let known = self.here(name).ok().flatten().map(|volume| volume.replica().core().state.remote.clone());
+        let remote = known.unwrap_or_else(|| self.remote_of(name));
         if remote != *name {
             return Err(Error::invalid(format!("{name} here is volume {remote} in the store")).with_remedy(format!(
                 "`quire rm {remote} --store` deletes that one, for everybody. If the store's own {name} is meant, give \
@@ -663,7 +685,16 @@ impl Shared {
             replica.fetching.open_again();
             return Ok(replica);
         }
-        Replica::open(self, name, dir, 0, State::new(entry.remote), true)
+        let replica = Replica::open(self, name, dir, 0, State::new(entry.remote.clone()), true)?;
+        let remote = replica.core().state.remote.clone();
+        if remote != entry.remote {
+            // A renaming was cut short: the replica follows the new name, and the catalogue did not hear of it.
+            let put = Change::Put { name: name.clone(), id: entry.id, remote };
+            if let Err(e) = self.catalog.lock().change(vec![put]) {
+                tracing::warn!("volume {name}: noting what it is called in the store: {e}");
+            }
+        }
+        Ok(replica)
     }
 
     /// A new replica that stands on a commit of the store, made durable. It is

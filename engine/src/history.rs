@@ -222,7 +222,7 @@ impl Engine {
     }
 
     /// The volume, if a replica of it is here.
-    fn here(&self, name: &VolumeName) -> Result<Option<Volume>> {
+    pub(crate) fn here(&self, name: &VolumeName) -> Result<Option<Volume>> {
         if let Some(volume) = self.opened(name) {
             return Ok(Some(volume));
         }
@@ -284,11 +284,10 @@ fn fork_files(source: &Volume, new: &VolumeName, dir: &Path) -> Result<()> {
         settled => settled?,
     }
     // No push, and no transaction, is half in what is linked. A push may take long: nobody is kept from writing meanwhile.
-    let linked = {
-        let _traffic = replica.traffic.lock();
-        replica.with_writer("a fork", || make_folder(dir).and_then(|()| replica.link_files(dir)))
-    };
-    linked?;
+    let replica = source.with_traffic(|replica| {
+        replica.with_writer("a fork", || make_folder(dir).and_then(|()| replica.link_files(dir)))?;
+        Ok(replica.clone())
+    })?;
     let fork = Replica::open(replica.engine(), new, dir.to_owned(), 0, State::new(new.clone()), true)?;
     let tip = fresh_tip()?;
     let change = StateChange { durable: true, ..StateChange::default() };

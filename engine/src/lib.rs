@@ -46,7 +46,7 @@ mod unheld;
 mod volume;
 mod writer;
 
-pub use engine::{Engine, Stats};
+pub use engine::{Engine, Stats, WeakEngine};
 pub use history::{Between, Forked, Moment, Restored};
 pub use options::{Connect, LEASE_AFTER, Options, Stores, SyncMode, Traffic};
 pub use quire_history::Checkpointed;

@@ -14,9 +14,8 @@ use crate::standing;
 use crate::state::{BaseState, State};
 use crate::volume::Moved;
 
-/// Moves the base to the store's head.
+/// Moves the base to the store's head. The caller has the lock of the traffic.
 pub(crate) fn pull(replica: &Arc<Replica>) -> Result<Moved> {
-    let _traffic = replica.traffic.lock();
     hold::around(replica, || pull_locked(replica)).inspect_err(|e| replica.note_error(e))
 }
 
@@ -72,7 +71,7 @@ pub(crate) fn pull_locked(replica: &Arc<Replica>) -> Result<Moved> {
         (Some(known), Some(newer)) => {
             let longer = async { known.extended(engine.reader().await?, &state.remote, newer).await };
             // A fault here only makes it be read again.
-            engine.bridge.wait(longer).ok()
+            engine.bridge.wait(longer).ok().flatten()
         }
         _ => lineage,
     };

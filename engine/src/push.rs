@@ -43,9 +43,8 @@ const CHECKING: usize = 16;
 /// How often a push is repeated on top of commits that change nothing.
 const MAX_RETARGETS: usize = 16;
 
-/// Pushes what is unpushed.
+/// Pushes what is unpushed. The caller has the lock of the traffic.
 pub(crate) fn push(replica: &Arc<Replica>) -> Result<Moved> {
-    let _traffic = replica.traffic.lock();
     hold::around(replica, || push_locked(replica)).inspect_err(|e| replica.note_error(e))
 }
 
@@ -257,7 +256,7 @@ fn won(replica: &Arc<Replica>, commit: &SealedCommit, header: &CommitHeader) -> 
     let known = replica.lineage.lock().clone();
     let remote = replica.core().state.remote.clone();
     if let Some(known) = known.filter(|known| header.goes_on_from(known.volume(), known.head()))
-        && let Ok(longer) =
+        && let Ok(Some(longer)) =
             engine.bridge.wait(async { known.extended(engine.reader().await?, &remote, vec![header.clone()]).await })
     {
         *replica.lineage.lock() = Some(longer);

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use quire_proto::{Error, ErrorKind, PageIdx, PageSet, Reader, Result, Writer};
+use quire_proto::{Error, ErrorKind, PageCount, PageIdx, PageSet, Reader, Result, Writer};
 
 use crate::log::{
     DataFile, FILE_HEADER_BYTES, FileId, Files, Place, RECORD_HEADER_BYTES, RecordHeader, RecordKind, Room, Unsynced,
@@ -511,7 +511,10 @@ impl Replay {
         let carried = self.state.intent.as_ref().map(|i| &i.carries);
         let unpushed = carried.into_iter().chain([&self.state.pending]).filter(|p| p.commits > 0);
         let Some(low) = unpushed.map(|p| p.min_count.get()).min() else { return };
-        for (first, last) in self.table.absent(low.saturating_add(1), self.state.page_count.get()) {
+        // A later commit may bring back pages that only the base has had.
+        let base_count = self.state.base.as_ref().map_or(PageCount::ZERO, |base| base.page_count);
+        let last = self.state.page_count.max(base_count).get();
+        for (first, last) in self.table.absent(low.saturating_add(1), last) {
             self.table.set_range(first, last, Cell::Zero);
         }
     }
@@ -519,9 +522,15 @@ impl Replay {
     /// Cells that point into files which are not there: such a page can be
     /// fetched again if it is in the store, and is lost otherwise. Returns the newest of those files.
     fn drop_lost_cells(&mut self, files: &Files, dir: &Path, oldest: &StateRecord) -> Result<Option<FileId>> {
-        let mut unpushed = self.state.pending.changed.clone();
+        let pending = &self.state.pending;
+        let mut unpushed = pending.changed.clone();
         if let Some(intent) = &self.state.intent {
-            unpushed.union_with(&intent.carries.changed);
+            let mut carried = intent.carries.changed.clone();
+            if pending.commits > 0 {
+                // What was cut off since is nowhere any more, and need not be.
+                carried.truncate(pending.min_count);
+            }
+            unpushed.union_with(&carried);
         }
         unpushed.truncate(self.state.page_count);
         let mut lost: Vec<(PageIdx, FileId)> = Vec::new();
@@ -564,6 +573,80 @@ impl Replay {
         match absent.or(next) {
             Some(page) => missing(page, before),
             None => Ok(newest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{BaseState, Intent};
+    use quire_proto::{Attributes, CommitHash, LocalTip, Lsn, PageSize, VolumeName};
+
+    fn page(n: u32) -> PageIdx {
+        PageIdx::new(n).unwrap()
+    }
+
+    /// A transaction that changes `pages`, leaves `page_count` of them, and has had no more than `low` in between.
+    fn commit(page_count: u32, low: u32, pages: &[u32]) -> CommitRecord {
+        CommitRecord {
+            page_size: PageSize::DEFAULT,
+            page_count: PageCount::new(page_count),
+            low_count: PageCount::new(low),
+            changed: pages.iter().copied().map(page).collect(),
+            attributes: Attributes::new(),
+            tip: LocalTip::ZERO,
+            synced: 0,
+            group: None,
+        }
+    }
+
+    /// What is known without a table file, once the log's beginning was compacted away: nothing but the state.
+    fn without_table(state: State) -> Replay {
+        let from = Place { file: FileId(1), offset: FILE_HEADER_BYTES as u32 };
+        Replay { state, table: Table::default(), from, staged: (0, Table::default()), undecided: None, bytes: 0 }
+    }
+
+    fn on_a_base_of(pages: u32) -> State {
+        let mut state = State::new(VolumeName::parse("v").unwrap());
+        let (volume, page_count) = (state.remote.clone(), PageCount::new(pages));
+        state.base = Some(BaseState { volume, lsn: Lsn::FIRST, hash: CommitHash::of(b"base"), page_count });
+        (state.page_size, state.page_count) = (Some(PageSize::DEFAULT), page_count);
+        state
+    }
+
+    #[test]
+    fn pages_that_were_cut_off_do_not_come_back_with_a_later_commit() {
+        let mut state = on_a_base_of(1000);
+        state.apply_commit(&commit(63, 63, &[]));
+        let mut replay = without_table(state);
+        replay.fill_truncated();
+        apply_commit(&mut replay.state, &mut replay.table, &commit(500, 63, &[500]), &Pages::default());
+        for (n, cell) in [(63, Cell::Absent), (64, Cell::Zero), (499, Cell::Zero), (1000, Cell::Zero)] {
+            assert_eq!(replay.table.get(page(n)), cell, "page {n}");
+        }
+        assert_eq!(replay.table.get(page(1001)), Cell::Absent);
+    }
+
+    #[test]
+    fn a_page_of_a_push_in_flight_that_was_cut_off_since_is_not_missed() {
+        let (dir, nothing) = (tempfile::tempdir().unwrap(), State::new(VolumeName::parse("v").unwrap()));
+        let oldest = StateRecord { link: None, absent: PageSet::default(), settled: None, state: nothing };
+        for cut_off in [true, false] {
+            let mut state = on_a_base_of(10);
+            state.apply_commit(&commit(12, 10, &[12]));
+            let carries = std::mem::take(&mut state.pending);
+            state.intent = Some(Intent { target: Lsn::FIRST.next(), object: Vec::new(), carries, tentative: None });
+            if cut_off {
+                state.apply_commit(&commit(5, 5, &[]));
+                state.apply_commit(&commit(12, 5, &[]));
+            }
+            let mut replay = without_table(state);
+            let lost = replay.drop_lost_cells(&Files::new(), dir.path(), &oldest);
+            assert_eq!(lost.is_ok(), cut_off, "{lost:?}");
+            if let Err(e) = lost {
+                assert!(e.message().contains("page 12 was never pushed"), "{e}");
+            }
         }
     }
 }

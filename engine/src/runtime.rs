@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 /// How many threads drive the traffic with the stores.
 const DRIVERS: usize = 2;
 /// How long what they are in the middle of may take when the engine goes; then it is left to itself.
-const ENDING: Duration = Duration::from_secs(5);
+pub(crate) const ENDING: Duration = Duration::from_secs(5);
 
 /// The engine's own runtime. Nothing of it runs until the store is needed.
 pub(crate) struct Bridge {
@@ -70,6 +70,9 @@ impl Bridge {
     }
 }
 
+/// Threads that end runtimes, of which nobody can wait for the last ones.
+static ENDING_ELSEWHERE: Mutex<Vec<std::thread::JoinHandle<()>>> = Mutex::new(Vec::new());
+
 impl Drop for Bridge {
     /// Its threads end before their handles go: glibc's `pthread_detach` reads a thread once more after it has let go of it,
     /// and if that is ending at this very moment the host program crashes.
@@ -88,7 +91,11 @@ impl Drop for Bridge {
             }
         };
         match std::thread::Builder::new().name("quire-end".into()).spawn(ends) {
-            Ok(thread) => std::mem::forget(thread),
+            Ok(thread) => {
+                let mut ending = ENDING_ELSEWHERE.lock();
+                ending.extract_if(.., |thread| thread.is_finished()).for_each(|thread| drop(thread.join()));
+                ending.push(thread);
+            }
             Err(_) => {
                 if let Some(runtime) = runtime.lock().take() {
                     runtime.shutdown_background();

@@ -81,11 +81,16 @@ impl Chunk {
     fn filled(bits: u64) -> Chunk {
         Chunk { cells: std::array::from_fn(|_| AtomicU64::new(bits)) }
     }
+
+    /// The cells as they are at this moment.
+    pub(crate) fn bits(&self) -> [u64; CHUNK_PAGES] {
+        std::array::from_fn(|n| self.cells[n].load(Ordering::Acquire))
+    }
 }
 
 impl Clone for Chunk {
     fn clone(&self) -> Chunk {
-        Chunk { cells: std::array::from_fn(|n| AtomicU64::new(self.cells[n].load(Ordering::Acquire))) }
+        Chunk { cells: self.bits().map(AtomicU64::new) }
     }
 }
 
@@ -272,11 +277,8 @@ impl Table {
     }
 
     /// The chunks that have any cell, with their numbers, for storing.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = (u32, [u64; CHUNK_PAGES])> + '_ {
-        self.known_chunks().map(|(n, chunk)| {
-            let cells = std::array::from_fn(|m| chunk.cells[m].load(Ordering::Acquire));
-            (n as u32, cells)
-        })
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (u32, &Chunk)> {
+        self.known_chunks().map(|(n, chunk)| (n as u32, &**chunk))
     }
 
     /// The chunks that are there, with their numbers.

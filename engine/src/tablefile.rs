@@ -11,7 +11,7 @@ use quire_proto::{Error, Reader, Result, Writer};
 
 use crate::log::{FileId, Place, sync_dir};
 use crate::state::State;
-use crate::table::{CHUNK_PAGES, Cell, Table};
+use crate::table::{CHUNK_PAGES, Cell, Chunk, Table};
 
 const MAGIC: [u8; 4] = *b"QTAB";
 const VERSION: u8 = 1;
@@ -43,9 +43,11 @@ pub(crate) fn save(replica: &Path, stored: &StoredTable) -> Result<()> {
     let mut state = Writer::new();
     stored.state.encode(&mut state);
     head.block(state.as_slice());
-    head.u32(stored.table.chunks().count() as u32);
+    // Once: what is fetched meanwhile may bring more.
+    let chunks: Vec<_> = stored.table.chunks().collect();
+    head.u32(chunks.len() as u32);
     head.u32(crc32fast::hash(head.as_slice()));
-    let written = write(&fresh, head.as_slice(), &stored.table);
+    let written = write(&fresh, head.as_slice(), &chunks);
     if let Err(e) = written.and_then(|()| std::fs::rename(&fresh, path(replica))) {
         // A disk that is full needs the space.
         let _ = std::fs::remove_file(&fresh);
@@ -54,15 +56,15 @@ pub(crate) fn save(replica: &Path, stored: &StoredTable) -> Result<()> {
     sync_dir(replica)
 }
 
-fn write(path: &Path, head: &[u8], table: &Table) -> std::io::Result<()> {
+fn write(path: &Path, head: &[u8], chunks: &[(u32, &Chunk)]) -> std::io::Result<()> {
     let mut out = BufWriter::with_capacity(256 << 10, File::create(path)?);
     out.write_all(&(head.len() as u32).to_le_bytes())?;
     out.write_all(head)?;
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-    for (n, cells) in table.chunks() {
+    for (n, cells) in chunks {
         chunk.clear();
         chunk.extend_from_slice(&n.to_le_bytes());
-        cells.iter().for_each(|bits| chunk.extend_from_slice(&bits.to_le_bytes()));
+        cells.bits().iter().for_each(|bits| chunk.extend_from_slice(&bits.to_le_bytes()));
         let crc = crc32fast::hash(&chunk);
         chunk.extend_from_slice(&crc.to_le_bytes());
         out.write_all(&chunk)?;
@@ -170,6 +172,36 @@ mod tests {
             bad[at] ^= 1;
             assert!(parse(&bad).is_err(), "byte {at}");
             assert!(parse(&bytes[..at]).is_err(), "cut to {at} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_fetched_while_the_file_is_written_does_not_spoil_it() {
+        const CHUNKS: u32 = 400;
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let mut table = Table::default();
+            table.cover(quire_proto::PageCount::new(CHUNKS * CHUNK_PAGES as u32));
+            let first = PageIdx::FIRST;
+            assert!(table.fill(first, Place { file: FileId(1), offset: 32 }));
+            let (begun, begins) = std::sync::mpsc::channel();
+            std::thread::scope(|scope| {
+                let filled = &table;
+                scope.spawn(move || {
+                    for chunk in 1..CHUNKS {
+                        let page = PageIdx::new(chunk * CHUNK_PAGES as u32 + 1).unwrap();
+                        assert!(filled.fill(page, Place { file: FileId(1), offset: 32 * chunk }));
+                        let _ = begun.send(());
+                    }
+                });
+                begins.recv().unwrap();
+                let (state, position) =
+                    (State::new(VolumeName::parse("x").unwrap()), Place { file: FileId(1), offset: 32 });
+                save(dir.path(), &StoredTable { state, table: table.clone(), position, next_file: 2 }).unwrap();
+            });
+            let back = load(dir.path()).unwrap().unwrap();
+            let back = back.unwrap_or_else(|e| panic!("round {round}: {e}"));
+            assert_ne!(back.table.get(first), Cell::Absent);
         }
     }
 }

@@ -47,6 +47,20 @@ impl Open {
         self.replica.load_full()
     }
 
+    /// Does some traffic with the store, alone. While it waits for its turn a reset may put another replica in this one's
+    /// place: what was put aside must not go to the store in the volume's name, nor be put aside again. One that has stopped
+    /// stays where it is: a decision that its log lacks finds it by its name, when it is opened again.
+    fn with_traffic<T>(&self, traffic: impl FnOnce(&Arc<Replica>) -> Result<T>) -> Result<T> {
+        loop {
+            let replica = self.replica();
+            let _traffic = replica.traffic.lock();
+            if Arc::ptr_eq(&replica, &self.replica()) {
+                replica.check_goes_on()?;
+                return traffic(&replica);
+            }
+        }
+    }
+
     /// Pushes and pulls every so often, if the setting says so, until the volume is closed.
     pub(crate) fn start_background(self: &Arc<Self>) {
         let SyncMode::Every(period) = self.engine.sync() else { return };
@@ -65,8 +79,9 @@ impl Open {
                     }
                 }
                 let Some(open) = weak.upgrade() else { return };
+                let synced = std::panic::catch_unwind(AssertUnwindSafe(|| open.with_traffic(sync)));
                 let replica = open.replica();
-                match std::panic::catch_unwind(AssertUnwindSafe(|| sync(&replica))) {
+                match synced {
                     Ok(Ok(_)) => {}
                     // It stands in `quire_status`; the next round tries again.
                     Ok(Err(e)) => tracing::debug!("volume {}: background sync: {e}", replica.name()),
@@ -106,6 +121,11 @@ impl Volume {
         self.open.replica()
     }
 
+    /// Does some traffic with the store, alone.
+    pub(crate) fn with_traffic<T>(&self, traffic: impl FnOnce(&Arc<Replica>) -> Result<T>) -> Result<T> {
+        self.open.with_traffic(traffic)
+    }
+
     /// Its name here.
     pub fn name(&self) -> VolumeName {
         self.replica().name()
@@ -131,33 +151,31 @@ impl Volume {
 
     /// Pushes what is unpushed.
     pub fn push(&self) -> Result<Moved> {
-        push::push(&self.replica())
+        self.with_traffic(push::push)
     }
 
     /// Moves to the store's head.
     pub fn pull(&self) -> Result<Moved> {
-        pull::pull(&self.replica())
+        self.with_traffic(pull::pull)
     }
 
     /// Pulls if behind, pushes if ahead.
     pub fn sync(&self) -> Result<Moved> {
-        sync(&self.replica())
+        self.with_traffic(sync)
     }
 
     /// Learns the store's newest LSN; nothing visible changes.
     pub fn fetch(&self) -> Result<Option<Lsn>> {
-        let replica = self.replica();
-        let _traffic = replica.traffic.lock();
-        let state = standing::head(&replica).inspect_err(|e| replica.note_error(e))?;
-        Ok(state.live().map(|head| head.lsn()))
+        self.with_traffic(|replica| {
+            let state = standing::head(replica).inspect_err(|e| replica.note_error(e))?;
+            Ok(state.live().map(|head| head.lsn()))
+        })
     }
 
     /// Whether the store has what the replica stands on, by one request: if not, it is another store, or the volume has
     /// ended there.
     pub fn check_store(&self) -> Result<()> {
-        let replica = self.replica();
-        let _traffic = replica.traffic.lock();
-        standing::check_store(&replica).inspect_err(|e| replica.note_error(e))
+        self.with_traffic(|replica| standing::check_store(replica).inspect_err(|e| replica.note_error(e)))
     }
 
     /// What came of a [`push`](Self::push), [`pull`](Self::pull) or [`sync`](Self::sync), for somebody who asked for it
@@ -346,25 +364,28 @@ impl Volume {
     /// Goes to the store's head, whatever is here. Unpushed commits are first
     /// kept as replica `NAME.dropped-N`.
     pub fn reset(&self) -> Result<Reset> {
-        let old = self.replica();
-        let _traffic = old.traffic.lock();
+        self.with_traffic(|replica| self.reset_locked(replica))
+    }
+
+    /// The caller has the lock of the traffic.
+    fn reset_locked(&self, old: &Arc<Replica>) -> Result<Reset> {
         if old.core().state.intent.is_some() {
             // A push whose outcome is unknown may be in the store: first learn it.
-            match push::settle_intent(&old) {
+            match push::settle_intent(old) {
                 Ok(_) => {}
                 // It cannot be put there: diverged, or the store has another history, or a shorter one, or none.
                 Err(e) if matches!(e.kind(), ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::NotFound) => {}
                 Err(e) => return Err(e),
             }
         }
-        let found = standing::head(&old).and_then(|found| standing::live_head(&old, found));
+        let found = standing::head(old).and_then(|found| standing::live_head(old, found));
         let Some(head) = found.inspect_err(|e| old.note_error(e))? else {
             let (name, remote) = (old.name(), old.core().state.remote.clone());
             return Err(Error::not_found(format!("there is no volume {remote} in the store to go to"))
                 .with_remedy(format!("Unpushed commits are untouched: `quire push {name}` brings them there.")));
         };
         if !old.core().state.is_ahead() {
-            match pull::pull_locked(&old) {
+            match pull::pull_locked(old) {
                 Ok(moved) if moved.pulled.is_some() || old.stands_on(&head.hash()) => {
                     return Ok(Reset { lsn: old.core().state.base_lsn(), kept_as: None });
                 }
@@ -373,8 +394,8 @@ impl Volume {
                 Err(e) => return Err(e),
             }
         }
-        put_aside(&old, head.header())?;
-        old.with_writer("a reset", || self.replace(&old, head))
+        put_aside(old, head.header())?;
+        old.with_writer("a reset", || self.replace(old, head))
     }
 
     /// Puts a replica that begins at `head` in the place of `old`, whose
@@ -437,18 +458,19 @@ impl Volume {
                 Ok(_) => {}
             }
         }
-        let _traffic = replica.traffic.lock();
-        // A push in flight has written segments, and a commit, for the old name.
-        match push::settle_intent(&replica) {
-            // It is not there and never will be, for want of a place: another name may help.
-            Err(_) if replica.core().state.intent.is_none() => {}
-            settled => {
-                settled?;
+        self.with_traffic(|replica| {
+            // A push in flight has written segments, and a commit, for the old name.
+            match push::settle_intent(replica) {
+                // It is not there and never will be, for want of a place: another name may help.
+                Err(_) if replica.core().state.intent.is_none() => {}
+                settled => {
+                    settled?;
+                }
             }
-        }
-        hold::settle(&replica);
-        // A transaction's decision names its volumes.
-        replica.with_writer("a renaming", || self.rename_locked(&replica, new))
+            hold::settle(replica);
+            // A transaction's decision names its volumes.
+            replica.with_writer("a renaming", || self.rename_locked(replica, new))
+        })
     }
 
     /// The caller has the locks of the traffic and of the writer.
@@ -536,9 +558,8 @@ fn panicked(name: &VolumeName, panic: &(dyn Any + Send)) -> Error {
     )
 }
 
-/// Pulls if behind, pushes if ahead.
+/// Pulls if behind, pushes if ahead. The caller has the lock of the traffic.
 fn sync(replica: &Arc<Replica>) -> Result<Moved> {
-    let _traffic = replica.traffic.lock();
     let moved = hold::around(replica, || {
         if replica.core().state.is_ahead() {
             return push::push_locked(replica);

@@ -188,7 +188,19 @@ impl Writer {
 
     /// Writes the commit so that it counts only once [`Engine::decide`](crate::Engine::decide)
     /// has decided `group`, also after a crash. [`commit`](Self::commit) then only makes it visible.
+    ///
+    /// With `sync=commit` it is `Invalid`: the store takes the commit of one volume at a time.
     pub fn prepare(&mut self, group: &str, durable: bool) -> Result<()> {
+        if self.replica.commits_to_store() {
+            return Err(Error::invalid(format!(
+                "volume {}: a transaction over several databases cannot be committed into the store at once",
+                self.replica.name()
+            ))
+            .with_remedy(
+                "With sync=commit, write to each of them in a transaction of its own (BEGIN IMMEDIATE takes in all that are \
+                 attached: use BEGIN, or DETACH). Or use sync=manual, and push after.",
+            ));
+        }
         let group = group_id(group);
         let commit = self.record(Some(group))?;
         let (commit, pages) = self.replica.prepare(&mut self.batch, &self.spilled, commit, self.seq, durable)?;

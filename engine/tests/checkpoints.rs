@@ -204,6 +204,36 @@ fn a_damaged_checkpoint_costs_requests_and_nothing_else() {
     read_afresh(&bucket, &model, "with a foreign one");
 }
 
+/// Somebody asks for checkpoints while commits are being pushed: each has the pages of its own snapshot.
+#[test]
+fn a_checkpoint_beside_pushes_is_of_the_commit_that_it_names() {
+    let (bucket, dir) = (memory(), scratch());
+    let engine = open(dir.path(), &bucket);
+    let (volume, _) = volume(&engine, 1);
+    let pushes = setting("QUIRE_COMMITS", 3000);
+    let made = std::thread::scope(|scope| {
+        let pusher = volume.clone();
+        let pushing = scope.spawn(move || {
+            for n in 2..=pushes {
+                write(&pusher, &[(1, n)]);
+                pusher.push().unwrap();
+            }
+        });
+        let mut made = Vec::new();
+        while !pushing.is_finished() {
+            made.extend(Some(volume.checkpoint().unwrap()).filter(|made| made.bytes > 0).map(|made| made.lsn));
+        }
+        made
+    });
+    assert!(!made.is_empty());
+    let afresh = scratch();
+    let reader = open(afresh.path(), &bucket);
+    for lsn in made {
+        let old = reader.volume_at(&name("v"), Moment::Lsn(lsn)).unwrap();
+        assert_eq!(read(&old, 1), lsn.get(), "LSN {lsn}");
+    }
+}
+
 /// Any history, with checkpoints at any time: each LSN reads as it was.
 #[test]
 fn every_lsn_of_a_random_history_reads_as_it_was() {

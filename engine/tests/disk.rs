@@ -458,12 +458,15 @@ fn a_decided_transaction_counts_even_if_the_log_cannot_say_so() {
     let dir = root.path().join("live");
     let (engine, volume) = opened(&dir);
     commit(&volume, 1, 1, true).unwrap();
+    volume.push().unwrap();
     let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
     writer.write(page(1), &content(2)).unwrap();
     writer.prepare("the group", true).unwrap();
     engine.decide("the group").unwrap();
     failing(&[libc::SYS_pwrite64], libc::EIO, || writer.commit(true).map(|_| ())).unwrap();
     assert_eq!(read(&volume, 1), 2);
+    // The decision names the volume: put aside under another name, it would not be found.
+    assert_eq!(volume.reset().map(|_| ()).unwrap_err().kind(), ErrorKind::Io);
     // A later commit would be replayed before this one.
     assert_eq!(commit(&volume, 1, 3, true).map(|_| ()).unwrap_err().kind(), ErrorKind::Io);
     let copy = root.path().join("killed");
@@ -562,10 +565,12 @@ fn what_a_killed_process_wrote_is_written_once_more_before_it_is_called_durable(
     // Where it is whole, it is durable from then on, and proves what comes before the next commit.
     write(&whole);
     let (_engine, volume) = opened(&dir);
-    // What could not be tried is none of that.
+    // What could not be tried is none of that, also after a commit that need not be durable.
+    commit(&volume, 4, 4, false).unwrap();
     let refused = failing(&[libc::SYS_openat], libc::EMFILE, || commit(&volume, 3, 4, true).map(|_| ())).unwrap_err();
     assert!(!refused.remedy().is_some_and(|says| says.contains("open it again")), "{refused:?}");
     commit(&volume, 3, 3, true).unwrap();
+    commit(&volume, 5, 5, true).unwrap();
     assert_eq!((read(&volume, 1), read(&volume, 2), read(&volume, 3)), (1, 2, 3));
     let after = root.path().join("after");
     copy_dir(&dir, &after);

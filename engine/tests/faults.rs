@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::hooked::{Call, Hook, Step, hooked};
@@ -249,15 +249,13 @@ fn a_commit_made_during_a_pull_is_no_divergence_if_a_twin_has_pushed_it() {
         let bucket = memory();
         let root = tempfile::tempdir().unwrap();
         let (dir, twin_dir) = (root.path().join("a"), root.path().join("twin"));
-        let mine: Arc<OnceLock<Volume>> = Arc::default();
+        let mine: Arc<Mutex<Option<Volume>>> = Arc::default();
         // Once, while the pull has its answer already: a commit here, and a copy of this directory that pushes it.
-        let (once, hooks_mine, from, store) = (AtomicBool::new(true), mine.clone(), dir.clone(), bucket.clone());
+        let (hooks_mine, from, store) = (mine.clone(), dir.clone(), bucket.clone());
         let hook: Hook = Arc::new(move |at| {
-            let Some(mine) = hooks_mine.get() else { return Ok(()) };
-            if at == Step::Before(if pushed_before { Call::Commit } else { Call::Open })
-                && once.swap(false, Ordering::SeqCst)
-            {
-                write(mine, &[(1, 2)]);
+            let wanted = Step::Before(if pushed_before { Call::Commit } else { Call::Open });
+            if let Some(mine) = hooks_mine.lock().unwrap().take_if(|_| at == wanted) {
+                write(&mine, &[(1, 2)]);
                 copy_dir(&from, &twin_dir);
                 open(&twin_dir, &store).volume(&name("v")).unwrap().push().unwrap();
             }
@@ -269,7 +267,7 @@ fn a_commit_made_during_a_pull_is_no_divergence_if_a_twin_has_pushed_it() {
             write(&volume, &[(1, 1)]);
             volume.push().unwrap();
         }
-        mine.set(volume.clone()).ok().unwrap();
+        *mine.lock().unwrap() = Some(volume.clone());
         volume.pull().unwrap();
         let status = volume.status();
         assert_eq!((status.state, status.unpushed), (Condition::Clean, 0), "{status:?}");

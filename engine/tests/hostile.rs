@@ -264,6 +264,74 @@ fn a_commit_made_during_a_reset_is_kept() {
     assert_eq!((read(&mine, 1), read(&mine, 2)), (10, 2));
 }
 
+/// Runs `second` on a thread of its own while `mine` is being reset: it has begun, and sleeps for its turn.
+fn during_a_reset<T: Send + 'static>(
+    mine: &Volume,
+    interruption: &Interruption,
+    second: impl FnOnce(&Volume) -> T + Send + 'static,
+) -> (quire_engine::Reset, T) {
+    let (of_second, handle) = std::sync::mpsc::channel();
+    let volume = mine.clone();
+    *interruption.lock().unwrap() = Some(Box::new(move || {
+        let (tell, thread) = std::sync::mpsc::channel();
+        let begun = std::thread::spawn(move || {
+            tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            second(&volume)
+        });
+        let stat = Path::new("/proc").join(thread.recv().unwrap()).join("stat");
+        until("the second one waits", || std::fs::read_to_string(&stat).unwrap().contains(") S "));
+        of_second.send(begun).unwrap();
+    }));
+    let reset = mine.reset().unwrap();
+    (reset, handle.recv().unwrap().join().unwrap())
+}
+
+/// A replica whose work the store went past (`diverged`), or that is only ahead, behind stores that `interruption` holds up.
+fn about_to_be_reset(dir: &Path, bucket: &Bucket, interruption: &Interruption, diverged: bool) -> (Engine, Volume) {
+    let other = open(&dir.with_extension("other"), bucket);
+    let theirs = other.volume(&name("v")).unwrap();
+    write(&theirs, &[(1, 1), (2, 2)]);
+    theirs.push().unwrap();
+    let engine = Engine::open(options(dir, interrupted(bucket, interruption, 1))).unwrap();
+    let mine = engine.existing(&name("v")).unwrap();
+    write(&mine, &[(2, 20)]);
+    if diverged {
+        write(&theirs, &[(1, 10)]);
+        theirs.push().unwrap();
+    }
+    (engine, mine)
+}
+
+#[test]
+fn two_resets_at_once_are_one_reset() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let (dir, interruption) = (root.path().join("mine"), Interruption::default());
+    let (engine, mine) = about_to_be_reset(&dir, &bucket, &interruption, true);
+    let (first, second) = during_a_reset(&mine, &interruption, |volume| volume.reset().unwrap());
+    assert_eq!((first.kept_as, second.kept_as), (Some(name("v.dropped-1")), None));
+    assert_eq!(mine.name(), name("v"));
+    write(&mine, &[(3, 30)]);
+    drop((mine, engine));
+    let engine = open(&dir, &bucket);
+    assert_eq!(engine.local_volumes().unwrap(), [name("v"), name("v.dropped-1")]);
+    let pages = |volume: &str| [1, 2, 3].map(|n| read(&engine.existing(&name(volume)).unwrap(), n));
+    assert_eq!(pages("v"), [10, 2, 30], "what was committed after both of them is where it was committed");
+    assert_eq!(pages("v.dropped-1"), [1, 20, 0]);
+}
+
+#[test]
+fn a_push_that_waited_for_a_reset_does_not_push_what_was_put_aside() {
+    let (bucket, root) = (memory(), tempfile::tempdir().unwrap());
+    let (dir, interruption) = (root.path().join("mine"), Interruption::default());
+    let (engine, mine) = about_to_be_reset(&dir, &bucket, &interruption, false);
+    let (reset, pushed) = during_a_reset(&mine, &interruption, |volume| volume.push().unwrap());
+    assert_eq!(reset.kept_as, Some(name("v.dropped-1")));
+    assert!(pushed.pushed.is_none(), "{pushed}");
+    assert_eq!(mine.fetch().unwrap(), Some(Lsn::FIRST));
+    let kept = engine.existing(&name("v.dropped-1")).unwrap();
+    assert_eq!((read(&mine, 2), read(&kept, 2), kept.status().unpushed), (2, 20, 1));
+}
+
 #[test]
 fn a_first_commit_made_during_a_pull_does_not_land_on_another_volume() {
     let (bucket, root) = (memory(), tempfile::tempdir().unwrap());

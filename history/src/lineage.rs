@@ -16,7 +16,7 @@ use quire_proto::{
 use crate::headers::{back_to, replaced};
 use crate::index::Index;
 use crate::kept::{MOST_LOOKS, gone_or};
-use crate::{COMMITS_AT_ONCE, Reader};
+use crate::{CHECKPOINT_SPAN, COMMITS_AT_ONCE, Reader};
 
 /// What a snapshot of the store is made of.
 pub struct Lineage {
@@ -30,7 +30,13 @@ pub struct Lineage {
     /// Without an index, what the first of them goes on from, if that is not nothing: an older snapshot (restore), or
     /// another volume's (fork). With one, where its inherited pages are.
     below: Option<Arc<Lineage>>,
+    /// How many commits came on top since it was loaded.
+    grown: usize,
 }
+
+/// A lineage that has grown by so many commits is loaded anew: by then there is a newer checkpoint, and each commit costs
+/// memory, and time for every page that is looked for.
+const MOST_GROWN: usize = 2 * CHECKPOINT_SPAN as usize;
 
 #[derive(Clone)]
 struct Commit {
@@ -175,7 +181,7 @@ impl Lineage {
         if head.hash() != hash {
             return Err(replaced(&volume, lsn));
         }
-        let mut lineage = Lineage { volume, indexed, commits: Vec::new(), index: None, below: None };
+        let mut lineage = Lineage { volume, indexed, commits: Vec::new(), index: None, below: None, grown: 0 };
         let first = |h: &CommitHeader| h.base != Base::Previous;
         let headers = loop {
             let lowest = index.as_ref().map_or(Lsn::FIRST, |index| index.info().lsn);
@@ -201,13 +207,18 @@ impl Lineage {
         Ok((lineage, below))
     }
 
-    /// The lineage of `volume` once `newer` commits are on top of this one.
+    /// The lineage of `volume` once `newer` commits are on top of this one. None: it would be so long that it is better
+    /// loaded anew.
     pub async fn extended(
         self: &Arc<Self>,
         reader: &Arc<Reader>,
         volume: &VolumeName,
         newer: Vec<CommitHeader>,
-    ) -> Result<Arc<Lineage>> {
+    ) -> Result<Option<Arc<Lineage>>> {
+        let grown = self.grown + newer.len();
+        if grown > MOST_GROWN {
+            return Ok(None);
+        }
         let mut lineage = if *volume == self.volume {
             Lineage {
                 volume: volume.clone(),
@@ -215,14 +226,15 @@ impl Lineage {
                 commits: self.commits.clone(),
                 index: self.index.clone(),
                 below: self.below.clone(),
+                grown,
             }
         } else {
             // The first push of a fork, whose base this is.
             let below = Some(self.clone());
-            Lineage { volume: volume.clone(), indexed: self.indexed, commits: Vec::new(), index: None, below }
+            Lineage { volume: volume.clone(), indexed: self.indexed, commits: Vec::new(), index: None, below, grown }
         };
         lineage.add(reader, newer).await?;
-        Ok(Arc::new(lineage))
+        Ok(Some(Arc::new(lineage)))
     }
 
     async fn add(&mut self, reader: &Arc<Reader>, headers: Vec<CommitHeader>) -> Result<()> {
@@ -419,5 +431,43 @@ impl Lineage {
     /// Whether the snapshot has a page as the checkpoint has it.
     pub fn takes_from_checkpoint(&self, page: PageIdx) -> bool {
         self.index.is_some() && self.page_count().contains(page) && self.among_commits(page).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use quire_bucket::Bucket;
+    use quire_proto::{Body, CommitId, PageSize, SealedCommit};
+
+    #[test]
+    fn a_lineage_does_not_grow_for_ever() {
+        let bucket = Bucket::open("memory://").unwrap();
+        let metastore = quire_metastore::Embedded::new(bucket.clone(), Default::default());
+        let reader = Arc::new(Reader::new(Arc::new(metastore), Arc::new(quire_pagestore::Embedded::new(bucket))));
+        let volume = VolumeName::parse("v").unwrap();
+        let fresh = || Lineage {
+            volume: volume.clone(),
+            indexed: true,
+            commits: Vec::new(),
+            index: None,
+            below: None,
+            grown: 0,
+        };
+        let (mut lineage, mut before) = (Arc::new(fresh()), None);
+        for n in 1..=2 * MOST_GROWN as u64 {
+            let lsn = Lsn::new(n).unwrap();
+            let kind = if n == 1 { CommitKind::Create } else { CommitKind::Write };
+            let mut header = CommitHeader::draft(lsn, kind, CommitId::new([1; 16]), PageSize::DEFAULT);
+            header.parent = before;
+            let header = SealedCommit::seal(header, Body::default()).unwrap().header().clone();
+            before = Some(header.hash());
+            // Headers that say what they changed need no store.
+            let longer = lineage.extended(&reader, &volume, vec![header]).now_or_never().unwrap().unwrap();
+            assert_eq!(longer.is_some(), lineage.commits.len() < MOST_GROWN);
+            lineage = longer.unwrap_or_else(|| Arc::new(fresh()));
+            assert!(lineage.commits.len() <= MOST_GROWN);
+        }
     }
 }

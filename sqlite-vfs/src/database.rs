@@ -31,6 +31,7 @@ use crate::change::Change;
 use crate::guide::Guide;
 use crate::header::{self, HEADER_BYTES};
 use crate::instance::Instance;
+use crate::journal::Handles;
 use crate::process;
 use crate::view::{FirstPage, View};
 use crate::volumes::OpenVolume;
@@ -63,6 +64,7 @@ pub(crate) struct Database {
     pub(crate) open: Arc<OpenVolume>,
     /// The name that SQLite knows it by.
     name: String,
+    handles: Arc<Handles>,
     who: String,
     pid: u32,
     /// No lock calls will come (`immutable=1`, `nolock=1`).
@@ -95,13 +97,18 @@ pub(crate) struct Glance {
 impl Database {
     /// A handle on an open volume, for the database that SQLite calls `name`.
     pub(crate) fn new(instance: &'static Instance, open: Arc<OpenVolume>, name: &str, is_unlocked: bool) -> Database {
-        instance.journals.add_database(name);
+        let handles = instance.journals.add_database(name);
+        if is_unlocked {
+            // No lock will tell when it writes.
+            handles.begin_writing();
+        }
         let pid = process::id();
         Database {
             instance,
             snapshot: is_unlocked.then(|| open.volume.snapshot()),
             open,
             name: name.to_owned(),
+            handles,
             who: format!("a SQLite connection of process {pid}"),
             pid,
             is_unlocked,
@@ -122,15 +129,9 @@ impl Database {
         self.pid == process::id()
     }
 
-    fn check_process(&self) -> Result<()> {
-        if self.is_at_home() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Denied,
-            format!("volume {}: opened by process {}, used in its fork {}", self.name, self.pid, process::id()),
-        )
-        .with_remedy("Open the database in the process that uses it, after fork(2)."))
+    /// Refuses a fork's child. SQLite asks for no lock where the parent had it at the fork, so each call looks.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        process::check(self.pid, || format!("volume {}", self.name))
     }
 
     /// The lock that SQLite holds.
@@ -143,8 +144,9 @@ impl Database {
         self.snapshot.clone().unwrap_or_else(|| self.open.volume.snapshot())
     }
 
-    pub(crate) fn glance(&self) -> Glance {
-        Glance { open: self.open.clone(), snapshot: self.snapshot(), is_writing: self.change.is_some() }
+    pub(crate) fn glance(&self) -> Result<Glance> {
+        self.check_process()?;
+        Ok(Glance { open: self.open.clone(), snapshot: self.snapshot(), is_writing: self.change.is_some() })
     }
 
     pub(crate) fn lock(&mut self, level: c_int) -> Result<()> {
@@ -155,6 +157,9 @@ impl Database {
         if level >= ffi::SQLITE_LOCK_RESERVED && self.change.is_none() {
             self.change = Some(Change::begin(&self.open, &self.snapshot(), &self.who)?);
         }
+        if self.level < ffi::SQLITE_LOCK_RESERVED && level >= ffi::SQLITE_LOCK_RESERVED {
+            self.handles.begin_writing();
+        }
         self.level = self.level.max(level);
         Ok(())
     }
@@ -162,6 +167,9 @@ impl Database {
     pub(crate) fn unlock(&mut self, level: c_int) {
         if level < ffi::SQLITE_LOCK_RESERVED {
             self.roll_back();
+            if self.level >= ffi::SQLITE_LOCK_RESERVED {
+                self.handles.end_writing();
+            }
         }
         if level == ffi::SQLITE_LOCK_NONE && !self.is_unlocked {
             self.snapshot = None;
@@ -227,6 +235,7 @@ impl Database {
 
     /// Copies what is at `offset`; zeros past the end. Says whether all of it lay before the end.
     pub(crate) fn read(&mut self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        self.check_process()?;
         if (offset, buf.len()) == CHANGE_CHECK {
             if self.change.as_ref().is_some_and(|change| !change.is_untouched()) {
                 self.start_over();
@@ -255,7 +264,7 @@ impl Database {
             buf.fill(0);
             return Ok(false);
         };
-        if self.distrusts_cache && self.level > ffi::SQLITE_LOCK_NONE {
+        if self.distrusts_cache && (self.level > ffi::SQLITE_LOCK_NONE || self.is_unlocked) {
             self.distrusts_cache = false;
             let counter = header::change_counter(&header);
             header::set_change_counter(&mut header, !counter);
@@ -265,6 +274,7 @@ impl Database {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.check_process()?;
         if self.change.as_ref().is_some_and(|change| change.is_announced) {
             self.start_over();
         }
@@ -275,6 +285,7 @@ impl Database {
     }
 
     pub(crate) fn truncate(&mut self, bytes: u64) -> Result<()> {
+        self.check_process()?;
         if self.refusals >= DROPS_CACHE {
             return Ok(());
         }
@@ -285,7 +296,6 @@ impl Database {
     /// one (`locking_mode=EXCLUSIVE`) or takes no locks (`nolock=1`).
     fn staging(&mut self) -> Result<&mut Change> {
         if self.change.is_none() {
-            self.check_process()?;
             match Change::begin(&self.open, &self.snapshot(), &self.who) {
                 Ok(change) => (self.change, self.refusals) = (Some(change), 0),
                 Err(e) => {
@@ -317,6 +327,7 @@ impl Database {
     /// with a super-journal every other failure too: after its deletion SQLite
     /// does not listen any more.
     pub(crate) fn announce(&mut self, super_journal: Option<&str>) -> Result<()> {
+        self.check_process()?;
         if self.change.as_ref().is_some_and(|change| change.is_announced) {
             self.start_over();
         }
@@ -374,6 +385,9 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         self.roll_back();
+        if self.is_unlocked || self.level >= ffi::SQLITE_LOCK_RESERVED {
+            self.handles.end_writing();
+        }
         self.instance.journals.remove_database(&self.name);
     }
 }

@@ -60,9 +60,9 @@ impl DatabaseFile {
     ///
     /// # Safety
     /// `db` is a connection that is used on this thread now.
-    pub(crate) unsafe fn glance(api: &Api, db: *mut ffi::sqlite3, schema: &CStr) -> Option<Glance> {
+    pub(crate) unsafe fn glance(api: &Api, db: *mut ffi::sqlite3, schema: &CStr) -> Option<Result<Glance>> {
         let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-        let mut glance: Option<Glance> = None;
+        let mut glance: Option<Result<Glance>> = None;
         // SAFETY: as the caller promises. The first control gives the schema's open file, whose methods tell whose it is.
         // The second one comes to `control`, while SQLite keeps others from the file.
         unsafe {
@@ -237,7 +237,7 @@ unsafe extern "C" fn control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut 
             }
             GLANCE => {
                 // SAFETY: only `DatabaseFile::glance` sends it.
-                unsafe { *arg.cast::<Option<Glance>>() = Some(database.glance()) };
+                unsafe { *arg.cast::<Option<Result<Glance>>>() = Some(database.glance()) };
                 ffi::SQLITE_OK
             }
             ffi::SQLITE_FCNTL_PDB => {

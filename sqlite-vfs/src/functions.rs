@@ -189,9 +189,9 @@ pub(crate) unsafe fn text_of(api: &Api, value: *mut ffi::sqlite3_value) -> Resul
 /// `db` is a connection that is used on this thread now.
 pub(crate) unsafe fn glance_at(api: &Api, db: *mut ffi::sqlite3, schema: &str) -> Result<Glance> {
     // SAFETY: as the caller promises.
-    unsafe { DatabaseFile::glance(api, db, &c_text(schema)) }.ok_or_else(|| {
-        Error::invalid(format!("database {schema} of this connection is not a volume"))
-            .with_remedy("Open one as file:NAME?vfs=quire, or give the name of the attached one as the last argument.")
+    unsafe { DatabaseFile::glance(api, db, &c_text(schema)) }.unwrap_or_else(|| {
+        Err(Error::invalid(format!("database {schema} of this connection is not a volume"))
+            .with_remedy("Open one as file:NAME?vfs=quire, or give the name of the attached one as the last argument."))
     })
 }
 

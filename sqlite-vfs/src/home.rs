@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use quire_engine::{Engine, Error, Result};
+use quire_engine::{Engine, Error, Result, WeakEngine};
 use quire_settings::{Key, Overrides, Settings, Source};
+
+use crate::process;
 
 /// Where connections find their engine.
 pub(crate) enum Home {
-    /// The program has opened it.
-    Given(Arc<Engine>),
+    /// The program has opened it, in the process of this number.
+    Given(Arc<Engine>, u32),
     /// The settings name it.
     Settings,
 }
@@ -25,6 +27,8 @@ static OPENED: Mutex<Option<HashMap<PathBuf, Opened>>> = Mutex::new(None);
 
 struct Opened {
     engine: Weak<Engine>,
+    /// The same, which may still have background work to do after the last volume was closed.
+    lingering: WeakEngine,
     settings: Settings,
     /// A fork's child must not use its parent's engine: the threads are not there.
     pid: u32,
@@ -32,13 +36,16 @@ struct Opened {
 
 impl Home {
     pub(crate) fn given(engine: Engine) -> Home {
-        Home::Given(Arc::new(engine))
+        Home::Given(Arc::new(engine), process::id())
     }
 
     /// The engine for a connection; `sync` is its URI parameter.
     pub(crate) fn engine(&self, sync: Option<&str>) -> Result<Arc<Engine>> {
         match self {
-            Home::Given(engine) => Ok(engine.clone()),
+            Home::Given(engine, pid) => {
+                process::check(*pid, || "a data directory".to_owned())?;
+                Ok(engine.clone())
+            }
             Home::Settings => of_settings(sync),
         }
     }
@@ -46,7 +53,7 @@ impl Home {
     /// The engine, if a connection has opened it.
     pub(crate) fn opened(&self) -> Option<Arc<Engine>> {
         match self {
-            Home::Given(engine) => Some(engine.clone()),
+            Home::Given(engine, pid) => Some(engine.clone()).filter(|_| *pid == process::id()),
             Home::Settings => {
                 let opened = OPENED.lock();
                 opened.iter().flat_map(HashMap::values).filter(|o| o.pid == std::process::id()).find_map(Opened::engine)
@@ -65,6 +72,7 @@ fn of_settings(sync: Option<&str>) -> Result<Arc<Engine>> {
     let settings = quire_settings::load(&Overrides::default().with(Key::Sync, sync, Source::Uri("sync")))?;
     let mut opened = OPENED.lock();
     let opened = opened.get_or_insert_default();
+    let mut lingering = None;
     if let Some(before) = opened.get(&settings.data_dir) {
         if before.pid != std::process::id() {
             if let Some(before) = opened.remove(&settings.data_dir) {
@@ -73,10 +81,22 @@ fn of_settings(sync: Option<&str>) -> Result<Arc<Engine>> {
         } else if let Some(engine) = before.engine() {
             same_settings(&before.settings, &settings)?;
             return Ok(engine);
+        } else if same_settings(&before.settings, &settings).is_ok() {
+            // It has the data directory's lock until its last push, say, is over: there is no waiting for that.
+            lingering = before.lingering.upgrade();
         }
     }
-    let engine = Arc::new(quire_settings::open_engine(&settings)?);
-    let entry = Opened { engine: Arc::downgrade(&engine), settings: settings.clone(), pid: std::process::id() };
+    let engine = match lingering {
+        Some(engine) => engine,
+        None => quire_settings::open_engine(&settings)?,
+    };
+    let engine = Arc::new(engine);
+    let entry = Opened {
+        lingering: engine.downgrade(),
+        engine: Arc::downgrade(&engine),
+        settings: settings.clone(),
+        pid: std::process::id(),
+    };
     opened.insert(settings.data_dir, entry);
     Ok(engine)
 }

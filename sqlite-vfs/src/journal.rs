@@ -10,7 +10,7 @@
 //! then, together with the *group* of the engine that its volumes' prepared
 //! commits belong to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,6 +19,7 @@ use quire_engine::{Engine, Error, Result};
 use quire_proto::CommitId;
 
 use crate::api::Api;
+use crate::process;
 use crate::spool::Spool;
 use crate::temp::VfsRef;
 
@@ -33,18 +34,42 @@ pub(crate) struct Journals {
     /// How many there are, for the question that every read transaction asks: is there one?
     count: AtomicUsize,
     buffers: Mutex<Vec<Vec<u8>>>,
-    /// Names of databases that are open, each with its number of handles.
-    databases: Mutex<HashMap<String, usize>>,
+    /// Names of databases that are open.
+    databases: Mutex<HashMap<String, Arc<Handles>>>,
     groups: Mutex<Groups>,
+}
+
+/// The handles on databases of one name.
+#[derive(Default)]
+pub(crate) struct Handles {
+    open: AtomicUsize,
+    /// How many of them are in a write transaction.
+    writing: AtomicUsize,
+}
+
+impl Handles {
+    /// A handle begins a write transaction.
+    pub(crate) fn begin_writing(&self) {
+        self.writing.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// And has ended it.
+    pub(crate) fn end_writing(&self) {
+        self.writing.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// One journal: what all handles on it share.
 pub(crate) struct Journal {
     name: String,
+    /// A fork's child must not write into what it shares with its parent.
+    pid: u32,
     is_super: bool,
     spool: Mutex<Option<Spool>>,
     /// The super-journal that a rollback journal says it belongs to.
     belongs_to: Mutex<Option<String>>,
+    /// The journals that a super-journal names.
+    members: Mutex<HashSet<String>>,
     handles: AtomicUsize,
 }
 
@@ -87,9 +112,11 @@ impl Journals {
                 let buffer = self.buffers.lock().pop().unwrap_or_default();
                 let journal = Arc::new(Journal {
                     name: name.to_owned(),
+                    pid: process::id(),
                     is_super,
                     spool: Mutex::new(Some(Spool::new(self.base, buffer))),
                     belongs_to: Mutex::new(None),
+                    members: Mutex::default(),
                     handles: AtomicUsize::new(0),
                 });
                 if create {
@@ -158,18 +185,18 @@ impl Journals {
     }
 
     /// A database was opened under this name.
-    pub(crate) fn add_database(&self, name: &str) {
-        *self.databases.lock().entry(name.to_owned()).or_default() += 1;
+    pub(crate) fn add_database(&self, name: &str) -> Arc<Handles> {
+        let mut databases = self.databases.lock();
+        let handles = databases.entry(name.to_owned()).or_default();
+        handles.open.fetch_add(1, Ordering::AcqRel);
+        handles.clone()
     }
 
     /// And closed.
     pub(crate) fn remove_database(&self, name: &str) {
         let mut databases = self.databases.lock();
-        if let Some(handles) = databases.get_mut(name) {
-            *handles -= 1;
-            if *handles == 0 {
-                databases.remove(name);
-            }
+        if databases.get(name).is_some_and(|handles| handles.open.fetch_sub(1, Ordering::AcqRel) == 1) {
+            databases.remove(name);
         }
     }
 
@@ -177,12 +204,15 @@ impl Journals {
     /// database's journal. If that database were an ordinary file, the process
     /// could die between its half of the transaction and the decision; its own
     /// recovery would look for the super-journal as a file, find none, and take
-    /// the half for the whole.
-    pub(crate) fn check_member(&self, journal: &[u8]) -> Result<()> {
+    /// the half for the whole. A file may have a volume's name: then the
+    /// volume is not being written to, or the name comes twice.
+    pub(crate) fn check_member(&self, super_journal: &Journal, journal: &[u8]) -> Result<()> {
         let name = String::from_utf8_lossy(journal);
         let name = name.trim_end_matches('\0');
         let database = name.strip_suffix("-journal").unwrap_or(name);
-        if self.databases.lock().contains_key(database) {
+        let is_first = super_journal.members.lock().insert(name.to_owned());
+        let is_written = |handles: &Arc<Handles>| handles.writing.load(Ordering::Acquire) > 0;
+        if is_first && self.databases.lock().get(database).is_some_and(is_written) {
             return Ok(());
         }
         Err(Error::invalid(format!("one transaction over a volume and over {database}, which is not a volume"))
@@ -225,6 +255,11 @@ impl Journals {
 }
 
 impl Journal {
+    /// Refuses a fork's child.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        process::check(self.pid, || format!("journal {}", self.name))
+    }
+
     pub(crate) fn is_super_journal(&self) -> bool {
         self.is_super
     }

@@ -106,12 +106,13 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, buf: *const c_void, len
         // SAFETY: above.
         let ((journals, journal), bytes) =
             unsafe { (parts(file), std::slice::from_raw_parts(buf.cast::<u8>(), len as usize)) };
-        let checked = if journal.is_super_journal() {
-            journals.check_member(bytes)
-        } else {
+        let checked = journal.check_process().and_then(|()| {
+            if journal.is_super_journal() {
+                return journals.check_member(journal, bytes);
+            }
             journal.note(bytes);
             Ok(())
-        };
+        });
         let written = checked.and_then(|()| journal.with(|spool| spool.write(bytes, offset as u64)));
         code(journals, written, ffi::SQLITE_IOERR_WRITE).err().unwrap_or(ffi::SQLITE_OK)
     })
@@ -121,9 +122,11 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
     guard(ffi::SQLITE_IOERR_TRUNCATE, || {
         // SAFETY: above.
         let (journals, journal) = unsafe { parts(file) };
-        let truncated = journal.with(|spool| {
-            spool.truncate(size as u64);
-            Ok(())
+        let truncated = journal.check_process().and_then(|()| {
+            journal.with(|spool| {
+                spool.truncate(size as u64);
+                Ok(())
+            })
         });
         code(journals, truncated, ffi::SQLITE_IOERR_TRUNCATE).err().unwrap_or(ffi::SQLITE_OK)
     })

@@ -43,7 +43,10 @@ pub(crate) fn run(database: &mut Database, name: &str, argument: Option<&str>) -
         }
         ("quire_version", None) => Answer::Row(functions::version(&database.instance.api)),
         (name, None) if name.starts_with("quire_") => match ACTIONS.iter().find(|(action, _)| *action == name) {
-            Some((_, act)) => guarded(|| act(&database.open)).map_or_else(Answer::Failed, Answer::Row),
+            Some((_, act)) => {
+                let done = guarded(|| database.check_process().and_then(|()| act(&database.open)));
+                done.map_or_else(Answer::Failed, Answer::Row)
+            }
             None => Answer::Failed(no_such(name)),
         },
         (name, Some(_)) if name.starts_with("quire_") => Answer::Failed(

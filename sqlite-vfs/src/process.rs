@@ -1,6 +1,24 @@
 //! Which process this is. Handles must not be used by a fork's child, and every call of SQLite's asks: so the answer is
 //! a word in memory that the kernel empties for the child, not a system call.
 
+#[cfg(target_os = "linux")]
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU32, Ordering},
+};
+
+use quire_engine::{Error, ErrorKind, Result};
+
+/// Refuses a fork's child: process `opener` has opened what `what` names.
+pub(crate) fn check(opener: u32, what: impl FnOnce() -> String) -> Result<()> {
+    let this = id();
+    if opener == this {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Denied, format!("{}: opened by process {opener}, used in its fork {this}", what()))
+        .with_remedy("Open the database in the process that uses it, after fork(2)."))
+}
+
 /// The number of this process.
 pub(crate) fn id() -> u32 {
     #[cfg(target_os = "linux")]
@@ -13,12 +31,6 @@ pub(crate) fn id() -> u32 {
     }
     std::process::id()
 }
-
-#[cfg(target_os = "linux")]
-use std::sync::{
-    LazyLock,
-    atomic::{AtomicU32, Ordering},
-};
 
 /// Zero in a process that has not looked yet, and in a child that was forked since. None: this kernel has no such memory.
 #[cfg(target_os = "linux")]

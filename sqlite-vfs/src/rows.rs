@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use libsqlite3_sys as ffi;
-use quire_engine::Result;
+use quire_engine::{ErrorKind, Result};
 
 use crate::database::Glance;
 use crate::error::{guard, guarded, remember};
@@ -255,7 +255,11 @@ unsafe extern "C" fn filter(
             let database = unsafe {
                 match schema {
                     Some(schema) => Some(glance_at(api, connected.db, &schema)?),
-                    None => glance_at(api, connected.db, "main").ok(),
+                    None => match glance_at(api, connected.db, "main") {
+                        // In a fork's child nothing is looked at.
+                        Err(e) if e.kind() == ErrorKind::Denied => return Err(e),
+                        found => found.ok(),
+                    },
                 }
             };
             (connected.table.rows)(database.as_ref(), name.as_deref())

@@ -180,15 +180,17 @@ fn a_wal_database_is_taken_by_backup_and_used_at_once() {
     let source = Connection::open(&path).unwrap();
     run(&source, "PRAGMA journal_mode = WAL");
     fill(&source, 2000);
-    let mut target = open("from-wal");
-    let backup = rusqlite::backup::Backup::new(&source, &mut target).unwrap();
-    backup.run_to_completion(100, std::time::Duration::ZERO, None).unwrap();
-    drop(backup);
-    assert!(dump(&target) == dump(&source));
-    run(&target, "INSERT INTO t(body) VALUES('more')");
-    assert_eq!(one(&target, "PRAGMA journal_mode"), "delete");
-    assert_eq!(one(&target, "PRAGMA integrity_check"), "ok");
-    assert_eq!(one(&open("from-wal"), "SELECT count(*) FROM t"), "2001");
+    for (name, how) in [("from-wal", "vfs=quire"), ("from-wal-unlocked", "vfs=quire&nolock=1")] {
+        let mut target = open_with(name, how).unwrap();
+        let backup = rusqlite::backup::Backup::new(&source, &mut target).unwrap();
+        backup.run_to_completion(100, std::time::Duration::ZERO, None).unwrap();
+        drop(backup);
+        assert!(dump(&target) == dump(&source), "{how}");
+        run(&target, "INSERT INTO t(body) VALUES('more')");
+        assert_eq!(one(&target, "PRAGMA journal_mode"), "delete");
+        assert_eq!(one(&target, "PRAGMA integrity_check"), "ok");
+        assert_eq!(one(&open(name), "SELECT count(*) FROM t"), "2001");
+    }
 }
 
 #[test]

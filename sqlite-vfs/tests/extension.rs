@@ -158,6 +158,112 @@ fn a_second_process_is_told_which_one_has_the_data_directory() {
 }
 
 #[test]
+fn a_transaction_over_two_volumes_is_refused_where_a_commit_means_that_it_is_in_the_store() {
+    let dir = dir();
+    let at_once = [("QUIRE_SYNC", "commit")];
+    let (out, err, ok) = shell(
+        dir.path(),
+        &at_once,
+        ".open file:a?vfs=quire\nATTACH 'file:b?vfs=quire' AS b;\nCREATE TABLE t(x);\nCREATE TABLE b.t(x);\n",
+    );
+    assert!(ok, "{out}{err}");
+    let both = "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1); COMMIT;";
+    let attach = ".open file:a?vfs=quire\nATTACH 'file:b?vfs=quire' AS b;\n";
+    let (out, err, ok) = shell(dir.path(), &at_once, &format!("{attach}{both}\n"));
+    assert!(!ok && err.contains("sync=commit") && err.contains("transaction of its own"), "{out}{err}");
+    let one_by_one = "INSERT INTO main.t VALUES(2);\nINSERT INTO b.t VALUES(2);\n";
+    let (out, err, ok) = shell(dir.path(), &at_once, &format!("{attach}{one_by_one}"));
+    assert!(ok, "{out}{err}");
+    let store = format!("file://{}", dir.path().join("data/store").display());
+    let other = dir.path().join("other");
+    let variables = [("QUIRE_DATA_DIR", other.to_str().unwrap()), ("QUIRE_STORE", &store)];
+    let asked = "SELECT (SELECT group_concat(x) FROM main.t), (SELECT group_concat(x) FROM b.t);\n";
+    let (out, err, ok) = shell(dir.path(), &variables, &format!("{attach}{asked}"));
+    assert!(ok && out == "2|2\n", "what was acknowledged is in the store, and nothing else: {out}{err}");
+}
+
+#[test]
+fn a_volume_can_be_opened_again_while_its_last_sync_still_waits_for_the_store() {
+    let dir = dir();
+    let (_, err, ok) = shell(dir.path(), &[], ".open file:a?vfs=quire\nCREATE TABLE t(x);\n");
+    assert!(ok, "{err}");
+    // A store that takes the call and does not answer.
+    let script = r#"
+import os, socket, sqlite3, sys
+store = socket.create_server(("127.0.0.1", 0))
+os.environ["AWS_ENDPOINT"] = "http://127.0.0.1:%d" % store.getsockname()[1]
+loader = sqlite3.connect(":memory:")
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+def opened():
+    return sqlite3.connect("file:a?vfs=quire", uri=True, isolation_level=None)
+db = opened()
+db.execute("INSERT INTO t VALUES(1)")
+called = store.accept()
+db.close()
+for n in (2, 3):
+    db = opened()
+    db.execute("INSERT INTO t VALUES(?)", (n,))
+    print(db.execute("SELECT group_concat(x) FROM t").fetchone()[0], flush=True)
+    db.close()
+os._exit(0)
+"#;
+    let mut python = command(python(), dir.path());
+    let store = [
+        ("QUIRE_STORE", "s3://bucket/a"),
+        ("QUIRE_SYNC", "20ms"),
+        ("AWS_ACCESS_KEY_ID", "k"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+        ("AWS_ALLOW_HTTP", "true"),
+    ];
+    let output = python.envs(store).args(["-c", script]).arg(extension()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(out, "1,2\n1,2,3\n", "{err}");
+}
+
+#[test]
+fn a_forks_child_is_refused_wherever_the_parent_had_the_lock() {
+    let dir = dir();
+    let script = r#"
+import os, sqlite3, sys
+loader = sqlite3.connect(":memory:")
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+def in_child(db, statements):
+    child = os.fork()
+    if child == 0:
+        went_on = 0
+        for sql in statements:
+            try:
+                print(sql, db.execute(sql).fetchall(), file=sys.stderr)
+                went_on += 1
+            except sqlite3.Error as e:
+                print(sql, e, file=sys.stderr)
+        os._exit(went_on)
+    assert os.waitpid(child, 0)[1] == 0, "the child went on"
+db = sqlite3.connect("file:forked?vfs=quire", uri=True, isolation_level=None)
+db.execute("PRAGMA locking_mode=EXCLUSIVE")
+db.execute("CREATE TABLE t(x)")
+db.execute("INSERT INTO t VALUES(zeroblob(100000))")
+large = "INSERT INTO t SELECT zeroblob(3000000) FROM (VALUES(1),(2),(3))"
+calls = ["SELECT quire_push()", "SELECT quire_fork('f')", "SELECT quire_reset()", "PRAGMA quire_push"]
+in_child(db, ["INSERT INTO t VALUES(zeroblob(200000))", large] + calls)
+db.execute("INSERT INTO t VALUES(zeroblob(300000))")
+db.execute("BEGIN EXCLUSIVE")
+db.execute("INSERT INTO t VALUES(zeroblob(400000))")
+in_child(db, ["COMMIT"] + calls)
+in_child(db, [large] + calls)
+db.execute("COMMIT")
+db.close()
+db = sqlite3.connect("file:forked?vfs=quire", uri=True)
+print(db.execute("SELECT group_concat(length(x)) FROM t").fetchone()[0], db.execute("PRAGMA integrity_check").fetchone()[0])
+"#;
+    let output = command(python(), dir.path()).args(["-c", script]).arg(extension()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(out, "100000,300000,400000 ok\n", "{err}");
+}
+
+#[test]
 fn a_forks_child_is_refused_and_the_parent_goes_on() {
     let dir = dir();
     let script = r#"

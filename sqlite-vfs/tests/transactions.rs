@@ -476,6 +476,43 @@ fn a_transaction_over_a_volume_and_a_file_is_refused_before_anything_happens() {
 }
 
 #[test]
+fn a_file_that_has_the_name_of_a_volume_is_none() {
+    let path = house().dir.path().join("namesake.db");
+    let volume = path.display().to_string();
+    let (db, third) = (open(&volume), open("third"));
+    run(&db, &format!("ATTACH 'file:{volume}?vfs=unix' AS file; CREATE TABLE t(x); CREATE TABLE file.t(x)"));
+    run(&third, "CREATE TABLE t(x)");
+    // SQLite itself says which name each of them has.
+    let names = "SELECT count(DISTINCT file) FROM pragma_database_list WHERE name IN ('main', 'file')";
+    assert_eq!(one(&db, names), "1");
+    let refused = |db: &Connection, sql: &str| {
+        let (code, _) = error(db, sql);
+        assert_eq!(code & 0xff, ffi::SQLITE_IOERR);
+        let why = quire_sqlite::last_error().unwrap();
+        assert!(why.message().contains("namesake.db") && why.message().contains("not a volume"), "{why:?}");
+    };
+    refused(&db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO file.t VALUES(1); COMMIT");
+    run(&db, "ATTACH 'file:third?vfs=quire' AS third");
+    // The volume of that name is open, and has no part in it.
+    refused(&db, "BEGIN; INSERT INTO third.t VALUES(1); INSERT INTO file.t VALUES(1); COMMIT");
+    assert_eq!(
+        one(
+            &db,
+            "SELECT count(*) FROM (SELECT x FROM t UNION ALL SELECT x FROM file.t UNION ALL SELECT x FROM third.t)"
+        ),
+        "0"
+    );
+    run(&db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO third.t VALUES(1); COMMIT");
+    // A volume that takes part, and to which nothing is written.
+    run(&db, "DETACH file; ATTACH 'file:fourth?vfs=quire' AS fourth; CREATE TABLE fourth.t(x)");
+    run(
+        &db,
+        "PRAGMA journal_mode=MEMORY; BEGIN IMMEDIATE; INSERT INTO third.t VALUES(2); INSERT INTO fourth.t VALUES(2); COMMIT",
+    );
+    assert_eq!(one(&third, "SELECT count(*) FROM t"), "2");
+}
+
+#[test]
 fn a_file_with_attached_volumes_commits_them_together() {
     let path = house().dir.path().join("main-outside.db");
     house();

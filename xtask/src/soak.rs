@@ -42,8 +42,8 @@ const SEARCHES: &[Search] = &[
     },
     Search {
         name: "order",
-        about: "2,000 rounds of 16 writers on a store that misbehaves: is there one order of all calls?",
-        length: ("QUIRE_ROUNDS", "2000"),
+        about: "1,000 rounds of 16 writers on a store that misbehaves: is there one order of all calls?",
+        length: ("QUIRE_ROUNDS", "1000"),
         tests: &["sim/races"],
     },
     Search {
@@ -78,8 +78,8 @@ const SEARCHES: &[Search] = &[
     },
     Search {
         name: "power",
-        about: "200 rounds of a dozen losses of power under each way of working",
-        length: ("QUIRE_ROUNDS", "200"),
+        about: "60 rounds of a dozen losses of power under each way of working",
+        length: ("QUIRE_ROUNDS", "60"),
         tests: &["e2e/power"],
     },
     Search {

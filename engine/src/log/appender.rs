@@ -379,6 +379,11 @@ impl Appender {
         self.unsynced.is_empty() && self.doubt.is_none()
     }
 
+    /// Whether everything appended so far is durable.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.previous_synced() && self.tail.as_ref().is_none_or(|tail| tail.synced >= tail.end)
+    }
+
     /// Ends the current file: trims what was reserved, maps it. Where that
     /// fails, the file stays longer, or is read without a map.
     pub(crate) fn seal(&mut self) {

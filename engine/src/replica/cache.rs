@@ -25,9 +25,7 @@ impl Replica {
         let begins = !cache.has_room(bytes);
         if begins {
             let mut core = self.core();
-            if let Some(why) = &core.broken {
-                return Err(why.duplicate());
-            }
+            core.check_goes_on()?;
             let file = cache.begin(bytes)?;
             self.add_file(&file);
             core.cache_files.push(file.id);

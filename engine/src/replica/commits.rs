@@ -22,9 +22,7 @@ impl Replica {
     /// With `durable` the records to come are going to be synced at once: if
     /// they begin a file, it can then say that all before it is durable.
     pub(super) fn reserve_locked(&self, core: &mut Core, bytes: u64, durable: bool) -> Result<()> {
-        if let Some(why) = &core.broken {
-            return Err(why.duplicate());
-        }
+        core.check_goes_on()?;
         if !core.registered {
             self.engine().register(&self.name(), &self.dir, &core.state.remote)?;
             core.registered = true;
@@ -111,6 +109,10 @@ impl Replica {
         core.only_spilled = false;
         if durable {
             self.engine().sync_names()?;
+            // Before anything is written: what cannot be tried at the moment must not put these records in doubt.
+            if !core.log.previous_synced() {
+                core.log.sync()?;
+            }
         }
         let first = self.append_reserved(core, batch)?;
         if durable && let Err(e) = core.log.sync() {

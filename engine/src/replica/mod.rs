@@ -249,6 +249,11 @@ impl Replica {
         self.version.load(Ordering::Acquire)
     }
 
+    /// An error if nothing can be written any more, until the replica is opened again.
+    pub(crate) fn check_goes_on(&self) -> Result<()> {
+        self.core().check_goes_on()
+    }
+
     /// Whether nothing can be written any more.
     pub(crate) fn is_broken(&self) -> bool {
         self.core().broken.is_some()
@@ -377,9 +382,7 @@ impl Replica {
             return Err(outdated(&self.name()));
         }
         let mut core = self.core();
-        if let Some(why) = &core.broken {
-            return Err(why.duplicate());
-        }
+        core.check_goes_on()?;
         core.state.seq += 1;
         core.writing_from = Some(core.log.end().unwrap_or(Place { file: FileId(0), offset: 0 }));
         core.only_spilled = true;
@@ -454,6 +457,10 @@ impl Drop for Replica {
             let _ = remove_folder(&self.dir);
             return;
         }
+        if !self.core.get_mut().log.is_synced() {
+            // A writer that outlived its volume has committed since: a decision may be all that says so after a loss of power.
+            self.engine.groups.keep_all();
+        }
         let files = self.files.load();
         let doomed = self.core.get_mut().doomed.iter().flat_map(|(_, ids)| ids);
         doomed.filter_map(|id| files.get(id)).for_each(|file| file.doom());
@@ -467,6 +474,10 @@ pub(crate) fn outdated(name: &VolumeName) -> Error {
 }
 
 impl Core {
+    fn check_goes_on(&self) -> Result<()> {
+        self.broken.as_ref().map_or(Ok(()), |why| Err(why.duplicate()))
+    }
+
     /// Log files before this one are sealed, and no open transaction has pages there.
     pub(crate) fn free_log_limit(&self) -> Option<FileId> {
         let newest = self.log_files.last().copied()?;

@@ -135,9 +135,7 @@ impl Replica {
         let _saving = self.saving.lock();
         let mut cache = self.cache.lock();
         let mut core = self.core();
-        if let Some(why) = &core.broken {
-            return Err(why.duplicate());
-        }
+        core.check_goes_on()?;
         if core.undecided.is_some() {
             return Err(Error::unavailable(format!(
                 "volume {}: whether its last commit reached the store is not known",
