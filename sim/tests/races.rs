@@ -11,10 +11,13 @@
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt;
 use quire_bucket::{Bucket, Limits, Options};
 use quire_metastore::Embedded;
 use quire_metastore::contract::commits::{commit, write};
-use quire_proto::{Appended, CommitId, CommitKind, ErrorKind, Lsn, Metastore, SealedCommit, VolumeName};
+use quire_proto::{
+    Appended, CommitId, CommitKind, ErrorKind, HEADERS_A_PIECE, Lsn, Metastore, SealedCommit, VolumeName, log_back,
+};
 use quire_sim::{Fault, Layer, Link, Network, Treason, Weather, is_of_the_network, mix, setting};
 use quire_testkit::S3Server;
 use rand::rngs::StdRng;
@@ -187,9 +190,10 @@ impl Race {
             }
             there += log.head();
             if let Some(head) = head.head() {
-                let headers = runtime.block_on(fresh.headers(&volume(v), Lsn::FIRST, head.header()));
-                let headers = headers.map_err(|e| format!("volume {v}: {e}"))?;
-                assert_eq!(headers.len() as u64, log.head());
+                let name = volume(v);
+                let headers = log_back(&fresh, &name, head.header(), Lsn::FIRST, HEADERS_A_PIECE);
+                let counted = runtime.block_on(headers.try_fold(0, async |n, _| Ok(n + 1)));
+                assert_eq!(counted.map_err(|e| format!("volume {v}: {e}"))?, log.head());
             }
         }
         assert_eq!(there, won, "as many LSNs as appends that won");

@@ -247,6 +247,7 @@ db.execute("CREATE TABLE t(x)")
 db.execute("INSERT INTO t VALUES(zeroblob(100000))")
 large = "INSERT INTO t SELECT zeroblob(3000000) FROM (VALUES(1),(2),(3))"
 calls = ["SELECT quire_push()", "SELECT quire_fork('f')", "SELECT quire_reset()", "PRAGMA quire_push"]
+calls += ["SELECT * FROM quire_volumes", "SELECT * FROM quire_status"]
 in_child(db, ["INSERT INTO t VALUES(zeroblob(200000))", large] + calls)
 db.execute("INSERT INTO t VALUES(zeroblob(300000))")
 db.execute("BEGIN EXCLUSIVE")
