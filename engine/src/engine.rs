@@ -112,11 +112,6 @@ impl Engine {
         Engine::open_with_clock(options, system_now_ms)
     }
 
-    /// A handle that does not keep it open.
-    pub fn downgrade(&self) -> WeakEngine {
-        WeakEngine { shared: Arc::downgrade(&self.shared) }
-    }
-
     /// As [`open`](Self::open), with another clock than the system's, in
     /// milliseconds since 1970. Its time is written into commits and believed by nobody.
     pub fn open_with_clock(options: Options, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Engine> {
@@ -145,6 +140,11 @@ impl Engine {
         engine.find_lost_replicas()?;
         engine.settle_leftover_groups()?;
         Ok(engine)
+    }
+
+    /// A handle that does not keep it open.
+    pub fn downgrade(&self) -> WeakEngine {
+        WeakEngine { shared: Arc::downgrade(&self.shared) }
     }
 
     /// Folders of replicas that the catalogue does not name: what a removal or

@@ -580,25 +580,12 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::tests::commit;
     use crate::state::{BaseState, Intent};
-    use quire_proto::{Attributes, CommitHash, LocalTip, Lsn, PageSize, VolumeName};
+    use quire_proto::{CommitHash, Lsn, PageSize, VolumeName};
 
     fn page(n: u32) -> PageIdx {
         PageIdx::new(n).unwrap()
-    }
-
-    /// A transaction that changes `pages`, leaves `page_count` of them, and has had no more than `low` in between.
-    fn commit(page_count: u32, low: u32, pages: &[u32]) -> CommitRecord {
-        CommitRecord {
-            page_size: PageSize::DEFAULT,
-            page_count: PageCount::new(page_count),
-            low_count: PageCount::new(low),
-            changed: pages.iter().copied().map(page).collect(),
-            attributes: Attributes::new(),
-            tip: LocalTip::ZERO,
-            synced: 0,
-            group: None,
-        }
     }
 
     /// What is known without a table file, once the log's beginning was compacted away: nothing but the state.

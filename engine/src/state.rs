@@ -377,11 +377,12 @@ fn decode_attributes(r: &mut Reader<'_>) -> Result<Attributes> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use quire_proto::PageIdx;
 
-    fn commit(page_count: u32, low: u32, pages: &[u32]) -> CommitRecord {
+    /// A transaction that changes `pages`, leaves `page_count` of them, and has had no more than `low` in between.
+    pub(crate) fn commit(page_count: u32, low: u32, pages: &[u32]) -> CommitRecord {
         CommitRecord {
             page_size: PageSize::DEFAULT,
             page_count: PageCount::new(page_count),

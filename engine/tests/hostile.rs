@@ -33,6 +33,16 @@ fn interrupted(bucket: &Bucket, interruption: &Interruption, nth: usize) -> Stor
     hooked(stores(bucket), hook)
 }
 
+/// Whose state [`sleeps`] looks at: this thread.
+fn this_thread() -> PathBuf {
+    Path::new("/proc").join(std::fs::read_link("/proc/thread-self").unwrap())
+}
+
+/// Whether a thread waits for something.
+fn sleeps(thread: &Path) -> bool {
+    std::fs::read_to_string(thread.join("stat")).unwrap().contains(") S ")
+}
+
 /// What a kill at this moment leaves on disk.
 fn killed(dir: &Path, to: &Path) -> PathBuf {
     copy_dir(dir, to);
@@ -226,14 +236,11 @@ fn a_fork_that_waits_for_a_push_keeps_nobody_from_writing() {
         write(&volume, &[(1, 2)]);
         let (tell, thread) = std::sync::mpsc::channel();
         let fork = scope.spawn(move || {
-            tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            tell.send(this_thread()).unwrap();
             engine.fork(&name("v"), None, &name("fork")).map(|forked| forked.volume)
         });
-        let stat = Path::new("/proc").join(thread.recv().unwrap()).join("stat");
-        until("the fork waits", || {
-            let sleeps = std::fs::read_to_string(&stat).unwrap().contains(") S ");
-            asked.load(Ordering::SeqCst) && sleeps
-        });
+        let thread = thread.recv().unwrap();
+        until("the fork waits", || asked.load(Ordering::SeqCst) && sleeps(&thread));
         let refused = (0..1000).find_map(|_| volume.writer(&volume.snapshot(), "test").err());
         go_on.wait();
         assert!(refused.is_none(), "{refused:?}");
@@ -275,11 +282,11 @@ fn during_a_reset<T: Send + 'static>(
     *interruption.lock().unwrap() = Some(Box::new(move || {
         let (tell, thread) = std::sync::mpsc::channel();
         let begun = std::thread::spawn(move || {
-            tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            tell.send(this_thread()).unwrap();
             second(&volume)
         });
-        let stat = Path::new("/proc").join(thread.recv().unwrap()).join("stat");
-        until("the second one waits", || std::fs::read_to_string(&stat).unwrap().contains(") S "));
+        let thread = thread.recv().unwrap();
+        until("the second one waits", || sleeps(&thread));
         of_second.send(begun).unwrap();
     }));
     let reset = mine.reset().unwrap();

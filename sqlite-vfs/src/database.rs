@@ -31,7 +31,7 @@ use crate::change::Change;
 use crate::guide::Guide;
 use crate::header::{self, HEADER_BYTES};
 use crate::instance::Instance;
-use crate::journal::Handles;
+use crate::journal::{Handles, Writing};
 use crate::process;
 use crate::view::{FirstPage, View};
 use crate::volumes::OpenVolume;
@@ -65,6 +65,7 @@ pub(crate) struct Database {
     /// The name that SQLite knows it by.
     name: String,
     handles: Arc<Handles>,
+    writing: Option<Writing>,
     who: String,
     pid: u32,
     /// No lock calls will come (`immutable=1`, `nolock=1`).
@@ -98,16 +99,14 @@ impl Database {
     /// A handle on an open volume, for the database that SQLite calls `name`.
     pub(crate) fn new(instance: &'static Instance, open: Arc<OpenVolume>, name: &str, is_unlocked: bool) -> Database {
         let handles = instance.journals.add_database(name);
-        if is_unlocked {
-            // No lock will tell when it writes.
-            handles.begin_writing();
-        }
         let pid = process::id();
         Database {
             instance,
             snapshot: is_unlocked.then(|| open.volume.snapshot()),
             open,
             name: name.to_owned(),
+            // No lock will tell when it writes.
+            writing: is_unlocked.then(|| Writing::begin(&handles)),
             handles,
             who: format!("a SQLite connection of process {pid}"),
             pid,
@@ -157,8 +156,8 @@ impl Database {
         if level >= ffi::SQLITE_LOCK_RESERVED && self.change.is_none() {
             self.change = Some(Change::begin(&self.open, &self.snapshot(), &self.who)?);
         }
-        if self.level < ffi::SQLITE_LOCK_RESERVED && level >= ffi::SQLITE_LOCK_RESERVED {
-            self.handles.begin_writing();
+        if level >= ffi::SQLITE_LOCK_RESERVED {
+            self.writing.get_or_insert_with(|| Writing::begin(&self.handles));
         }
         self.level = self.level.max(level);
         Ok(())
@@ -167,9 +166,7 @@ impl Database {
     pub(crate) fn unlock(&mut self, level: c_int) {
         if level < ffi::SQLITE_LOCK_RESERVED {
             self.roll_back();
-            if self.level >= ffi::SQLITE_LOCK_RESERVED {
-                self.handles.end_writing();
-            }
+            self.writing.take_if(|_| !self.is_unlocked);
         }
         if level == ffi::SQLITE_LOCK_NONE && !self.is_unlocked {
             self.snapshot = None;
@@ -385,9 +382,6 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         self.roll_back();
-        if self.is_unlocked || self.level >= ffi::SQLITE_LOCK_RESERVED {
-            self.handles.end_writing();
-        }
         self.instance.journals.remove_database(&self.name);
     }
 }

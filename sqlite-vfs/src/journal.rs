@@ -47,15 +47,19 @@ pub(crate) struct Handles {
     writing: AtomicUsize,
 }
 
-impl Handles {
-    /// A handle begins a write transaction.
-    pub(crate) fn begin_writing(&self) {
-        self.writing.fetch_add(1, Ordering::AcqRel);
-    }
+/// A handle is in a write transaction, until this is dropped.
+pub(crate) struct Writing(Arc<Handles>);
 
-    /// And has ended it.
-    pub(crate) fn end_writing(&self) {
-        self.writing.fetch_sub(1, Ordering::AcqRel);
+impl Writing {
+    pub(crate) fn begin(handles: &Arc<Handles>) -> Writing {
+        handles.writing.fetch_add(1, Ordering::AcqRel);
+        Writing(handles.clone())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.writing.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

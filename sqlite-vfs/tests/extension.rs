@@ -49,6 +49,21 @@ fn python() -> &'static str {
     ["/usr/bin/python3", "python3"].into_iter().find(can_load).unwrap()
 }
 
+/// Runs Python that has the extension loaded: standard output and standard error.
+fn script(dir: &Path, variables: &[(&str, &str)], lines: &str) -> (String, String) {
+    let begin = r#"
+import os, sqlite3, sys
+loader = sqlite3.connect(":memory:")
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+"#;
+    let mut python = command(python(), dir);
+    python.envs(variables.iter().copied()).args(["-c", &format!("{begin}{lines}")]).arg(extension());
+    let output = python.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (text(output.stdout), text(output.stderr))
+}
+
 fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -188,13 +203,10 @@ fn a_volume_can_be_opened_again_while_its_last_sync_still_waits_for_the_store() 
     let (_, err, ok) = shell(dir.path(), &[], ".open file:a?vfs=quire\nCREATE TABLE t(x);\n");
     assert!(ok, "{err}");
     // A store that takes the call and does not answer.
-    let script = r#"
-import os, socket, sqlite3, sys
+    let lines = r#"
+import socket
 store = socket.create_server(("127.0.0.1", 0))
 os.environ["AWS_ENDPOINT"] = "http://127.0.0.1:%d" % store.getsockname()[1]
-loader = sqlite3.connect(":memory:")
-loader.enable_load_extension(True)
-loader.load_extension(sys.argv[1])
 def opened():
     return sqlite3.connect("file:a?vfs=quire", uri=True, isolation_level=None)
 db = opened()
@@ -208,7 +220,6 @@ for n in (2, 3):
     db.close()
 os._exit(0)
 "#;
-    let mut python = command(python(), dir.path());
     let store = [
         ("QUIRE_STORE", "s3://bucket/a"),
         ("QUIRE_SYNC", "20ms"),
@@ -216,19 +227,14 @@ os._exit(0)
         ("AWS_SECRET_ACCESS_KEY", "s"),
         ("AWS_ALLOW_HTTP", "true"),
     ];
-    let output = python.envs(store).args(["-c", script]).arg(extension()).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = script(dir.path(), &store, lines);
     assert_eq!(out, "1,2\n1,2,3\n", "{err}");
 }
 
 #[test]
 fn a_forks_child_is_refused_wherever_the_parent_had_the_lock() {
     let dir = dir();
-    let script = r#"
-import os, sqlite3, sys
-loader = sqlite3.connect(":memory:")
-loader.enable_load_extension(True)
-loader.load_extension(sys.argv[1])
+    let lines = r#"
 def in_child(db, statements):
     child = os.fork()
     if child == 0:
@@ -259,19 +265,14 @@ db.close()
 db = sqlite3.connect("file:forked?vfs=quire", uri=True)
 print(db.execute("SELECT group_concat(length(x)) FROM t").fetchone()[0], db.execute("PRAGMA integrity_check").fetchone()[0])
 "#;
-    let output = command(python(), dir.path()).args(["-c", script]).arg(extension()).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = script(dir.path(), &[], lines);
     assert_eq!(out, "100000,300000,400000 ok\n", "{err}");
 }
 
 #[test]
 fn a_forks_child_is_refused_and_the_parent_goes_on() {
     let dir = dir();
-    let script = r#"
-import os, sqlite3, sys
-loader = sqlite3.connect(":memory:")
-loader.enable_load_extension(True)
-loader.load_extension(sys.argv[1])
+    let lines = r#"
 db = sqlite3.connect("file:forked?vfs=quire", uri=True, isolation_level=None)
 db.execute("CREATE TABLE t(x)")
 db.execute("BEGIN")
@@ -293,8 +294,7 @@ db.close()
 db = sqlite3.connect("file:forked?vfs=quire", uri=True)
 print(db.execute("SELECT group_concat(x) FROM t").fetchone()[0])
 "#;
-    let output = command(python(), dir.path()).args(["-c", script]).arg(extension()).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = script(dir.path(), &[], lines);
     assert_eq!(out, "1,3\n", "{err}");
     assert!(err.contains("fork"), "{err}");
 }
