@@ -37,6 +37,11 @@ impl Bucket {
         self.inner.create_unproven(key, bytes).await
     }
 
+    /// An object that somebody has seen stays, also after a loss of power: in a folder its directory may not be synced yet.
+    pub async fn make_durable(&self, key: &Key) -> Result<()> {
+        self.inner.make_durable(key).await.map_err(|failure| failure.error)
+    }
+
     /// Puts other bytes in the place of an object, at once and durably. Only for what means the same afterwards to
     /// whoever reads it: of two that do this the last one counts, and an attempt that seemed to fail may count later.
     pub async fn replace(&self, key: &Key, bytes: Bytes) -> Result<()> {

@@ -113,6 +113,8 @@ fn of_refusal(what: &str, refusal: &Refusal) -> Failure {
     match refusal.status {
         300..=399 => Failure::last(wrong_endpoint(said)),
         400 if wrong_region => Failure::last(wrong_endpoint(said)),
+        // S3's words for a body that came too slowly.
+        400 if refusal.code == "RequestTimeout" => Failure::busy(said),
         401 | 403 => Failure::last(denied(said)),
         416 => Failure::short(said),
         507 => Failure::last(

@@ -38,6 +38,11 @@ impl Key {
         Key(text.into())
     }
 
+    /// All but its last part.
+    pub fn directory(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(directory, _)| directory)
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

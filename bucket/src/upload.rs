@@ -89,21 +89,14 @@ impl Upload {
         while !self.in_flight.is_empty() {
             self.receive_part().await?;
         }
-        let target = self.target.take();
-        match target {
-            Some(Target::File(file)) => {
-                let what = self.what();
-                let mut file = file.into_inner().unwrap_or_else(PoisonError::into_inner);
-                file.complete().await.map_err(|e| Failure::of(&what, e).error)?;
-            }
-            Some(Target::Numbered { store, id }) => {
-                let completed = self.complete(store.as_ref(), &id).await;
-                if let Err(e) = completed {
-                    self.target = Some(Target::Numbered { store, id });
-                    return Err(e);
-                }
-            }
-            None => {}
+        if let Some(Target::Numbered { store, id }) = &self.target {
+            self.complete(store.as_ref(), id).await?;
+        }
+        // From here on there is nothing to give up.
+        if let Some(Target::File(file)) = self.target.take() {
+            let what = self.what();
+            let mut file = file.into_inner().unwrap_or_else(PoisonError::into_inner);
+            file.complete().await.map_err(|e| Failure::of(&what, e).error)?;
         }
         Ok(self.len)
     }

@@ -39,6 +39,9 @@ pub const FRAME_BYTES: u32 = 256 << 10;
 
 const REMEDY: &str = "Check the network and the server's address; nothing is lost, try again later.";
 
+/// A step of an upload may take so many times what an answer may.
+const STEP_ATTEMPTS: u32 = 2;
+
 /// Bytes in pieces that fit into messages.
 pub fn pieces(mut rest: Bytes) -> impl Iterator<Item = Bytes> + Send + 'static {
     std::iter::from_fn(move || (!rest.is_empty()).then(|| rest.split_to(rest.len().min(PIECE_BYTES))))
@@ -220,6 +223,13 @@ impl Connection {
             connected.map(|_| Response::new(())).map_err(|e| Status::from_error(Box::new(e)))
         });
         connected.await.map_err(|status| self.error_of(&status))
+    }
+
+    /// A step of a call in which the server stores something: it has some attempts of its own before it answers.
+    pub async fn step<T>(&self, step: impl Future<Output = T>) -> Result<T> {
+        tokio::time::timeout(STEP_ATTEMPTS * self.limits.attempt, step)
+            .await
+            .map_err(|_| Error::unavailable(format!("{}: the upload stands still", self.peer)).with_remedy(REMEDY))
     }
 
     /// The messages of a stream. None may take longer than an answer may, unless it is one that may stand still.

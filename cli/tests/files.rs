@@ -53,6 +53,15 @@ fn an_export_replaces_a_file_only_by_force_and_leaves_nothing_else() {
     nowhere.failed(1, "writing no/such folder/file: there is no folder no/such folder");
     assert!(nowhere.stderr.contains("mkdir -p 'no/such folder'"), "{nowhere:?}");
     assert_eq!(names_in(&world.path("out")), ["target"]);
+
+    // SQLite would play it into the database that takes the place of the one it was written for.
+    for log in ["target-wal", "target-journal"] {
+        let left = world.file(&format!("out/{log}"), "of a program that was killed");
+        let refused = here.run(&["export", "--force", "v", target]);
+        refused.failed(3, &format!("{log} lies there"));
+        std::fs::write(left, "").unwrap();
+        here.ok(&["export", "--force", "v", target]);
+    }
 }
 
 #[test]

@@ -221,13 +221,14 @@ async fn fetch_page(
         if unit.is_scan {
             go_on(snapshot, page, reach);
         }
-        let mut found = None;
         for (key, frame) in wanted.iter().zip(&frames) {
-            if found.is_none() {
-                found = frame.iter().find(|(p, _)| *p == page).map(|(_, data)| frame.data.slice_ref(data));
-            }
             keep(snapshot, &lineage, key, frame);
         }
+        // In its own frame only: what came along may hold an older content of it.
+        let found = frames.first().and_then(|frame| {
+            let (_, data) = frame.iter().find(|(p, _)| *p == page)?;
+            Some(frame.data.slice_ref(data))
+        });
         return match found {
             Some(data) => Ok(Some(data)),
             None => Err(Error::corrupt(format!(

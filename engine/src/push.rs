@@ -124,6 +124,8 @@ pub(crate) fn settle_intent(replica: &Arc<Replica>) -> Result<Option<Pushed>> {
     let engine = replica.engine();
     let remote = replica.core().state.remote.clone();
     if engine.bridge.wait(was_sent_elsewhere(engine, &remote, &sealed))? {
+        // If this store does not have what the push goes on from, that was begun at the right one, which may have it.
+        standing::check_known(replica)?;
         tracing::warn!("volume {}: a push that was begun at another store begins anew", replica.name());
         let mut core = replica.core();
         let settle = core.undecided.as_ref().map(|_| false);

@@ -67,6 +67,11 @@ pub(crate) fn check_base(replica: &Replica) -> Result<()> {
     own_base(replica).map_or(Ok(()), |base| judge_base(replica, &base, ask_for(replica, &base)))
 }
 
+/// As [`check_base`]. Who may not know, as his token begins at a later LSN, is not told.
+pub(crate) fn check_known(replica: &Replica) -> Result<()> {
+    own_base(replica).map_or(Ok(()), |base| confirm(replica, &base, ask_for(replica, &base)))
+}
+
 fn ask_for(replica: &Replica, base: &BaseState) -> Result<CommitHeader> {
     let engine = replica.engine();
     engine.bridge.wait(async { engine.stores().await?.metastore.header(&base.volume, base.lsn).await })
@@ -109,7 +114,7 @@ pub(crate) fn is_unconfirmed(replica: &Replica, base: &BaseState) -> bool {
 /// Before anybody is told that nothing is left to do: is it the right store? It is asked once while the replica is open.
 pub(crate) fn check_once(replica: &Replica) -> Result<()> {
     match own_base(replica).filter(|base| is_unconfirmed(replica, base)) {
-        Some(base) => confirm(replica, &base, ask_for(replica, &base)),
+        Some(_) => check_known(replica),
         None => Ok(()),
     }
 }

@@ -173,6 +173,57 @@ fn segments_that_lie_in_another_store_go_up_again_before_a_commit_names_them() {
 }
 
 #[test]
+fn a_push_whose_reply_was_lost_is_not_settled_by_another_store() {
+    // More than a commit carries itself.
+    let large = |stamp: u64| (1..=10_000).map(move |n| (n, (stamp + u64::from(n)).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    for sync in [SyncMode::Manual, SyncMode::Commit] {
+        let (root, bucket, wrong) = (tempfile::tempdir().unwrap(), memory(), memory());
+        let dir = root.path().join("a");
+        pushed_twice(&dir, &bucket);
+        {
+            let lost = |at: Step| match at {
+                Step::After(Call::Append) => Err(Error::unavailable("the reply is lost")),
+                _ => Ok(()),
+            };
+            let options = || Options { sync, ..options(&dir, hooked(stores(&bucket), Arc::new(lost))) };
+            let engine = open_when_free(options);
+            let volume = engine.volume(&name("v")).unwrap();
+            let mut writer = volume.writer(&volume.snapshot(), "test").unwrap();
+            for (n, stamp) in large(3) {
+                writer.write(page(n), &content(stamp)).unwrap();
+            }
+            let committed = writer.commit(true).map(|_| ());
+            let unsaid = committed.and_then(|()| volume.push().map(|_| ())).unwrap_err();
+            assert_eq!(unsaid.kind(), ErrorKind::Unavailable, "{unsaid:?}");
+        }
+        {
+            let engine = open_when_free(|| options(&dir, stores(&wrong)));
+            let volume = engine.volume(&name("v")).unwrap();
+            for moved in [volume.push(), volume.pull(), volume.sync()] {
+                assert_eq!(moved.map(drop).unwrap_err().kind(), ErrorKind::NotFound, "it is another store");
+            }
+            if sync == SyncMode::Commit {
+                assert_eq!(volume.status().state, Condition::InDoubt);
+            } else {
+                write(&volume, &[(2, 4)]);
+            }
+        }
+        let engine = open_when_free(|| options(&dir, stores(&bucket)));
+        let volume = engine.volume(&name("v")).unwrap();
+        let moved = volume.push().unwrap();
+        if sync == SyncMode::Manual {
+            assert_eq!(moved.pushed, Lsn::new(4).map(|lsn| (lsn, 2)), "what was there already, and what came after it");
+        }
+        assert_eq!(volume.status().state, Condition::Clean);
+        let fresh = open(&root.path().join("fresh"), &bucket).existing(&name("v")).unwrap();
+        for volume in [&volume, &fresh] {
+            assert_eq!(read(volume, 2), if sync == SyncMode::Manual { 4 } else { large(3).nth(1).unwrap().1 });
+            assert_eq!(read(volume, 9_999), large(3).nth(9_998).unwrap().1);
+        }
+    }
+}
+
+#[test]
 fn a_transaction_that_another_store_refuses_is_in_doubt_and_not_reported_as_rolled_back() {
     let (root, bucket) = (tempfile::tempdir().unwrap(), memory());
     let dir = root.path().join("a");

@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::os::unix::fs::MetadataExt;
+
 use common::*;
 use quire_bucket::Bucket;
-use quire_engine::{Condition, ErrorKind, Lsn};
+use quire_engine::{Condition, ErrorKind, Lsn, Volume};
 use quire_testkit::S3Server;
 
 /// Declares each scenario once for every kind of store.
@@ -45,6 +47,7 @@ over_every_store! {
     a_copy_made_before_the_first_push_does_not_diverge_over_the_same_commits
     a_renamed_volume_goes_on_under_its_new_name
     a_small_cache_gives_pages_back_and_fetches_them_again
+    who_only_reads_leaves_the_table_file_and_what_was_fetched_is_known_afterwards
     sync_commit_puts_each_transaction_into_the_store_or_fails_it
     a_transaction_that_comes_after_a_twin_s_push_leaves_nothing_that_diverges
 }
@@ -264,6 +267,33 @@ fn a_small_cache_gives_pages_back_and_fetches_them_again(bucket: &Bucket) {
         }
     }
     assert!(b.stats().pages_fetched > 6000, "pages were fetched again: {:?}", b.stats());
+}
+
+fn who_only_reads_leaves_the_table_file_and_what_was_fetched_is_known_afterwards(bucket: &Bucket) {
+    let (a_dir, b_dir) = (scratch(), scratch());
+    let a = open(a_dir.path(), bucket);
+    let mine = a.volume(&name("v")).unwrap();
+    write(&mine, &(1..=6000).map(|n| (n, u64::from(n))).collect::<Vec<_>>());
+    mine.push().unwrap();
+    // How many pages are here when it is opened, and which file the table is once it is closed.
+    let session = |work: &dyn Fn(&Volume)| {
+        let b = open(b_dir.path(), bucket);
+        let theirs = b.existing(&name("v")).unwrap();
+        let here = theirs.status().cached_pages;
+        work(&theirs);
+        drop((theirs, b));
+        (here, replica(b_dir.path()).join("table.qtab").metadata().unwrap().ino())
+    };
+    let look = |volume: &Volume| assert_eq!(read(volume, 6000), 6000);
+    let (none, fetched) = session(&look);
+    let (some, looked) = session(&look);
+    assert!(none == 0 && some > 0 && some < 6000, "{none}, then {some}");
+    assert_eq!(fetched, looked, "nothing was to be kept");
+    let (_, hydrated) = session(&|volume| assert!(volume.hydrate(&mut |_, _| {}).unwrap() > 0));
+    let (all, written) = session(&|volume| write(volume, &[(1, 10)]));
+    let (still_all, _) = session(&|volume| assert_eq!((read(volume, 1), read(volume, 2)), (10, 2)));
+    assert_eq!((all, still_all), (6000, 6000));
+    assert!(hydrated != looked && written != hydrated, "what changed is kept");
 }
 
 fn sync_commit_puts_each_transaction_into_the_store_or_fails_it(bucket: &Bucket) {

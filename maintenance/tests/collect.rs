@@ -9,8 +9,8 @@ use quire_bucket::{Bucket, keys};
 use quire_engine::{Condition, Engine, ErrorKind, Moment, Volume};
 use quire_maintenance::collect::{Collected, Holder, Options};
 use quire_proto::{
-    Appended, Base, Body, CommitHeader, CommitId, CommitKind, Marker, MarkerTarget, PageCount, PageSet, PageSets,
-    SealedCommit, Span, encode_frame,
+    Appended, Base, Body, CheckpointPlace, CommitHeader, CommitId, CommitKind, Marker, MarkerTarget, PageCount,
+    PageSet, PageSets, SealedCommit, Span, encode_frame,
 };
 use store::*;
 
@@ -541,6 +541,35 @@ fn what_is_kept_by_time_goes_by_the_stores_clock_and_nobody_elses() {
     store.keep("v", Span::Time(86_400_000), &[]);
     let collected = store.collect("v");
     assert_eq!((collected.horizon, collected.segments.objects), (lsn(1), 0), "all of it is of today");
+}
+
+#[test]
+fn what_came_while_the_stores_clock_was_years_behind_takes_nothing_along_that_is_young() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::on(Bucket::open(&format!("file://{}", folder.path().display())).unwrap());
+    let volume = store.client("a").volume(&name("v")).unwrap();
+    grow(&volume, 40);
+    // Whoever looks for a time from the head down comes upon LSN 10.
+    for n in 8..=12 {
+        let object = folder.path().join(keys::commit(&name("v"), lsn(n)).as_str());
+        let file = std::fs::File::options().write(true).open(object).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(60)).unwrap();
+    }
+    store.keep("v", Span::Time(86_400_000), &[]);
+    let collected = store.collect("v");
+    assert_eq!((collected.horizon, collected.segments.objects), (lsn(1), 0), "the first ones are of today");
+}
+
+#[test]
+fn a_marker_on_a_commit_that_the_store_does_not_have_stops_no_collection_for_good() {
+    let store = Store::memory();
+    grow(&store.client("a").volume(&name("v")).unwrap(), 6);
+    let place = CheckpointPlace { lsn: lsn(1_000), generation: 1 };
+    let marker =
+        Marker { base: (name("v"), place.lsn, head(&store, "v").hash()), target: MarkerTarget::Checkpoint(place) };
+    store.runtime.block_on(store.log().mark(&marker)).unwrap();
+    store.keep("v", Span::Last(2), &[]);
+    assert_eq!(store.collect_abandoned("v").horizon, lsn(5));
 }
 
 #[test]

@@ -24,6 +24,11 @@ pub(crate) async fn append(store: &Embedded, volume: &VolumeName, commit: &Seale
             if header.parent != Some(parent.hash) {
                 return Err(other_history(volume, before));
             }
+            // In a folder its own directory is synced with a commit: who wrote the one before may not have come to that.
+            let [old, new] = [before, header.lsn].map(|lsn| keys::commit(volume, lsn));
+            if old.directory() != new.directory() {
+                store.bucket.make_durable(&old).await?;
+            }
             parent.live
         }
     };
@@ -41,10 +46,12 @@ pub(crate) async fn append(store: &Embedded, volume: &VolumeName, commit: &Seale
 /// append that had won finds its own bytes.
 async fn outcome(store: &Embedded, volume: &VolumeName, commit: &SealedCommit) -> Result<Appended> {
     let there = log::stored(&store.bucket, volume, commit.lsn()).await?.0.winner();
-    match there.object_hash == commit.object_hash() {
-        true => Ok(Appended::Won),
-        false => Ok(Appended::Lost(Box::new(there))),
+    if there.object_hash != commit.object_hash() {
+        return Ok(Appended::Lost(Box::new(there)));
     }
+    // Seen, but not yet safe: perhaps it is a retry because syncing has failed.
+    store.bucket.make_durable(&keys::commit(volume, commit.lsn())).await?;
+    Ok(Appended::Won)
 }
 
 /// The commit before, from memory if this process has seen it.

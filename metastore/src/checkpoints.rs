@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use quire_bucket::{Bucket, keys};
+use quire_bucket::{Bucket, Key, keys};
 use quire_proto::{CheckpointPlace, Error, ErrorKind, Result, VolumeName};
 
 /// The newest checkpoint of those at or before a place.
@@ -16,15 +16,16 @@ pub(crate) async fn newest(
     let place = |e: Error| e.context(format_args!("looking for the newest checkpoint of volume {volume}"));
     let prefix = keys::checkpoints_prefix(volume);
     let newest = bucket.list_first(&prefix, 1).await.map_err(place)?;
-    let newest = newest.first().and_then(|meta| keys::checkpoint_of(&meta.key));
-    if newest.is_none_or(|newest| at_most.is_none_or(|at_most| newest <= at_most)) {
-        return Ok(newest);
+    // Other names are passed over: a folder's file system has some of its own.
+    let wanted = |key: &Key| keys::checkpoint_of(key).filter(|found| at_most.is_none_or(|at_most| *found <= at_most));
+    let Some(newest) = newest.first() else { return Ok(None) };
+    if let Some(newest) = wanted(&newest.key) {
+        return Ok(Some(newest));
     }
     let mut listed = bucket.list(&prefix);
     while let Some(meta) = listed.try_next().await.map_err(place)? {
-        let found = keys::checkpoint_of(&meta.key).filter(|found| at_most.is_none_or(|at_most| *found <= at_most));
-        if found.is_some() {
-            return Ok(found);
+        if let Some(found) = wanted(&meta.key) {
+            return Ok(Some(found));
         }
     }
     Ok(None)

@@ -10,8 +10,9 @@ use quire_proto::wire::get_stored_times_response::StoredTime;
 use quire_proto::wire::metastore_server::Metastore;
 use quire_proto::wire::{self, authorized, error_of, head_response, place_of, required, status_of, status_of_lost};
 use quire_proto::{
-    Allowance, Appended, Base, CheckpointHead, CommitHeader, CommitKind, Error, ErrorKind, Grant, LogPart, LogUpkeep,
-    Lsn, Marker, MarkerTarget, Result, Retention, Right, SealedCommit, Statement, VolumeName, VolumeState,
+    Allowance, Appended, Base, CheckpointHead, CommitHeader, CommitKind, Error, ErrorKind, Grant, INLINE_LIMIT_BYTES,
+    LogPart, LogUpkeep, Lsn, Marker, MarkerTarget, Result, Retention, Right, SealedCommit, Statement, VolumeName,
+    VolumeState,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -205,6 +206,13 @@ impl Metastore for Service {
         let appended = async {
             let (volume, commit) = (grant.volume(&volume, Right::Write)?, SealedCommit::decode(commit)?);
             check_append(&grant, &volume, commit.header())?;
+            // A quota counts what lies in segments.
+            if commit.header().inline_bytes() > INLINE_LIMIT_BYTES as u64 {
+                return Err(Error::invalid(format!(
+                    "a commit with {} bytes of pages in itself, of which at most {INLINE_LIMIT_BYTES} are allowed",
+                    commit.header().inline_bytes()
+                )));
+            }
             if let Some(allowance) = self.allowance.as_ref().filter(|_| !commit.header().kind.ends()) {
                 allowance.take(&volume, commit.object().len() as u64).await?;
             }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use quire_bucket::{Bucket, keys};
-use quire_proto::{Error, FrameAddress, Result, SegmentId, VolumeName, check_frame};
+use quire_proto::{Error, FrameAddress, MAX_STORED_FRAME_BYTES, Result, SegmentId, VolumeName, check_frame};
 
 use crate::embedded::{damaged, locate};
 
@@ -49,7 +49,8 @@ async fn read_segment(
 
 fn range(frame: &FrameAddress) -> Result<Range<u64>> {
     match frame.offset.checked_add(u64::from(frame.len_bytes)) {
-        Some(end) if end > frame.offset => Ok(frame.offset..end),
+        // Nobody may make the reader hold gigabytes.
+        Some(end) if end > frame.offset && frame.len_bytes as usize <= MAX_STORED_FRAME_BYTES => Ok(frame.offset..end),
         _ => Err(Error::invalid(format!(
             "a frame of {} bytes at offset {} of segment {} cannot be",
             frame.len_bytes, frame.offset, frame.segment

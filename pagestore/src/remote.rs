@@ -44,7 +44,7 @@ impl Remote {
         let mut client = client(self.connection.service());
         let written = async { client.write_frames(messages).await.map_err(|status| self.connection.error_of(&status)) };
         let feed = async move {
-            if sender.send(first).await.is_err() {
+            if self.connection.step(sender.send(first)).await?.is_err() {
                 return Ok(());
             }
             while let Some(frame) = frames.try_next().await? {
@@ -52,13 +52,14 @@ impl Remote {
                 check_frame(&frame.bytes).map_err(|e| e.context(format_args!("the frame of page {}", frame.first)))?;
                 self.connection.sent(frame.bytes.len());
                 let message = wire::WriteFramesRequest { frame: Some(frame.into()), ..Default::default() };
-                if sender.send(message).await.is_err() {
+                if self.connection.step(sender.send(message)).await?.is_err() {
                     // The server has ended the call, and says why.
                     return Ok(());
                 }
             }
             // Whoever drops this before it is here writes nothing.
-            let _ = sender.send(wire::WriteFramesRequest { complete: true, ..Default::default() }).await;
+            let end = wire::WriteFramesRequest { complete: true, ..Default::default() };
+            let _ = self.connection.step(sender.send(end)).await?;
             Ok::<_, Error>(())
         };
         let mut feed = std::pin::pin!(feed);
@@ -68,7 +69,7 @@ impl Remote {
             fed = &mut feed => fed?,
             written = &mut written => return written?.into_inner().try_into(),
         }
-        written.await?.into_inner().try_into()
+        self.connection.step(written).await??.into_inner().try_into()
     }
 }
 

@@ -8,15 +8,17 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use quire_proto::wire::pagestore_server::Pagestore;
 use quire_proto::wire::{self, authorized, error_of, required, status_of};
 use quire_proto::{
-    Allowance, CheckpointPlace, EncodedFrame, Error, Grant, Lsn, PageUpkeep, Result, Right, SegmentId, VolumeName,
+    Allowance, CheckpointPlace, EncodedFrame, Error, FrameAddress, Grant, Lsn, PageUpkeep, Result, Right, SegmentId,
+    VolumeName,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 type Answer<T> = Result<Response<T>, Status>;
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
-/// Frames are read so many at a time, which bounds the memory of a call.
+/// Frames are read so many at a time, and so many bytes of them if there is more than one: this bounds the memory of a call.
 const FRAMES_AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: u64 = 16 << 20;
 
 /// The service over a pagestore.
 pub struct Service {
@@ -40,6 +42,22 @@ impl Service {
 fn segment(grant: &Grant, request: &wire::SegmentRequest, right: Right) -> Result<(VolumeName, SegmentId)> {
     let volume = grant.volume(&request.volume, right)?;
     Ok((volume, required(request.segment.clone(), "segment")?.try_into()?))
+}
+
+/// The frames in the same order, as many together as are read at once.
+fn batches(frames: Vec<FrameAddress>) -> impl Iterator<Item = Vec<FrameAddress>> + Send {
+    let mut frames = frames.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut batch = vec![frames.next()?];
+        let mut bytes = u64::from(batch[0].len_bytes);
+        while let Some(frame) = frames.next_if(|frame| {
+            bytes += u64::from(frame.len_bytes);
+            batch.len() < FRAMES_AT_ONCE && bytes <= BYTES_AT_ONCE
+        }) {
+            batch.push(frame);
+        }
+        Some(batch)
+    })
 }
 
 #[tonic::async_trait]
@@ -90,12 +108,11 @@ impl Pagestore for Service {
         let asked = (|| {
             let volume = grant.volume(&volume, Right::Read)?;
             let frames = frames.into_iter().map(TryInto::try_into);
-            Ok((volume, frames.collect::<Result<Vec<quire_proto::FrameAddress>>>()?))
+            Ok((volume, frames.collect::<Result<Vec<FrameAddress>>>()?))
         })();
         let (volume, frames) = asked.map_err(|e| status_of(&e))?;
         let pages = self.pages.clone();
-        let batches: Vec<Vec<_>> = frames.chunks(FRAMES_AT_ONCE).map(<[_]>::to_vec).collect();
-        let read = stream::iter(batches).then(move |batch| {
+        let read = stream::iter(batches(frames)).then(move |batch| {
             let (pages, volume) = (pages.clone(), volume.clone());
             async move { pages.read(&volume, &batch).await }
         });
@@ -143,5 +160,31 @@ impl Pagestore for Service {
             self.pages.drop_segment(&volume, segment).await
         };
         dropped.await.map(|()| Response::new(wire::Empty {})).map_err(|e| status_of(&e))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed expectation is what a test is for")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_never_holds_many_bytes_and_has_its_frames_in_their_order() {
+        let id = SegmentId::random(Lsn::FIRST).unwrap();
+        let frames = |lengths: &[u32]| -> Vec<FrameAddress> {
+            let address = |(n, len): (usize, &u32)| FrameAddress { segment: id, offset: n as u64, len_bytes: *len };
+            lengths.iter().enumerate().map(address).collect()
+        };
+        let large = BYTES_AT_ONCE as u32;
+        for (lengths, sizes) in [
+            (vec![], vec![]),
+            (vec![1; 200], vec![64, 64, 64, 8]),
+            (vec![large, 1, large, large / 2, large / 2, 1], vec![1, 1, 1, 2, 1]),
+            (vec![u32::MAX, u32::MAX], vec![1, 1]),
+        ] {
+            let found: Vec<_> = batches(frames(&lengths)).collect();
+            assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
+            assert_eq!(found.concat(), frames(&lengths));
+        }
     }
 }

@@ -19,6 +19,9 @@ pub const FRAME_TARGET_BYTES: usize = 128 * 1024;
 /// one, whatever it says of itself.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 
+/// No frame is longer than this as it is stored: it is never much longer than its pages.
+pub const MAX_STORED_FRAME_BYTES: usize = MAX_FRAME_BYTES * 2;
+
 /// Up to so many bytes, compression costs less time than the request that carries it.
 const SMALL_BYTES: usize = 16 * 1024;
 const CODING_RAW: u8 = 0;

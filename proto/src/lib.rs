@@ -49,8 +49,8 @@ pub use commit::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use frame::{
-    DecodedFrame, EncodedFrame, FRAME_TARGET_BYTES, MAX_FRAME_BYTES, check_frame, decode_frame, encode_frame,
-    encode_index_frame,
+    DecodedFrame, EncodedFrame, FRAME_TARGET_BYTES, MAX_FRAME_BYTES, MAX_STORED_FRAME_BYTES, check_frame, decode_frame,
+    encode_frame, encode_index_frame,
 };
 pub use grant::{Grant, Right, VolumePattern};
 pub use ids::{CommitHash, CommitId, LocalTip, ObjectHash, SegmentId};

@@ -47,6 +47,19 @@ pub(crate) struct CacheCounts {
 /// A frame that is on its way, for whoever wants it too: it is sent, or its reader has failed.
 type Coming = watch::Receiver<Option<Bytes>>;
 
+/// Frames that somebody reads: they are expected no more once this is dropped.
+struct Expected {
+    coming: Arc<Mutex<HashMap<String, Coming>>>,
+    keys: Vec<String>,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        let mut coming = self.coming.lock();
+        self.keys.iter().for_each(|key| drop(coming.remove(key)));
+    }
+}
+
 /// A pagestore behind a cache. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Cached {
@@ -144,16 +157,15 @@ impl Cached {
         let (cached, volume) = (self.clone(), volume.clone());
         let fetched = tokio::spawn(async move {
             let addresses: Vec<FrameAddress> = frames.iter().map(|(address, ..)| *address).collect();
-            let read = cached.pages.read(&volume, &addresses).await;
-            let mut coming = cached.coming.lock();
-            for (n, (_, key, sender)) in frames.into_iter().enumerate() {
-                if let Ok(read) = &read {
-                    cached.frames.insert(key.clone(), read[n].clone());
-                    sender.send_replace(Some(read[n].clone()));
-                }
-                coming.remove(&key);
+            let keys = frames.iter().map(|(_, key, _)| key.clone()).collect();
+            // Also if the read panics: who joined it would look for it for ever.
+            let _expected = Expected { coming: cached.coming.clone(), keys };
+            let read = cached.pages.read(&volume, &addresses).await?;
+            for ((_, key, sender), frame) in frames.into_iter().zip(&read) {
+                cached.frames.insert(key, frame.clone());
+                sender.send_replace(Some(frame.clone()));
             }
-            read
+            Ok(read)
         });
         fetched.await.map_err(|e| Error::unavailable(format!("a read has broken off: {e}")))?
     }
@@ -254,6 +266,7 @@ mod tests {
         pages: quire_pagestore::Embedded,
         reads: AtomicU64,
         fails: AtomicBool,
+        panics: AtomicBool,
         /// So many reads stand still until there is a notice for each of them.
         stand_still: AtomicU64,
         go: Notify,
@@ -274,6 +287,7 @@ mod tests {
             if self.fails.swap(false, Ordering::SeqCst) {
                 return Err(Error::unavailable("as told"));
             }
+            assert!(!self.panics.swap(false, Ordering::SeqCst), "as told");
             self.pages.read(volume, frames).await
         }
         async fn verify(&self, _: &VolumeName, _: SegmentId, _: u64) -> Result<()> {
@@ -310,6 +324,7 @@ mod tests {
                 pages: quire_pagestore::Embedded::new(Bucket::open("memory://").unwrap()),
                 reads: AtomicU64::new(0),
                 fails: AtomicBool::new(false),
+                panics: AtomicBool::new(false),
                 stand_still: AtomicU64::new(0),
                 go: Notify::new(),
             };
@@ -385,21 +400,24 @@ mod tests {
 
     #[tokio::test]
     async fn who_waited_for_a_read_that_failed_reads_for_himself() {
-        let house = House::new(1).await;
-        let cached = house.cached(1 << 20, None).await;
-        house.slow.stand_still.store(1, Ordering::SeqCst);
-        house.slow.fails.store(true, Ordering::SeqCst);
-        let go = async {
-            while cached.counts.joined.load(Ordering::Relaxed) < 1 {
-                tokio::task::yield_now().await;
-            }
-            house.slow.go.notify_one();
-        };
-        let read = || cached.read(&house.volume, &house.frames);
-        let (first, second, ()) = tokio::join!(read(), read(), go);
-        let (failed, read) = if first.is_err() { (first, second) } else { (second, first) };
-        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
-        assert_eq!(read.unwrap(), house.direct().await);
+        let fails: [fn(&Slow) -> &AtomicBool; 2] = [|slow| &slow.fails, |slow| &slow.panics];
+        for fails in fails {
+            let house = House::new(1).await;
+            let cached = house.cached(1 << 20, None).await;
+            house.slow.stand_still.store(1, Ordering::SeqCst);
+            fails(&house.slow).store(true, Ordering::SeqCst);
+            let go = async {
+                while cached.counts.joined.load(Ordering::Relaxed) < 1 {
+                    tokio::task::yield_now().await;
+                }
+                house.slow.go.notify_one();
+            };
+            let read = || cached.read(&house.volume, &house.frames);
+            let (first, second, ()) = tokio::join!(read(), read(), go);
+            let (failed, read) = if first.is_err() { (first, second) } else { (second, first) };
+            assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+            assert_eq!(read.unwrap(), house.direct().await);
+        }
     }
 
     #[tokio::test]

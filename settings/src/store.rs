@@ -35,6 +35,8 @@ impl StoreUrl {
                 return Err(wrong(format!("{text:?} is a path, not a URL"))
                     .with_remedy("Write a folder as file:///its/absolute/path."));
             }
+            // It may hold a secret, of which only the owner knows where it ends.
+            Err(problem) if text.contains('@') => return Err(wrong(format!("it is not a URL: {problem}"))),
             Err(problem) => return Err(wrong(format!("{text:?} is not a URL: {problem}"))),
         };
         if !url.username().is_empty() || url.password().is_some() {
@@ -134,6 +136,7 @@ mod tests {
             ("s3:///prefix", "names no bucket"),
             ("ftp://host/x", "no kind of store is called \"ftp\""),
             ("s3://key:secret@bucket/x", "holds credentials"),
+            ("s3://key:se/secret@bucket/x", "not a URL: invalid port"),
             ("s3://bucket/x?region=y", "'?'"),
             ("http://host:7480/some/prefix", "has the path \"/some/prefix\""),
         ] {

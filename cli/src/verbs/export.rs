@@ -9,7 +9,7 @@ use quire_engine::{Error, ErrorKind, PageIdx, PageSize, Result, Snapshot};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::import::noted_length;
+use super::import::{noted_length, with_suffix};
 use crate::context::Context;
 use crate::interrupt::Checkpoints;
 use crate::output::{size, word};
@@ -33,6 +33,7 @@ pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Out
     if !force && path.symlink_metadata().is_ok() {
         return Err(exists(path).into());
     }
+    refuse_beside_a_log(path)?;
     if !folder_of(path).is_dir() {
         let folder = folder_of(path).display();
         return Err(Error::not_found(format!("writing {}: there is no folder {folder}", path.display()))
@@ -61,6 +62,7 @@ pub(crate) fn export(ctx: &Context, name: &str, path: &Path, force: bool) -> Out
     write_pages(&snapshot, page_size, len_bytes, temporary.as_file(), path, &interrupted, &mut progress)?;
     temporary.as_file().sync_all().map_err(writing)?;
     interrupted.check()?;
+    refuse_beside_a_log(path)?;
     keep(temporary, path, force)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(writing)?;
     drop(progress);
@@ -82,6 +84,24 @@ fn refuse_what_is_no_file(path: &Path) -> Result<()> {
         true => "Name the file to write, not the folder for it.",
         false => "Name an ordinary file, such as ./copy.db.",
     }))
+}
+
+/// SQLite plays what it finds in a write-ahead log or a journal into the file of that name, whichever database it was
+/// written for.
+fn refuse_beside_a_log(path: &Path) -> Result<()> {
+    for log in ["-wal", "-journal"].map(|suffix| with_suffix(path, suffix)) {
+        if log.metadata().is_ok_and(|log| log.len() > 0) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{} lies there: SQLite would play it into what is exported", log.display()),
+            )
+            .with_remedy(
+                "Nothing was changed. End the program that has the database of that name open, or open it once with \
+                 sqlite3; if there is none any more, remove the log. Or choose another file.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -11,6 +11,7 @@ use quire_engine::{Error, ErrorKind, Result, Volume};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::import::with_suffix;
 use crate::context::Context;
 use crate::interrupt::Checkpoints;
 use crate::progress::Progress;
@@ -81,11 +82,7 @@ fn try_again(tries: i32) -> bool {
 
 /// Whether a journal or a write-ahead log lies beside the database.
 fn has_log(path: &Path) -> bool {
-    ["-wal", "-journal"].iter().any(|suffix| {
-        let mut log = path.as_os_str().to_owned();
-        log.push(suffix);
-        Path::new(&log).exists()
-    })
+    ["-wal", "-journal"].iter().any(|suffix| with_suffix(path, suffix).exists())
 }
 
 fn explain(path: &Path, error: rusqlite::Error) -> Error {

@@ -29,6 +29,7 @@ impl Replica {
             let file = cache.begin(bytes)?;
             self.add_file(&file);
             core.cache_files.push(file.id);
+            core.table_is_old = true;
         } else {
             cache.reserve(bytes)?;
         }
@@ -113,6 +114,7 @@ impl Replica {
             table.set(*page, Cell::Absent);
         }
         self.publish(&mut core, table, false);
+        core.table_is_old = true;
         let logs = victims.iter().any(|id| core.log_files.contains(id));
         self.retire(&mut core, victims);
         if logs {

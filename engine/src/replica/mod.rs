@@ -103,7 +103,10 @@ pub(crate) struct Core {
     first_unpushed: Option<FileId>,
     /// What was committed since the last roll-up was begun.
     pub(crate) since_freeze: Pending,
+    /// Bytes of log that the table file does not know.
     since_table: u64,
+    /// It lacks something else: pages were fetched or given back, or writing it failed.
+    table_is_old: bool,
     /// The thread that writes a table file or compacts, if one was started.
     keeper: Option<std::thread::JoinHandle<()>>,
     /// It has not finished.
@@ -181,6 +184,7 @@ impl Replica {
                 first_unpushed,
                 since_freeze: Pending::default(),
                 since_table: replayed_bytes,
+                table_is_old: false,
                 keeper: None,
                 keeping: false,
                 registered,

@@ -75,12 +75,13 @@ impl Replica {
     fn save_table(&self) -> Result<()> {
         let _saving = self.saving.lock();
         let stored = self.stored_table(&mut self.core())?;
-        stored.map_or(Ok(()), |stored| tablefile::save(&self.dir, &stored))
+        let saved = stored.map_or(Ok(()), |stored| tablefile::save(&self.dir, &stored));
+        saved.inspect_err(|_| self.core().table_is_old = true)
     }
 
     pub(super) fn save_table_locked(&self, core: &mut Core) -> Result<()> {
         match self.stored_table(core)? {
-            Some(stored) => tablefile::save(&self.dir, &stored),
+            Some(stored) => tablefile::save(&self.dir, &stored).inspect_err(|_| core.table_is_old = true),
             None => Ok(()),
         }
     }
@@ -124,7 +125,10 @@ impl Replica {
         if core.registered && core.log.end().is_some() && core.broken.is_none() && !self.is_past() {
             core.log.seal();
             cache.seal();
-            self.save_table_locked(&mut core).inspect_err(|_| self.engine.groups.keep_all())?;
+            // Who only read leaves the table file as it is: of a large volume it is megabytes, which would be synced.
+            if core.since_table > 0 || core.table_is_old {
+                self.save_table_locked(&mut core).inspect_err(|_| self.engine.groups.keep_all())?;
+            }
         }
         Ok(())
     }

@@ -235,8 +235,12 @@ impl Look<'_> {
             }
             MarkerTarget::Checkpoint(place) => {
                 let (_, lsn, hash) = &marker.base;
+                // An author has seen what he marks: a commit that is not there is of a store that was put back.
+                if place.lsn != *lsn || *lsn > self.head.lsn {
+                    return Ok(Verdict::Spent);
+                }
                 let header = self.stores.log.header(self.volume, *lsn).await?;
-                if place.lsn != *lsn || header.hash() != *hash || header.lsn > self.head.lsn {
+                if header.hash() != *hash {
                     return Ok(Verdict::Spent);
                 }
                 quire_history::checkpoint_again(&self.stores.reader, self.volume, &header, place.generation).await?;

@@ -30,6 +30,18 @@ pub(super) struct Plan {
     compared: BTreeSet<CheckpointPlace>,
 }
 
+/// The newest commit that the store had at `time_ms`, such that all after it are younger and none before it is, down to
+/// `horizon`: a store's clock may have been set back, as that of a folder's machine.
+async fn since(stores: &Stores, volume: &VolumeName, time_ms: u64, horizon: Lsn) -> Result<Lsn> {
+    let newest = stores.log.at_time(volume, time_ms).await?.unwrap_or(Lsn::FIRST);
+    if newest <= horizon {
+        return Ok(newest);
+    }
+    let times = stores.log.stored_times(volume, horizon, newest).await?;
+    let younger = times.iter().find(|(_, stored_ms)| **stored_ms > time_ms);
+    Ok(younger.map_or(newest, |(lsn, _)| lsn.prev().unwrap_or(Lsn::FIRST)))
+}
+
 impl Plan {
     pub(super) async fn make(
         stores: &Stores,
@@ -43,7 +55,7 @@ impl Plan {
         let wanted = match retention.span {
             Span::All => Lsn::FIRST,
             Span::Last(n) => Lsn::new(head.lsn.get().saturating_sub(n - 1)).unwrap_or(Lsn::FIRST),
-            Span::Time(ms) => stores.log.at_time(volume, now_ms.saturating_sub(ms)).await?.unwrap_or(Lsn::FIRST),
+            Span::Time(ms) => since(stores, volume, now_ms.saturating_sub(ms), before.horizon).await?,
         };
         let newest = newest_with_a_meaning(stores, volume, head).await?;
         let horizon = wanted.max(before.horizon).min(newest);

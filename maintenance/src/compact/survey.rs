@@ -127,7 +127,7 @@ impl Window {
         let count = index.info().page_count.get();
         let first = n * WINDOW_PAGES + 1;
         let last = if is_whole { count } else { count.min(first.saturating_add(WINDOW_PAGES - 1)) };
-        let mut frame_of = vec![NONE; (last + 1 - first) as usize];
+        let mut frame_of = vec![NONE; (last - first) as usize + 1];
         let mut frames = Vec::new();
         let mut known: HashMap<FrameLocation, u32> = HashMap::new();
         each_run(reader, index, Some((first, last)), |run| {
@@ -163,7 +163,7 @@ impl Window {
         if let Some(Order::Listed(pages)) = order {
             pages.iter().copied().map(PageIdx::get).for_each(&mut take);
         }
-        (self.first..self.first + self.frame_of.len() as u32).for_each(&mut take);
+        (0..self.frame_of.len() as u32).map(|n| self.first + n).for_each(&mut take);
         sequence
     }
 

@@ -3,14 +3,11 @@
 use bytes::{Buf, BytesMut};
 use futures::StreamExt;
 use quire_proto::{
-    Error, FrameRef, MAX_FRAME_BYTES, ObjectHash, PageIdx, PageSet, PageSize, Pagestore, Result, SegmentRef,
+    Error, FrameRef, MAX_STORED_FRAME_BYTES, ObjectHash, PageIdx, PageSet, PageSize, Pagestore, Result, SegmentRef,
     VolumeName, decode_frame,
 };
 
 use super::is_damage;
-
-/// A frame is never much longer than its pages.
-const MAX_STORED_BYTES: u64 = MAX_FRAME_BYTES as u64 * 2;
 
 /// What the commit says of the frames of a segment.
 pub(super) struct Expected<'a> {
@@ -66,7 +63,7 @@ pub(super) async fn scan(
         held.extend_from_slice(&piece);
         while let Some((n, frame)) = frames.peek() {
             let end = frame.offset + u64::from(frame.len_bytes);
-            let is_possible = frame.offset >= at && u64::from(frame.len_bytes) <= MAX_STORED_BYTES;
+            let is_possible = frame.offset >= at && frame.len_bytes as usize <= MAX_STORED_FRAME_BYTES;
             if is_possible && end > at + held.len() as u64 {
                 break;
             }

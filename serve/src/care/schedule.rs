@@ -3,14 +3,19 @@
 //! read from time to time.
 
 use std::collections::{HashMap, HashSet};
+use std::future::ready;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use quire_history::CHECKPOINT_SPAN;
 use quire_maintenance::collect;
 use quire_maintenance::verify::Depth;
-use quire_proto::{CHECKPOINT_FRONT_BYTES, CheckpointHead, Result, SealedCommit, Span, VolumeName, VolumeState};
+use quire_proto::{
+    CHECKPOINT_FRONT_BYTES, CheckpointHead, CommitHeader, HEADERS_A_PIECE, Result, SealedCommit, Span, VolumeName,
+    VolumeState, headers_back,
+};
 
 use super::{Care, Work, now_ms};
 use crate::metrics::Seen;
@@ -139,10 +144,19 @@ impl Schedule {
     }
 }
 
-/// Whether a volume's pages may be another one's. It is one whose checkpoint says so, or that has none.
+/// Whether a volume's pages may be another one's. It is one whose checkpoint says so, or that has none of itself: a volume
+/// of this name that was deleted may have left one.
 pub(crate) async fn is_forked(care: &Care, volume: &VolumeName) -> Result<bool> {
     let log = &care.inner.stores.log;
+    let VolumeState::Live(head) = log.head(volume).await? else { return Ok(true) };
     let Some(place) = log.checkpoint(volume, None).await? else { return Ok(true) };
+    if head.lsn() > place.lsn {
+        let piece = |low, last: CommitHeader| async move { log.headers(volume, low, &last).await };
+        let since = headers_back(head.header().clone(), place.lsn.next(), HEADERS_A_PIECE, piece);
+        if pin!(since.try_filter(|header| ready(header.kind.begins()))).try_next().await?.is_some() {
+            return Ok(true);
+        }
+    }
     let front = log.read_checkpoint(volume, place, 0..CHECKPOINT_FRONT_BYTES as u64).await?;
     Ok(CheckpointHead::decode(&front)?.info().origin.is_some())
 }
@@ -316,6 +330,27 @@ mod tests {
         assert_eq!(done, runs(&[("fork", "checkpoint"), ("own", "checkpoint"), ("own", "compact")]));
         house.schedule.tokens = false;
         assert_eq!(house.look().await, runs(&[("fork", "compact")]));
+    }
+
+    #[tokio::test]
+    async fn a_fork_in_the_place_of_a_volume_that_was_deleted_is_one_though_that_left_a_checkpoint() {
+        let mut house = House::new();
+        let base = append(&house.log, &name("base"), None, 3).await;
+        let own = append(&house.log, &name("v"), None, CHECKPOINT_SPAN).await;
+        assert_eq!(house.look().await, runs(&[("v", "checkpoint")]));
+        assert!(!is_forked(&house.schedule.care, &name("v")).await.unwrap());
+        let next = append(&house.log, &name("v"), Some(own), 3).await;
+        assert!(!is_forked(&house.schedule.care, &name("v")).await.unwrap());
+
+        let ended = SealedCommit::seal(draft(Some(&next), CommitKind::Deleted), Default::default()).unwrap();
+        assert!(matches!(house.log.append(&name("v"), &ended).await.unwrap(), Appended::Won));
+        let mut forked = draft(Some(&ended), CommitKind::Fork);
+        forked.base = Base::Other { volume: name("base"), lsn: base.lsn(), hash: base.hash() };
+        (forked.page_count, forked.min_count) = (base.header().page_count, base.header().page_count);
+        let forked = SealedCommit::seal(forked, Default::default()).unwrap();
+        assert!(matches!(house.log.append(&name("v"), &forked).await.unwrap(), Appended::Won));
+        append(&house.log, &name("v"), Some(forked), 3).await;
+        assert!(is_forked(&house.schedule.care, &name("v")).await.unwrap());
     }
 
     #[tokio::test]
