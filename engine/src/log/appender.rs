@@ -27,10 +27,19 @@ const RESERVE_BYTES: u64 = 2 << 20;
 /// zeros cost 0.6 µs for each. And syncing such a write changes no metadata: 10,500 a second, against 6,700 into
 /// reserved and 4,900 into new blocks (ext4, Linux 6.18).
 const ZERO_AHEAD_BYTES: (u64, u64) = (64 << 10, 1 << 20);
+/// They are written in pieces: the kernel keeps what one write brings in one large folio, and looks at each block of it
+/// whenever something is written there. Pieces of 1 MiB, 256 KiB, 128 KiB, 64 KiB and 4 KiB made 2.2, 1.5, 1.5, 1.5 and
+/// 3.0 µs of such a record, zeros included (ext4, Linux 6.18, 2026-11-30).
+const ZERO_PIECE_BYTES: usize = 128 << 10;
+
+static ZEROS: [u8; ZERO_PIECE_BYTES] = [0; ZERO_PIECE_BYTES];
 
 /// Files that may have to be synced stay open, so as to hear of it if they
 /// cannot be. Beyond so many, the oldest is synced at once.
 const MAX_UNSYNCED: usize = 8;
+
+/// Space for the record of a small commit.
+const SPARE_BYTES: usize = 512;
 
 /// Records on their way into a file, laid out as they will be there.
 #[derive(Default)]
@@ -42,6 +51,10 @@ pub(crate) struct Batch {
 impl Batch {
     /// Adds a record.
     pub(crate) fn push(&mut self, kind: RecordKind, page: u32, seq: u64, payload: &[u8]) {
+        if self.buf.is_empty() {
+            // Most batches are one page, and the record of its commit.
+            self.buf.reserve(HEADER_BYTES + payload.len() + SPARE_BYTES);
+        }
         self.starts.push(self.buf.len() as u32);
         record::begin(&mut self.buf, kind, page, seq, payload.len());
         self.buf.extend_from_slice(payload);
@@ -224,7 +237,9 @@ impl Appender {
         let needed = tail.end + bytes;
         let extend = |reserved: u64| -> Result<u64> {
             if zeros {
-                tail.file.write_all(&vec![0; (reserved - tail.reserved) as usize], tail.reserved)?;
+                for at in (tail.reserved..reserved).step_by(ZERO_PIECE_BYTES) {
+                    tail.file.write_all(&ZEROS[..ZERO_PIECE_BYTES.min((reserved - at) as usize)], at)?;
+                }
             } else {
                 tail.file.allocate(tail.reserved, reserved)?;
             }
