@@ -158,7 +158,8 @@ pub(crate) fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>> {
         let stale = ids.iter().filter(|id| !is_needed(id));
         stale.map(|id| room.path(dir, *id)).collect::<Vec<_>>()
     });
-    for path in stale.concat() {
+    let unfinished = Some(tablefile::unfinished(dir)).filter(|path| path.exists());
+    for path in stale.concat().into_iter().chain(unfinished) {
         tracing::debug!("volume {name}: {} is not needed any more", path.display());
         if let Err(e) = std::fs::remove_file(&path) {
             tracing::warn!("removing {}: {e}", path.display());

@@ -31,9 +31,14 @@ pub(crate) fn path(replica: &Path) -> PathBuf {
     replica.join("table.qtab")
 }
 
+/// Where it is written at first: who is killed meanwhile leaves it, and it is not needed.
+pub(crate) fn unfinished(replica: &Path) -> PathBuf {
+    replica.join("table.qtab.new")
+}
+
 /// Writes the table file, replacing the one before.
 pub(crate) fn save(replica: &Path, stored: &StoredTable) -> Result<()> {
-    let fresh = replica.join("table.qtab.new");
+    let fresh = unfinished(replica);
     let mut head = Writer::new();
     head.bytes(&MAGIC);
     head.u8(VERSION);

@@ -1,7 +1,7 @@
 //! `export`: a volume becomes a file.
 
 use std::fs::{File, Permissions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -90,7 +90,9 @@ fn refuse_what_is_no_file(path: &Path) -> Result<()> {
 /// written for.
 fn refuse_beside_a_log(path: &Path) -> Result<()> {
     for log in ["-wal", "-journal"].map(|suffix| with_suffix(path, suffix)) {
-        if log.metadata().is_ok_and(|log| log.len() > 0) {
+        let mut magic = [0; 8];
+        // One that begins with zeros is what a transaction that has ended may leave.
+        if File::open(&log).and_then(|mut log| log.read_exact(&mut magic)).is_ok() && magic != [0; 8] {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!("{} lies there: SQLite would play it into what is exported", log.display()),

@@ -145,7 +145,11 @@ impl Replica {
                 "volume {}: whether its last commit reached the store is not known",
                 self.name()
             ))
-            .with_remedy(format!("`quire push {}` settles it, once the store can be reached.", self.name())));
+            .with_remedy(format!(
+                "`quire push {0}` settles it, once the store can be reached. If that will never be: `quire export {0} FILE` \
+                 saves what is here without that commit.",
+                self.name()
+            )));
         }
         if core.log.end().is_none() || core.state.page_size.is_none() {
             return Err(
