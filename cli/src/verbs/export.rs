@@ -9,7 +9,8 @@ use quire_engine::{Error, ErrorKind, PageIdx, PageSize, Result, Snapshot};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::import::{noted_length, with_suffix};
+use super::import::noted_length;
+use super::import_database::logs_beside;
 use crate::context::Context;
 use crate::interrupt::Checkpoints;
 use crate::output::{size, word};
@@ -89,7 +90,7 @@ fn refuse_what_is_no_file(path: &Path) -> Result<()> {
 /// SQLite plays what it finds in a write-ahead log or a journal into the file of that name, whichever database it was
 /// written for.
 fn refuse_beside_a_log(path: &Path) -> Result<()> {
-    for log in ["-wal", "-journal"].map(|suffix| with_suffix(path, suffix)) {
+    for log in logs_beside(path) {
         let mut magic = [0; 8];
         // One that begins with zeros is what a transaction that has ended may leave.
         if File::open(&log).and_then(|mut log| log.read_exact(&mut magic)).is_ok() && magic != [0; 8] {

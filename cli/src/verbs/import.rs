@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use quire_engine::{Error, ErrorKind, PageCount, PageIdx, PageSize, Result, Volume};
 use serde::Serialize;
@@ -79,13 +79,6 @@ pub(crate) fn import(ctx: &Context, path: &Path, name: &str, page_size: Option<u
             word(&name)
         )
     })
-}
-
-/// The path with something after its name.
-pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut longer = path.as_os_str().to_owned();
-    longer.push(suffix);
-    longer.into()
 }
 
 /// The length in bytes that an import of a file has noted: its last page may not be full. None

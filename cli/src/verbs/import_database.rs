@@ -4,14 +4,13 @@
 //! stays and nothing is held in memory. The source is read in one transaction:
 //! the copy is one state of it and ends however busy its writers are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quire_engine::{Error, ErrorKind, Result, Volume};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::import::with_suffix;
 use crate::context::Context;
 use crate::interrupt::Checkpoints;
 use crate::progress::Progress;
@@ -63,7 +62,7 @@ fn open_source(path: &Path) -> Result<Connection> {
     let explain = |e: rusqlite::Error| explain(path, e);
     // Reading only: nothing is rolled back or checkpointed in a file that is not ours. But a
     // write-ahead log that SQLite makes for a reader stays behind unless the reader may write.
-    let access = match has_log(path) {
+    let access = match logs_beside(path).iter().any(|log| log.exists()) {
         true => OpenFlags::SQLITE_OPEN_READ_ONLY,
         false => OpenFlags::SQLITE_OPEN_READ_WRITE,
     };
@@ -80,9 +79,13 @@ fn try_again(tries: i32) -> bool {
     tries < TRIES
 }
 
-/// Whether a journal or a write-ahead log lies beside the database.
-fn has_log(path: &Path) -> bool {
-    ["-wal", "-journal"].iter().any(|suffix| with_suffix(path, suffix).exists())
+/// Where the write-ahead log and the journal of the database in `path` lie, if it has any.
+pub(crate) fn logs_beside(path: &Path) -> [PathBuf; 2] {
+    ["-wal", "-journal"].map(|suffix| {
+        let mut log = path.as_os_str().to_owned();
+        log.push(suffix);
+        log.into()
+    })
 }
 
 fn explain(path: &Path, error: rusqlite::Error) -> Error {

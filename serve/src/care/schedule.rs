@@ -235,6 +235,21 @@ mod tests {
         head.unwrap()
     }
 
+    /// Begins a volume, after what was under its name before, as a fork of the volume "base".
+    async fn fork(
+        log: &quire_metastore::Embedded,
+        volume: &str,
+        before: Option<&SealedCommit>,
+        base: &SealedCommit,
+    ) -> SealedCommit {
+        let mut forked = draft(before, CommitKind::Fork);
+        forked.base = Base::Other { volume: name("base"), lsn: base.lsn(), hash: base.hash() };
+        (forked.page_count, forked.min_count) = (base.header().page_count, base.header().page_count);
+        let forked = SealedCommit::seal(forked, Default::default()).unwrap();
+        assert!(matches!(log.append(&name(volume), &forked).await.unwrap(), Appended::Won));
+        forked
+    }
+
     struct House {
         _dir: TempDir,
         bucket: Bucket,
@@ -319,11 +334,7 @@ mod tests {
         let mut house = House::new();
         house.schedule.tokens = true;
         let base = append(&house.log, &name("base"), None, 3).await;
-        let mut forked = draft(None, CommitKind::Fork);
-        forked.base = Base::Other { volume: name("base"), lsn: base.lsn(), hash: base.hash() };
-        (forked.page_count, forked.min_count) = (base.header().page_count, base.header().page_count);
-        let forked = SealedCommit::seal(forked, Default::default()).unwrap();
-        assert!(matches!(house.log.append(&name("fork"), &forked).await.unwrap(), Appended::Won));
+        let forked = fork(&house.log, "fork", None, &base).await;
         append(&house.log, &name("fork"), Some(forked), COMPACT_SPAN).await;
         append(&house.log, &name("own"), None, COMPACT_SPAN).await;
         let done = house.look().await;
@@ -344,11 +355,7 @@ mod tests {
 
         let ended = SealedCommit::seal(draft(Some(&next), CommitKind::Deleted), Default::default()).unwrap();
         assert!(matches!(house.log.append(&name("v"), &ended).await.unwrap(), Appended::Won));
-        let mut forked = draft(Some(&ended), CommitKind::Fork);
-        forked.base = Base::Other { volume: name("base"), lsn: base.lsn(), hash: base.hash() };
-        (forked.page_count, forked.min_count) = (base.header().page_count, base.header().page_count);
-        let forked = SealedCommit::seal(forked, Default::default()).unwrap();
-        assert!(matches!(house.log.append(&name("v"), &forked).await.unwrap(), Appended::Won));
+        let forked = fork(&house.log, "v", Some(&ended), &base).await;
         append(&house.log, &name("v"), Some(forked), 3).await;
         assert!(is_forked(&house.schedule.care, &name("v")).await.unwrap());
     }
